@@ -1,0 +1,29 @@
+"""A database-backed atlas of SAE neurons: score every neuron against any topic, in SQL, and steer with the scores.
+
+    import atlas
+    a = atlas.open("pocket.atlas")
+    a.top("medicine")
+    with a.steer(model, "medicine", method="swap"):
+        model.generate(...)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from atlas.errors import AtlasError, ModelError, PromptError, StoreError, UnknownName
+
+if TYPE_CHECKING:
+    from atlas.api import Atlas, open
+
+__version__ = "0.1.0"
+__all__ = ["Atlas", "AtlasError", "ModelError", "PromptError", "StoreError", "UnknownName", "open"]
+
+
+def __getattr__(name: str) -> Any:
+    """`open` and `Atlas` are imported when they are first used, so that `import atlas` stays light."""
+    if name in ("Atlas", "open"):
+        from atlas import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'atlas' has no attribute {name!r}")

@@ -1,0 +1,168 @@
+"""Prompts -> sparse activation summaries: one pass of the language model and its SAEs over a batch of prompts.
+
+Only entries of neurons that fired leave a batch. Special tokens are left out by id, never by position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from atlas.models import LanguageModel, LoadedSae
+from atlas.sites import find_site
+from atlas.vocabulary import bos_token_id
+
+CHUNK_VALUES = 1 << 25  # dense activations held at once, in values: 128 MiB in float32
+EXAMPLES = 10  # strongest tokens kept per neuron
+
+
+@dataclass(frozen=True)
+class Entries:
+    """The tokens on which neurons fired, sorted by prompt and token: parallel arrays [entry].
+
+    Attributes:
+        prompt: row of the batch.
+        position: token position as the model saw it, BOS counted.
+        neuron: the neuron.
+        value: its activation, as an absolute value.
+    """
+
+    prompt: np.ndarray
+    position: np.ndarray
+    neuron: np.ndarray
+    value: np.ndarray
+
+
+def tokenize(model: LanguageModel, texts: Sequence[str], *, prepend_bos: bool) -> tuple[list[list[int]], list[bool]]:
+    """Token ids of each text as the model sees it, and whether it was cut to the context."""
+    room = model.context_size - prepend_bos
+    opening = [bos_token_id(model.tokenizer)] if prepend_bos else []
+    ids = model.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return [opening + row[:room] for row in ids], [len(row) > room for row in ids]
+
+
+@torch.no_grad()
+def run_model(model: LanguageModel, ids: Sequence[Sequence[int]], hook_names: Sequence[str]) -> dict[str, Tensor]:
+    """The activations at some hooks: hook name -> [batch, token, ...]; shorter rows are padded on the right."""
+    longest = max(map(len, ids))
+    pad = next(iter(model.tokenizer.all_special_ids), 0)
+    device = next(model.bridge.parameters()).device
+    batch = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in ids], device=device)
+    caught: dict[str, Tensor] = {}
+
+    def catch(name: str, x: Tensor) -> Tensor:
+        caught[name] = x.detach()
+        return x
+
+    handles = [
+        find_site(model.bridge, name).edit(lambda x, name=name: catch(name, x))  # type: ignore[misc]
+        for name in dict.fromkeys(hook_names)
+    ]
+    try:
+        model.bridge(batch, return_type="logits", stop_at_layer=_last_layer(hook_names))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return caught
+
+
+def encode_entries(
+    sae: LoadedSae, x: Tensor, ids: Sequence[Sequence[int]], special: frozenset[int]
+) -> Entries:
+    """Encode x [batch, token, ...] where the tokens count, and keep what fired."""
+    keep = torch.zeros(x.shape[:2], dtype=torch.bool)
+    for row, tokens in enumerate(ids):
+        keep[row, : len(tokens)] = torch.tensor([token not in special for token in tokens], dtype=torch.bool)
+    prompts, positions = keep.nonzero(as_tuple=True)
+    flat = x[prompts.to(x.device), positions.to(x.device)]
+    parts = []
+    step = max(1, CHUNK_VALUES // sae.codec.d_sae)
+    for start in range(0, len(flat), step):
+        acts = sae.codec.encode(flat[start : start + step]).acts.abs()
+        tokens, neurons = acts.nonzero(as_tuple=True)
+        values = acts[tokens, neurons].float().cpu().numpy()
+        parts.append((tokens.cpu().numpy() + start, neurons.cpu().numpy(), values))
+    if not parts:
+        parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
+    token, neuron, value = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Entries(prompts.numpy()[token], positions.numpy()[token], neuron, value)
+
+
+def summarise(entries: Entries, prompt_ids: np.ndarray, d_sae: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Rows for `activations` and `prompt_totals`, without their sae_key; every prompt has its totals."""
+    key = entries.prompt.astype(np.int64) * d_sae + entries.neuron
+    order = np.argsort(key, kind="stable")
+    key, value = key[order], entries.value[order].astype(np.float64)
+    starts = np.flatnonzero(np.diff(key, prepend=-1))
+    prompt, neuron = np.divmod(key[starts], d_sae)
+    counts = np.diff(starts, append=len(key))
+    sums = np.add.reduceat(value, starts) if len(starts) else value
+    peaks = np.maximum.reduceat(value, starts) if len(starts) else value
+    rows = pl.DataFrame(
+        {
+            "neuron": neuron.astype(np.uint32),
+            "prompt_id": prompt_ids[prompt].astype(np.uint32),
+            "act_sum": sums.astype(np.float32),
+            "act_max": peaks.astype(np.float32),
+            "act_count": counts.astype(np.uint32),
+        }
+    )
+    columns = {"sum_total": "act_sum", "max_total": "act_max", "count_total": "act_count"}
+    totals = {
+        total: np.bincount(prompt, weights=rows[column].to_numpy(), minlength=len(prompt_ids))
+        for total, column in columns.items()
+    }
+    return rows, pl.DataFrame({"prompt_id": prompt_ids.astype(np.uint32), **totals})
+
+
+class Strongest:
+    """The strongest tokens of every neuron, kept while prompts stream by.
+
+    Only what enters a neuron's current top EXAMPLES is handed on, so that little is written after the first prompts.
+    """
+
+    def __init__(self, d_sae: int) -> None:
+        self._values = np.zeros((d_sae, EXAMPLES), np.float32)  # per neuron, in ascending order
+
+    def take(self, entries: Entries, prompt_ids: np.ndarray) -> pl.DataFrame:
+        """The entries that belong to the strongest so far, as rows of `examples` without sae_key, rank and text."""
+        good = np.flatnonzero(entries.value >= np.maximum(self._values[entries.neuron, 0], np.float32(1e-30)))
+        good = good[np.lexsort((-entries.value[good], entries.neuron[good]))]
+        neuron = entries.neuron[good]
+        starts = np.flatnonzero(np.diff(neuron, prepend=-1))
+        place = np.arange(len(neuron)) - np.repeat(starts, np.diff(starts, append=len(neuron)))
+        good = good[place < EXAMPLES]
+        frame = pl.DataFrame(
+            {
+                "neuron": entries.neuron[good].astype(np.uint32),
+                "prompt_id": prompt_ids[entries.prompt[good]].astype(np.uint32),
+                "position": entries.position[good].astype(np.uint32),
+                "activation": entries.value[good],
+            }
+        )
+        self.remember(frame)
+        return frame
+
+    def remember(self, frame: pl.DataFrame) -> None:
+        """Raise the bar to what rows of `examples` show."""
+        neuron = frame["neuron"].to_numpy()
+        value = frame["activation"].to_numpy()
+        touched = np.unique(neuron)
+        rows = np.concatenate([np.repeat(touched, EXAMPLES), neuron])
+        values = np.concatenate([self._values[touched].ravel(), value])
+        order = np.lexsort((-values, rows))
+        rows, values = rows[order], values[order]
+        starts = np.flatnonzero(np.diff(rows, prepend=-1))
+        for shift in range(EXAMPLES):
+            self._values[touched, EXAMPLES - 1 - shift] = values[starts + shift]
+
+
+def _last_layer(hook_names: Sequence[str]) -> int | None:
+    """The layer after which the model may stop; None when a hook is not in a layer."""
+    layers = [int(name.split(".")[1]) + 1 if name.startswith("blocks.") else None for name in hook_names]
+    return None if None in layers else max(layer for layer in layers if layer is not None)

@@ -1,0 +1,269 @@
+"""Build an atlas: prompts -> embeddings and activation summaries -> tables.
+
+A build is planned in one transaction (prompts, SAEs, shards), then runs shard by shard, each one transaction, and ends by
+writing the tables once more, sorted, into a new file that takes the old one's place. So a build killed at any moment goes
+on where it stopped, and ends with the same tables as one that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from atlas.activations import EXAMPLES, Strongest, encode_entries, run_model, summarise, tokenize
+from atlas.embeddings import check_encoder, embed_frame
+from atlas.errors import StoreError
+from atlas.models import (
+    DEFAULT_ENCODER,
+    Encoder,
+    LanguageModel,
+    LoadedSae,
+    load_encoder,
+    load_language_model,
+    load_sae,
+    resolve_name,
+)
+from atlas.plan import Progress, check_identity, check_widths, now, write_plan
+from atlas.prompts import TextSet
+from atlas.store import Store, replace_file
+from atlas.vocabulary import token_strings
+
+CONTEXT_CHARACTERS = 60  # of an example, on each side of the token
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build did.
+
+    Attributes:
+        prompts: reference prompts in the atlas now.
+        new_prompts: prompts this build added.
+        new_saes: SAEs this build added.
+        shards: shards this run computed; 0 when there was nothing to do.
+        truncated: prompts longer than the model's context, of those this build planned.
+        rows: activation rows in the atlas now.
+    """
+
+    prompts: int
+    new_prompts: int
+    new_saes: int
+    shards: int
+    truncated: int
+    rows: int
+
+
+def build(
+    path: str | Path,
+    prompts: TextSet,
+    *,
+    model: str,
+    saes: Sequence[tuple[str, str]],
+    encoder: str = DEFAULT_ENCODER,
+    batch_size: int = 32,
+    device: str = "cpu",
+    dtype: str = "float32",
+    progress: Progress = lambda stage, done, total: None,
+) -> BuildReport:
+    """Build an atlas, go on with one, or add prompts and SAEs to one.
+
+    Args:
+        path: the atlas file; made when it is not there.
+        prompts: the reference prompts; those the atlas has already are kept as they are.
+        model: hub name or local folder of the language model.
+        saes: (release, sae_id) of each SAE to add; (folder, name) for local ones.
+        encoder: SentenceTransformer name or folder.
+        batch_size: prompts per forward pass.
+        device: torch device of model and SAEs.
+        dtype: number format of model and SAEs.
+        progress: called with (stage, done, total).
+
+    Raises:
+        StoreError: the file is no atlas, is in use, or was built with another model, SAE or encoder.
+        ModelError: something cannot be loaded, or an SAE does not fit its hook.
+    """
+    store = Store(path)
+    saes = [(resolve_name(release), sae_id) for release, sae_id in saes]
+    if store.path.exists() and _is_done(store, prompts, resolve_name(model), saes):
+        return _report(store, 0, 0, 0, 0)
+    if not store.path.exists():
+        _create(store)
+    with store.read() as session:
+        known = session.ask("all_saes").to_dicts()
+        recorded = session.ask("atlas_row").to_dicts()
+    progress("loading model, SAEs and encoder", 0, 0)
+    language_model = load_language_model(model, device=device, dtype=dtype)
+    sentence_encoder = load_encoder(encoder, device=device)
+    if recorded:
+        check_encoder(sentence_encoder, recorded[0])
+    wanted = list(dict.fromkeys([(row["release"], row["sae_id"]) for row in known] + saes))
+    loaded = [load_sae(release, sae_id, device=device, dtype=dtype) for release, sae_id in wanted]
+    for row, sae in zip(known, loaded, strict=False):
+        check_identity(row, language_model.model_hash, language_model.tokenizer_hash, sae.sae_hash)
+    check_widths(language_model, loaded)
+    new_prompts, truncated = write_plan(
+        store, prompts, language_model, loaded, known_saes=len(known), encoder=sentence_encoder, dtype=dtype,
+        progress=progress,
+    )  # fmt: skip
+    shards = _run_shards(store, language_model, loaded, sentence_encoder, batch_size, progress)
+    _finish(store, language_model, progress)
+    return _report(store, new_prompts, len(loaded) - len(known), shards, truncated)
+
+
+def _is_done(store: Store, prompts: TextSet, model: str, saes: Sequence[tuple[str, str]]) -> bool:
+    with store.read() as session:
+        row = session.ask("atlas_row").to_dicts()
+        if not row or row[0]["state"] != "complete":
+            return False
+        known = {(sae["model"], sae["release"], sae["sae_id"]) for sae in session.ask("all_saes").to_dicts()}
+        texts = set(session.ask("prompt_texts")["text"])
+    return {(model, *sae) for sae in saes} <= known and set(prompts.texts) <= texts
+
+
+def _create(store: Store) -> None:
+    """Make the file under another name first, so that it is never seen without its tables."""
+    new = Store(store.path.with_name(store.path.name + ".new"))
+    try:
+        new.path.unlink(missing_ok=True)
+        new.create()
+        replace_file(new.path, store.path)
+    except OSError as error:
+        raise StoreError(f"{store.path} cannot be written ({error.strerror}): choose another folder") from error
+
+
+
+def _run_shards(
+    store: Store,
+    model: LanguageModel,
+    saes: Sequence[LoadedSae],
+    encoder: Encoder,
+    batch_size: int,
+    progress: Progress,
+) -> int:
+    """Compute and commit every unfinished shard; how many there were."""
+    with store.read() as session:
+        pending = session.ask("pending_shards").to_dicts()
+        strongest = [Strongest(sae.codec.d_sae) for sae in saes]
+        for key, kept in enumerate(strongest):
+            kept.remember(session.ask("sae_examples", sae_key=key))
+    total, done = sum(shard["prompts"] for shard in pending), 0
+    progress("prompts", 0, total)
+    for shard in pending:
+        with store.read() as session:
+            rows = session.ask("shard_prompts", first=shard["first_prompt"], count=shard["prompts"])
+        keys = shard["sae_keys"]
+        frames: list[tuple[str, pl.DataFrame]] = []
+        fresh = rows.filter(~pl.col("embedded"))
+        if fresh.height:
+            frames.append(("embeddings", embed_frame(encoder, fresh["text"].to_list()).with_columns(fresh["prompt_id"])))
+        for batch in _batches(rows, batch_size):
+            frames += _batch_frames(batch, model, {key: saes[key] for key in keys}, strongest)
+            done += batch.height
+            progress("prompts", done, total)
+        with store.write() as session:
+            for table, frame in frames:
+                session.append(table, frame)
+            for key in keys:
+                count = sum(f.filter(pl.col("sae_key") == key).height for name, f in frames if name == "activations")
+                session.run("finish_shard", sae_key=key, first=shard["first_prompt"], rows=count, finished_at=now())
+    return len(pending)
+
+
+def _batches(rows: pl.DataFrame, batch_size: int) -> list[pl.DataFrame]:
+    """A shard's prompts in batches of similar length; which prompts meet depends on the shard alone."""
+    ordered = rows.sort("n_tokens", "prompt_id")
+    return list(ordered.iter_slices(batch_size))
+
+
+def _batch_frames(
+    batch: pl.DataFrame, model: LanguageModel, saes: dict[int, LoadedSae], strongest: Sequence[Strongest]
+) -> list[tuple[str, pl.DataFrame]]:
+    """One forward pass, and what the tables get of it: (table, rows)."""
+    special = frozenset(model.tokenizer.all_special_ids)
+    prompt_ids = batch["prompt_id"].to_numpy()
+    frames: list[tuple[str, pl.DataFrame]] = []
+    for prepend_bos in sorted({sae.prepend_bos for sae in saes.values()}):  # one pass, unless BOS policies differ
+        chosen = {key: sae for key, sae in saes.items() if sae.prepend_bos == prepend_bos}
+        ids, _ = tokenize(model, batch["text"].to_list(), prepend_bos=prepend_bos)
+        caught = run_model(model, ids, [sae.hook_name for sae in chosen.values()])
+        for key, sae in chosen.items():
+            entries = encode_entries(sae, caught[sae.hook_name], ids, special)
+            rows, totals = summarise(entries, prompt_ids, sae.codec.d_sae)
+            examples = strongest[key].take(entries, prompt_ids)
+            sae_key = pl.lit(key, dtype=pl.UInt32).alias("sae_key")
+            for table, frame in (("activations", rows), ("prompt_totals", totals), ("examples", examples)):
+                frames.append((table, frame.with_columns(sae_key)))
+    return frames
+
+
+def _finish(store: Store, model: LanguageModel, progress: Progress) -> None:
+    """Write every table once more, sorted, into a new file that takes this one's place."""
+    with store.read() as session:
+        if session.ask("atlas_row").item(0, "state") == "complete":
+            return
+        examples = session.ask("strongest_examples", count=EXAMPLES)
+        texts = session.ask("example_prompts")
+        policies = {row["sae_key"]: row["prepend_bos"] for row in session.ask("all_saes").to_dicts()}
+    progress("sorting the tables", 0, 0)
+    store.checkpoint()
+    new = Store(store.path.with_name(store.path.name + ".new"), memory_limit=store.memory_limit)
+    new.path.unlink(missing_ok=True)
+    try:
+        new.create()
+        with new.write() as session:
+            session.attach(store.path, "old")
+            session.run("copy_tables")
+            session.append("examples", add_context(examples, texts, model, policies))
+        with new.write(threads=1) as session:  # a sum over one thread does not depend on the scheduler
+            session.attach(store.path, "old")
+            session.run("settle_neurons")
+            session.run("mark_complete")
+        new.checkpoint()
+        replace_file(new.path, store.path)
+    finally:
+        new.path.unlink(missing_ok=True)
+
+
+def add_context(
+    examples: pl.DataFrame, texts: pl.DataFrame, model: LanguageModel, prepend_bos: dict[int, bool]
+) -> pl.DataFrame:
+    """Rows of `examples` with the token and the text around it."""
+    table = token_strings(model.tokenizer, len(model.tokenizer))
+    text_of = dict(zip(texts["prompt_id"], texts["text"], strict=True))
+    encoded = {
+        prompt_id: (row_ids, ends)
+        for prompt_id, row_ids, ends in zip(text_of, *_token_spans(model, list(text_of.values())), strict=True)
+    }
+    tokens, contexts = [], []
+    for key, prompt_id, position in examples.select("sae_key", "prompt_id", "position").iter_rows():
+        ids, spans = encoded[prompt_id]
+        start, end = spans[position - prepend_bos[key]]
+        text = text_of[prompt_id]
+        left, right = text[max(0, start - CONTEXT_CHARACTERS) : start], text[end : end + CONTEXT_CHARACTERS]
+        tokens.append(table[ids[position - prepend_bos[key]]])
+        contexts.append(f"{left}«{text[start:end]}»{right}")
+    return examples.with_columns(token=pl.Series(tokens, dtype=pl.String), context=pl.Series(contexts, dtype=pl.String))
+
+
+def _token_spans(model: LanguageModel, texts: list[str]) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
+    """Ids of each text without special tokens, and where each token stands in the text."""
+    if not texts:
+        return [], []
+    tokenizer = model.tokenizer
+    if tokenizer.is_fast:
+        encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return encoded["input_ids"], encoded["offset_mapping"]
+    ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    spans = []
+    for row in ids:  # a slow tokenizer does not say: decode prefix by prefix
+        ends = [len(tokenizer.decode(row[: i + 1])) for i in range(len(row))]
+        spans.append(list(zip([0, *ends], ends, strict=False)))
+    return ids, spans
+
+
+def _report(store: Store, new_prompts: int, new_saes: int, shards: int, truncated: int) -> BuildReport:
+    with store.read() as session:
+        size = session.ask("atlas_size").to_dicts()[0]
+    return BuildReport(size["prompts"], new_prompts, new_saes, shards, truncated, size["rows"])

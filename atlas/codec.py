@@ -1,0 +1,120 @@
+"""What an SAE does to a dense activation, in the terms steering needs.
+
+SAELens gives `encode` and `decode`; steering also needs the pre-activations, a selection made under weights, the decoder
+rows as `decode` applies them, and the per-token scale of an SAE that normalises its input. All of it is taken from the
+SAE's own `encode` and `decode`, so that every architecture keeps its own arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Code:
+    """One encoding of an activation x.
+
+    Attributes:
+        acts: the code a [..., d_sae].
+        pre: pre-activations in the units of `acts` [..., d_sae]; for a gated SAE those of the magnitude path.
+        mean: what was subtracted before encoding [..., 1], or None.
+        statistics: what SAELens keeps between one encode and its decode (empty without input normalisation).
+        scale: s(x), the length that one unit of a decoder row has in x [..., 1], or 1.
+    """
+
+    acts: Tensor
+    pre: Tensor
+    mean: Tensor | None
+    statistics: dict[str, Tensor]
+    scale: Tensor | float
+
+
+class Codec:
+    """An SAE's arithmetic on activations of the shape [..., *site], where site is [d_in] or [n_heads, d_head].
+
+    Args:
+        sae: a SAELens SAE in inference form.
+        center: whether the SAE reads the activation minus its mean over d_in (`center_writing_weights`).
+    """
+
+    def __init__(self, sae: Any, *, center: bool = False) -> None:
+        self.sae = sae.eval().requires_grad_(False)
+        self.center = center
+        self.joins_heads = sae.cfg.reshape_activations == "hook_z"
+        sae.turn_off_forward_pass_hook_z_reshaping()  # heads are joined here, so that any batch shape works
+        self._rescaled = bool(getattr(sae.cfg, "rescale_acts_by_decoder_norm", False))
+        norms = sae.W_dec.norm(dim=-1, keepdim=True)
+        self.decoder_rows: Tensor = sae.W_dec / norms if self._rescaled else sae.W_dec
+        self._pre_scale = norms.squeeze(-1) if self._rescaled else None
+        self.signed = sae.cfg.architecture() == "abstopk"
+
+    @property
+    def d_in(self) -> int:
+        return self.sae.cfg.d_in
+
+    @property
+    def d_sae(self) -> int:
+        return self.sae.cfg.d_sae
+
+    @property
+    def threshold(self) -> Tensor | float:
+        """The JumpReLU threshold per neuron [d_sae], 1 for the other architectures."""
+        return getattr(self.sae, "threshold", 1.0)
+
+    def flatten(self, x: Tensor) -> Tensor:
+        """x with heads joined: [..., d_in]."""
+        return x.flatten(-2) if self.joins_heads else x
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, weights: Tensor | None = None) -> Code:
+        """Encode x [..., *site]; with weights [d_sae] the SAE's own selection σ sees γ ⊙ weights."""
+        sae = self.sae
+        flat = self.flatten(x).to(sae.dtype)
+        mean = flat.mean(dim=-1, keepdim=True) if self.center else None
+        captured: list[Tensor] = []
+
+        def weigh(module: Any, inputs: Any, pre: Tensor) -> Tensor | None:
+            captured.append(pre)
+            return None if weights is None else pre * weights
+
+        handle = sae.hook_sae_acts_pre.register_forward_hook(weigh)
+        try:
+            acts = sae.encode(flat if mean is None else flat - mean)
+        finally:
+            handle.remove()
+        pre = captured[0] if self._pre_scale is None else captured[0] * self._pre_scale
+        statistics = {name: sae.__dict__[name] for name in ("x_norm_coeff", "ln_mu", "ln_std") if name in sae.__dict__}
+        scale: Tensor | float = 1.0
+        if "ln_std" in statistics:
+            scale = statistics["ln_std"]
+        elif "x_norm_coeff" in statistics:
+            scale = 1 / statistics["x_norm_coeff"]
+        return Code(acts, pre, mean, statistics, scale)
+
+    @torch.no_grad()
+    def decode(self, acts: Tensor, code: Code, like: Tensor) -> Tensor:
+        """decode(acts) under the statistics of `code`, in the shape and dtype of `like`."""
+        self.sae.__dict__.update(code.statistics)
+        out = self.sae.decode(acts)
+        if code.mean is not None:
+            out = out + code.mean
+        return out.to(like.dtype).reshape(like.shape)
+
+    @torch.no_grad()
+    def shift(self, x: Tensor, code: Code, acts: Tensor) -> Tensor:
+        """x + s(x) · (acts - a) · D, over the neurons that changed only; x itself when none did."""
+        change = acts - code.acts
+        changed = change.flatten(0, -2).any(dim=0).nonzero().squeeze(-1)
+        if changed.numel() == 0:
+            return x
+        step = change[..., changed] @ self.decoder_rows[changed]
+        return self.add(x, step, code.scale)
+
+    def add(self, x: Tensor, step: Tensor, scale: Tensor | float) -> Tensor:
+        """x + scale · step, step [..., d_in] in the SAE's units, in the shape and dtype of x."""
+        moved = self.flatten(x).to(step.dtype) + scale * step
+        return moved.to(x.dtype).reshape(x.shape)

@@ -1,0 +1,165 @@
+"""Plan a build: check that model and SAEs fit, and write down in one transaction what is to be done."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from atlas.activations import run_model, tokenize
+from atlas.errors import ModelError, StoreError
+from atlas.models import Encoder, LanguageModel, LoadedSae
+from atlas.prompts import TextSet, hash_texts
+from atlas.store import SCHEMA_VERSION, Session, Store
+from atlas.vocabulary import promoted_tokens
+
+SHARD_PROMPTS = 512
+LIBRARIES = ("torch", "transformers", "transformer-lens", "sae-lens", "sentence-transformers", "duckdb")
+
+Progress = Callable[[str, int, int], None]
+
+
+def now() -> datetime:
+    """The time, in UTC, as DuckDB's timestamps have it."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def check_identity(row: dict[str, Any], model_hash: str, tokenizer_hash: str, sae_hash: str | None = None) -> None:
+    """Raise StoreError when a row of `saes` was made with another model, tokenizer or SAE."""
+    for kind, name, found, recorded in (
+        ("model", row["model"], model_hash, row["model_hash"]),
+        ("tokenizer", row["model"], tokenizer_hash, row["tokenizer_hash"]),
+        ("SAE", row["sae_id"], sae_hash or row["sae_hash"], row["sae_hash"]),
+    ):
+        if found != recorded:
+            raise StoreError(
+                f"this {kind} is not the one the atlas was built with ({name}): its weights differ; "
+                f"use that one, or build another atlas"
+            )
+
+
+def check_widths(model: LanguageModel, saes: Sequence[LoadedSae]) -> None:
+    """Raise ModelError when an SAE does not fit its hook's width."""
+    probe = [[next(iter(model.tokenizer.all_special_ids), 0)]]
+    for sae in saes:
+        found = run_model(model, probe, [sae.hook_name])[sae.hook_name]
+        width = sae.codec.flatten(found).shape[-1]
+        if width != sae.codec.d_in:
+            raise ModelError(
+                f"SAE {sae.sae_id} has d_in {sae.codec.d_in}, but {sae.hook_name} of {model.name} is {width} wide: "
+                "use the model the SAE was trained on"
+            )
+
+
+def write_plan(
+    store: Store,
+    prompts: TextSet,
+    model: LanguageModel,
+    saes: Sequence[LoadedSae],
+    known_saes: int,
+    encoder: Encoder,
+    dtype: str,
+    progress: Progress,
+) -> tuple[int, int]:
+    """Write down what is to be done, in one transaction; (new prompts, how many of them are cut to the context)."""
+    with store.read() as session:
+        old = session.ask("prompt_texts")["text"].to_list()
+        begun = session.ask("atlas_row").height > 0
+    have = set(old)
+    fresh = [i for i, text in enumerate(prompts.texts) if text not in have]
+    texts = [prompts.texts[i] for i in fresh]
+    special = frozenset(model.tokenizer.all_special_ids)
+    ids, cut = tokenize(model, texts, prepend_bos=any(sae.prepend_bos for sae in saes)) if texts else ([], [])
+    prompt_rows = pl.DataFrame(
+        {
+            "prompt_id": np.arange(len(old), len(old) + len(texts), dtype=np.uint32),
+            "text": pl.Series(texts, dtype=pl.String),
+            "source": pl.Series([prompts.sources[i] for i in fresh], dtype=pl.String),
+            "n_tokens": pl.Series([sum(t not in special for t in row) for row in ids], dtype=pl.UInt32),
+        }
+    )
+    neurons = [_static_neurons(model, sae, key, progress) for key, sae in enumerate(saes) if key >= known_saes]
+    with store.write() as session:
+        if not begun:
+            session.append("atlas", _atlas_row(encoder))
+        if not begun or texts or neurons:
+            session.run("mark_building", reference_hash=hash_texts([*old, *texts]))
+        session.append("prompts", prompt_rows)
+        for key, sae in enumerate(saes):
+            first = 0 if key >= known_saes else len(old)
+            if key >= known_saes:
+                session.append("saes", _sae_row(model, sae, key, dtype))
+                session.append("neurons", neurons[key - known_saes])
+            session.append("shards", _shard_rows(session, key, first, len(old) + len(texts)))
+    return len(texts), sum(cut)
+
+
+def _shard_rows(session: Session, key: int, first: int, last: int) -> pl.DataFrame:
+    """Shards for prompts first to last - 1, numbered after the SAE's earlier ones."""
+    starts = list(range(first, last, SHARD_PROMPTS))
+    offset = session.value("count_shards", sae_key=key)
+    return pl.DataFrame(
+        {
+            "sae_key": pl.Series([key] * len(starts), dtype=pl.UInt32),
+            "shard": pl.Series([offset + i for i in range(len(starts))], dtype=pl.UInt32),
+            "first_prompt": pl.Series(starts, dtype=pl.UInt32),
+            "prompts": pl.Series([min(SHARD_PROMPTS, last - start) for start in starts], dtype=pl.UInt32),
+        }
+    )
+
+
+def _static_neurons(model: LanguageModel, sae: LoadedSae, key: int, progress: Progress) -> pl.DataFrame:
+    """Rows of `neurons` that do not depend on prompts."""
+    progress(f"what the neurons of {sae.sae_id} write", 0, 0)
+    return pl.DataFrame(
+        {
+            "sae_key": pl.Series([key] * sae.codec.d_sae, dtype=pl.UInt32),
+            "neuron": np.arange(sae.codec.d_sae, dtype=np.uint32),
+            "decoder_norm": sae.codec.decoder_rows.norm(dim=-1).float().cpu().numpy(),
+            "top_tokens": pl.Series(promoted_tokens(model, sae), dtype=pl.List(pl.String)),
+        }
+    )
+
+
+def _atlas_row(encoder: Encoder) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "schema_version": [SCHEMA_VERSION],
+            "state": ["building"],
+            "encoder": [encoder.name],
+            "encoder_source": [encoder.source],
+            "encoder_hash": [encoder.encoder_hash],
+            "created_at": [now()],
+            "libraries": [json.dumps({name: importlib.metadata.version(name) for name in LIBRARIES})],
+        }
+    )
+
+
+def _sae_row(model: LanguageModel, sae: LoadedSae, key: int, dtype: str) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "sae_key": pl.Series([key], dtype=pl.UInt32),
+            "model": [model.name],
+            "model_hash": [model.model_hash],
+            "tokenizer_hash": [model.tokenizer_hash],
+            "release": [sae.release],
+            "sae_id": [sae.sae_id],
+            "sae_hash": [sae.sae_hash],
+            "hook_name": [sae.hook_name],
+            "architecture": [sae.architecture],
+            "d_in": pl.Series([sae.codec.d_in], dtype=pl.UInt32),
+            "d_sae": pl.Series([sae.codec.d_sae], dtype=pl.UInt32),
+            "dtype": [dtype],
+            "context_size": pl.Series([model.context_size], dtype=pl.UInt32),
+            "prepend_bos": [sae.prepend_bos],
+            "center_writing_weights": [sae.center_writing_weights],
+            "normalize_activations": [sae.codec.sae.cfg.normalize_activations],
+            "reshape_activations": [sae.codec.sae.cfg.reshape_activations],
+            "neuronpedia_id": pl.Series([sae.neuronpedia_id], dtype=pl.String),
+        }
+    )

@@ -1,0 +1,183 @@
+"""The atlas file: open it, ask it a query of sql/ by name, append frames, one transaction at a time.
+
+The only importer of sqlalchemy and duckdb. A connection lives for one operation: DuckDB lets either one writing process
+or several reading ones at a file, so that nothing may be held while a model runs.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import sqlalchemy
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool
+
+from atlas.errors import StoreError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SCHEMA_VERSION = 1
+MEMORY_LIMIT = "2GB"
+SHARED = {"storage_compatibility_version": "v1.0.0"}  # so that older DuckDB clients open the file too
+SEALED = {"enable_external_access": "false", "python_enable_replacements": "false", "lock_configuration": "true"}
+
+
+@cache
+def read_sql(name: str) -> str:
+    """The text of sql/`name`.sql."""
+    return (files("atlas.sql") / f"{name}.sql").read_text()
+
+
+class Session:
+    """One connection, one transaction. Frames come back as Polars frames."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def ask(self, name: str, **parameters: Any) -> pl.DataFrame:
+        """Rows of the named query in sql/; parameters are bound to its $names."""
+        return self.sql(read_sql(name), **parameters)
+
+    def sql(self, text: str, **parameters: Any) -> pl.DataFrame:
+        """Rows of an SQL text."""
+        return self._connection.sql(text, params=parameters).pl()
+
+    def run(self, name: str, **parameters: Any) -> None:
+        """Run the named statements in sql/ that give no rows."""
+        self._connection.execute(read_sql(name), parameters or None)
+
+    def value(self, name: str, **parameters: Any) -> Any:
+        """The first column of the first row of a named query; None when there is no row."""
+        frame = self.ask(name, **parameters)
+        return frame.item(0, 0) if frame.height else None
+
+    @contextmanager
+    def frame(self, name: str, frame: pl.DataFrame) -> Iterator[None]:
+        """Let queries read a frame as the table `name`."""
+        self._connection.register(name, frame.to_arrow())
+        try:
+            yield
+        finally:
+            self._connection.unregister(name)
+
+    def attach(self, path: Path, name: str) -> None:
+        """Let this session read another atlas file as the database `name`."""
+        quoted = str(path).replace("'", "''")
+        self._connection.execute(f"attach '{quoted}' as {name} (read_only)")
+
+    def append(self, table: str, frame: pl.DataFrame) -> None:
+        """Append a frame to a table, by column name; missing columns become null."""
+        with self.frame("appended", frame):
+            self._connection.execute(f'insert into "{table}" by name select * from appended')
+
+
+class Store:
+    """An atlas file.
+
+    Args:
+        path: the file.
+        memory_limit: what DuckDB may take, such as "2GB".
+    """
+
+    def __init__(self, path: str | Path, *, memory_limit: str = MEMORY_LIMIT) -> None:
+        self.path = Path(path)
+        self.memory_limit = memory_limit
+
+    def create(self) -> None:
+        """Make an empty atlas; its schema is there after one transaction or not at all."""
+        with self._transaction(read_only=False) as session:
+            for name in ("schema", "views", "macros"):
+                session.run(name)
+
+    def check(self) -> None:
+        """Raise StoreError unless the file is an atlas of this schema version."""
+        if not self.path.exists():
+            raise StoreError(f"no atlas at {self.path}: build one with `atlas build {self.path} PROMPTS ...`")
+        if self.path.is_dir():
+            raise StoreError(f"{self.path} is a folder: name an atlas file in it")
+        with self._transaction(read_only=True) as session:
+            if not session.value("has_atlas_table"):
+                raise StoreError(f"{self.path} is a DuckDB file but not an atlas: name another file")
+            version = session.value("schema_version")
+        if version is not None and version != SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.path} has schema version {version}, this program reads version {SCHEMA_VERSION}: "
+                "build it again, or install the version of atlas that made it"
+            )
+
+    @contextmanager
+    def read(self, *, sealed: bool = False) -> Iterator[Session]:
+        """A read-only session; sealed ones can touch neither other files nor the network."""
+        self.check()
+        with self._transaction(read_only=True, config=SEALED if sealed else {}) as session:
+            yield session
+
+    @contextmanager
+    def write(self, *, threads: int | None = None) -> Iterator[Session]:
+        """A session whose changes are all kept, or, after an error, all dropped."""
+        self.check()
+        with self._transaction(read_only=False, config={"threads": str(threads)} if threads else {}) as session:
+            yield session
+
+    def checkpoint(self) -> None:
+        """Move what a killed process left in the write-ahead log into the file."""
+        with self._connect(read_only=False) as connection:
+            connection.connection.driver_connection.execute("checkpoint")
+
+    @contextmanager
+    def _transaction(self, *, read_only: bool, config: dict[str, str] | None = None) -> Iterator[Session]:
+        with self._connect(read_only=read_only, config=config) as connection, connection.begin():
+            yield Session(connection.connection.driver_connection)
+
+    @contextmanager
+    def _connect(self, *, read_only: bool, config: dict[str, str] | None = None) -> Iterator[sqlalchemy.Connection]:
+        settings = {**SHARED, "memory_limit": self.memory_limit, **(config or {})}
+        engine = sqlalchemy.create_engine(
+            sqlalchemy.URL.create("duckdb", database=str(self.path)),
+            connect_args={"read_only": read_only, "config": settings},
+            poolclass=NullPool,
+        )
+        try:
+            with engine.connect() as connection:
+                yield connection
+        except (duckdb.Error, DBAPIError, OSError) as error:
+            known = translate(error, self.path)
+            if known is None:
+                raise
+            raise known from error
+
+
+def translate(error: BaseException, path: Path) -> StoreError | None:
+    """A database error that a user can put right in one line: the thing, the value, the next step; None for a bug."""
+    cause = getattr(error, "orig", None) or error
+    text = " ".join(str(cause).split())
+    low = text.lower()
+    if "could not set lock" in low or "conflicting lock" in low or "different configuration" in low:
+        holder = re.search(r"(?:held in )(.*?PID \d+\))", text)
+        who = holder.group(1) if holder else "another connection"
+        return StoreError(f"{path} is in use by {who}: wait until it has finished, or stop it")
+    if "no space left" in low or "file too large" in low or getattr(cause, "errno", None) in (28, 27):
+        return StoreError(f"the disk is full while writing {path}: free some space and run the same command again")
+    if "not a valid duckdb" in low or "deserialize" in low or "corrupt" in low:
+        return StoreError(f"{path} is not an atlas, or is damaged: name another file, or build it again")
+    if "permission denied" in low or "read-only" in low and "cannot" in low and "open" in low:
+        return StoreError(f"{path} cannot be written: choose another folder or mend its permissions")
+    return None
+
+
+def replace_file(new: Path, old: Path) -> None:
+    """Put a finished file in the place of an older one, at once or not at all."""
+    with new.open("rb") as handle:
+        os.fsync(handle.fileno())
+    wal = Path(f"{old}.wal")
+    os.replace(new, old)
+    wal.unlink(missing_ok=True)

@@ -1,0 +1,67 @@
+"""What a decoder row says in tokens, and what ids mean as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from atlas.errors import ModelError
+from atlas.models import LanguageModel, LoadedSae
+
+
+def bos_token_id(tokenizer: Any) -> int:
+    """The token put before a prompt, as TransformerLens chooses it: BOS, else EOS."""
+    found = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if found is None:
+        raise ModelError("the tokenizer has neither a BOS nor an EOS token, which the SAE's BOS policy asks for")
+    return int(found)
+
+
+@torch.no_grad()
+def promoted_tokens(model: LanguageModel, sae: LoadedSae, *, count: int = 10, chunk: int = 1024) -> list[list[str]]:
+    """Per neuron the `count` tokens its decoder row promotes most, through final norm (its bias left out) and unembedding.
+
+    A row at hook_z goes through the layer's output projection first. Rows of a place that does not write to the residual
+    stream give empty lists.
+    """
+    rows = write_direction(model.bridge, sae)
+    if rows is None:
+        return [[] for _ in range(sae.codec.d_sae)]
+    unembedding = model.bridge.original_model.get_output_embeddings().weight
+    norm = final_norm(model.bridge)
+    zero = norm(torch.zeros_like(rows[:1]))
+    table = token_strings(model.tokenizer, unembedding.shape[0])
+    result: list[list[str]] = []
+    for part in rows.split(chunk):
+        logits = (norm(part) - zero).to(unembedding.dtype) @ unembedding.T
+        result += [[table[i] for i in best] for best in logits.topk(min(count, logits.shape[-1])).indices.tolist()]
+    return result
+
+
+def write_direction(bridge: Any, sae: LoadedSae) -> Tensor | None:
+    """Decoder rows as they reach the residual stream [d_sae, d_model]; None where they do not."""
+    rows = sae.codec.decoder_rows.to(next(bridge.original_model.parameters()))
+    if sae.hook_name.endswith("attn.hook_z"):
+        layer = int(sae.hook_name.split(".")[1])
+        output = bridge.blocks[layer].attn.W_O  # [n_heads, d_head, d_model]
+        rows = rows @ output.reshape(-1, output.shape[-1]).to(rows)
+    return rows if rows.shape[-1] == bridge.cfg.d_model else None
+
+
+def final_norm(bridge: Any) -> nn.Module:
+    """The norm before the unembedding; the identity when the model has none."""
+    norm = getattr(bridge, "ln_final", None)
+    return getattr(norm, "original_component", norm) if norm is not None else nn.Identity()
+
+
+def token_strings(tokenizer: Any, size: int) -> list[str]:
+    """Every token as text, a leading space kept."""
+    decoded = tokenizer.batch_decode([[i] for i in range(min(size, len(tokenizer)))], clean_up_tokenization_spaces=False)
+    pieces = tokenizer.convert_ids_to_tokens(list(range(len(decoded))))
+    spaced = (
+        " " + text if piece and piece[0] == "▁" and not text.startswith(" ") else text
+        for piece, text in zip(pieces, decoded, strict=True)
+    )
+    return [*spaced, *[""] * (size - len(decoded))]

@@ -1,0 +1,117 @@
+-- What users call, from any DuckDB client. A macro's parameter that is also a column name in scope would silently be the
+-- column: each macro first puts its parameters into a row of their own, under other names.
+-- `sae` is a sae_id or a sae_key; null means every SAE. `scoring` is a scoring_id; null means the current one.
+
+create or replace macro top_neurons(topic, n, sae := null, scoring := null) as table
+with wanted as (
+    select topic as wanted_topic, n as wanted_n, sae::varchar as wanted_sae, scoring as wanted_scoring
+)
+select
+    t.name as topic, e.release, e.sae_id, g.scoring_id,
+    row_number() over (partition by g.scoring_id order by s.score desc, s.neuron) as rank,
+    s.neuron, s.score, s.se, s.z, s.g, r.support, r.top_tokens
+from wanted as w
+join topics as t on t.name = w.wanted_topic
+join scorings as g on g.topic_id = t.topic_id
+join saes as e on e.sae_key = g.sae_key
+join scores as s on s.scoring_id = g.scoring_id
+join neurons as r on r.sae_key = g.sae_key and r.neuron = s.neuron
+where s.score is not null
+    and coalesce(g.scoring_id = w.wanted_scoring, g.is_current)
+    and coalesce(e.sae_id = w.wanted_sae or e.sae_key::varchar = w.wanted_sae, true)
+qualify row_number() over (partition by g.scoring_id order by s.score desc, s.neuron) <= w.wanted_n
+order by g.scoring_id, s.score desc, s.neuron;
+
+create or replace macro why(topic, neuron, sae := null, scoring := null) as table
+with wanted as (
+    select topic as wanted_topic, neuron as wanted_neuron, sae::varchar as wanted_sae, scoring as wanted_scoring
+), chosen as (
+    select g.scoring_id, g.topic_id, g.sae_key, g.summary, g.distance, g.power, w.wanted_neuron, e.release, e.sae_id
+    from wanted as w
+    join topics as t on t.name = w.wanted_topic
+    join scorings as g on g.topic_id = t.topic_id
+    join saes as e on e.sae_key = g.sae_key
+    where coalesce(g.scoring_id = w.wanted_scoring, g.is_current)
+        and coalesce(e.sae_id = w.wanted_sae or e.sae_key::varchar = w.wanted_sae, true)
+), weights as (
+    select
+        c.scoring_id, c.topic_id, c.release, c.sae_id, c.distance, c.power, a.prompt_id,
+        case c.summary
+            when 'mean' then a.act_sum / p.sum_total / r.mass_mean
+            when 'max' then a.act_max / p.max_total / r.mass_max
+            when 'count' then a.act_count / p.count_total / r.mass_count
+        end as weight
+    from chosen as c
+    join activations as a on a.sae_key = c.sae_key and a.neuron = c.wanted_neuron
+    join prompt_totals as p on p.sae_key = c.sae_key and p.prompt_id = a.prompt_id
+    join neurons as r on r.sae_key = c.sae_key and r.neuron = c.wanted_neuron
+), distances as (
+    select w.scoring_id, w.prompt_id, min(list_distance(v.vector, x.vector))::double as euclidean
+    from weights as w
+    join embeddings as v on v.prompt_id = w.prompt_id
+    join topic_texts as x on x.topic_id = w.topic_id
+    group by w.scoring_id, w.prompt_id
+)
+select
+    w.release, w.sae_id, w.scoring_id, w.prompt_id, q.text, q.source,
+    case w.distance when 'cosine' then d.euclidean * d.euclidean / 2 else d.euclidean end as distance,
+    w.weight,
+    w.weight * pow(case w.distance when 'cosine' then d.euclidean * d.euclidean / 2 else d.euclidean end, w.power)
+        as contribution
+from weights as w
+join distances as d on d.scoring_id = w.scoring_id and d.prompt_id = w.prompt_id
+join prompts as q on q.prompt_id = w.prompt_id
+order by w.scoring_id, w.weight desc, w.prompt_id;
+
+create or replace macro compare_topics(a, b, sae := null) as table
+with wanted as (select a as wanted_a, b as wanted_b, sae::varchar as wanted_sae),
+centred as (
+    select
+        t.name as topic, g.sae_key, e.release, e.sae_id, s.neuron, s.score,
+        s.g - avg(s.g) over (partition by g.scoring_id) as centred_g
+    from wanted as w
+    join topics as t on t.name in (w.wanted_a, w.wanted_b)
+    join scorings as g on g.topic_id = t.topic_id and g.is_current
+    join saes as e on e.sae_key = g.sae_key
+    join scores as s on s.scoring_id = g.scoring_id
+    where s.score is not null
+        and coalesce(e.sae_id = w.wanted_sae or e.sae_key::varchar = w.wanted_sae, true)
+)
+select
+    x.release, x.sae_id, x.neuron, x.score as score_a, y.score as score_b,
+    y.centred_g - x.centred_g as closer_to_a, r.top_tokens
+from wanted as w
+join centred as x on x.topic = w.wanted_a
+join centred as y on y.topic = w.wanted_b and y.sae_key = x.sae_key and y.neuron = x.neuron
+join neurons as r on r.sae_key = x.sae_key and r.neuron = x.neuron
+order by closer_to_a desc, x.neuron;
+
+create or replace macro coverage() as table
+select c.* from neuron_coverage as c order by c.sae_key;
+
+create or replace macro similar_neurons(neuron, sae := null) as table
+with wanted as (select neuron as wanted_neuron, sae::varchar as wanted_sae),
+own as (
+    select a.sae_key, a.neuron as own_neuron, a.prompt_id, a.act_sum::double as own_sum
+    from wanted as w
+    join activations as a on a.neuron = w.wanted_neuron
+    join saes as e on e.sae_key = a.sae_key
+    where coalesce(e.sae_id = w.wanted_sae or e.sae_key::varchar = w.wanted_sae, true)
+), lengths as (
+    select a.sae_key, a.neuron, sqrt(sum(a.act_sum::double * a.act_sum)) as length
+    from activations as a
+    group by a.sae_key, a.neuron
+), products as (
+    select o.sae_key, o.own_neuron, a.neuron, sum(o.own_sum * a.act_sum) as product, count(*) as shared_prompts
+    from own as o
+    join activations as a on a.sae_key = o.sae_key and a.prompt_id = o.prompt_id
+    where a.neuron <> o.own_neuron
+    group by o.sae_key, o.own_neuron, a.neuron
+)
+select e.release, e.sae_id, p.neuron, p.product / (x.length * y.length) as cosine, p.shared_prompts, r.top_tokens
+from products as p
+join saes as e on e.sae_key = p.sae_key
+join lengths as x on x.sae_key = p.sae_key and x.neuron = p.own_neuron
+join lengths as y on y.sae_key = p.sae_key and y.neuron = p.neuron
+join neurons as r on r.sae_key = p.sae_key and r.neuron = p.neuron
+order by cosine desc, p.neuron;

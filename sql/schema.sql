@@ -1,0 +1,237 @@
+-- The tables of an atlas: the only place where they are defined. No primary key and no foreign key: they make
+-- the bulk load ten times slower, and DuckDB cannot replace a referenced row inside one transaction.
+
+create table atlas (
+    schema_version uinteger,
+    state varchar,
+    encoder varchar,
+    encoder_source varchar,
+    encoder_hash varchar,
+    reference_hash varchar,
+    created_at timestamp,
+    libraries varchar
+);
+comment on table atlas is 'The file itself (one row)';
+comment on column atlas.schema_version is 'Version of these tables';
+comment on column atlas.state is '''building'' until every shard is in, then ''complete''';
+comment on column atlas.encoder is 'Sentence encoder, as it was named';
+comment on column atlas.encoder_source is 'Where the encoder was loaded from: cache, hub, package or folder';
+comment on column atlas.encoder_hash is 'Hash of the encoder''s weights and vocabulary';
+comment on column atlas.reference_hash is 'Hash of the reference prompts, in order';
+comment on column atlas.created_at is 'When the build began (UTC)';
+comment on column atlas.libraries is 'Versions of the libraries that built it, as JSON';
+
+create table saes (
+    sae_key uinteger,
+    model varchar,
+    model_hash varchar,
+    tokenizer_hash varchar,
+    release varchar,
+    sae_id varchar,
+    sae_hash varchar,
+    hook_name varchar,
+    architecture varchar,
+    d_in uinteger,
+    d_sae uinteger,
+    dtype varchar,
+    context_size uinteger,
+    prepend_bos boolean,
+    center_writing_weights boolean,
+    normalize_activations varchar,
+    reshape_activations varchar,
+    neuronpedia_id varchar
+);
+comment on table saes is 'An SAE in this atlas';
+comment on column saes.sae_key is 'Our integer for the SAE, used by the other tables';
+comment on column saes.model is 'Language model: hub name or absolute folder';
+comment on column saes.model_hash is 'Hash of the model''s weights';
+comment on column saes.tokenizer_hash is 'Hash of the tokenizer''s vocabulary and special tokens';
+comment on column saes.release is 'SAELens release, or the absolute folder that holds the SAE';
+comment on column saes.sae_id is 'SAELens id within the release';
+comment on column saes.sae_hash is 'Hash of the SAE''s weights';
+comment on column saes.hook_name is 'TransformerLens name of the hook the SAE reads';
+comment on column saes.architecture is 'SAELens architecture: standard, topk, jumprelu, gated or abstopk';
+comment on column saes.d_in is 'Width of the hook';
+comment on column saes.d_sae is 'Number of neurons (other names: features, latents)';
+comment on column saes.dtype is 'Number format of model and SAE at build';
+comment on column saes.context_size is 'Prompts were cut to this many tokens';
+comment on column saes.prepend_bos is 'Whether a BOS token was put before each prompt';
+comment on column saes.center_writing_weights is 'Whether the SAE reads the activation minus its mean';
+comment on column saes.normalize_activations is 'SAELens input normalisation';
+comment on column saes.reshape_activations is 'SAELens input reshaping (hook_z: heads are joined)';
+comment on column saes.neuronpedia_id is 'Neuronpedia''s id of the SAE, when SAELens knows it';
+
+create table prompts (prompt_id uinteger, text varchar, source varchar, n_tokens uinteger);
+comment on table prompts is 'A reference prompt';
+comment on column prompts.prompt_id is 'Number of the prompt, from 0, in the order given';
+comment on column prompts.text is 'The prompt';
+comment on column prompts.source is 'Where it comes from, when the prompt file says so';
+comment on column prompts.n_tokens is 'Tokens that count: special tokens left out, after truncation';
+
+create table embeddings (prompt_id uinteger, vector float[]);
+comment on table embeddings is 'A prompt''s sentence embedding';
+comment on column embeddings.prompt_id is 'The prompt';
+comment on column embeddings.vector is 'Embedding of length 1';
+
+create table shards (
+    sae_key uinteger,
+    shard uinteger,
+    first_prompt uinteger,
+    prompts uinteger,
+    rows ubigint,
+    finished_at timestamp
+);
+comment on table shards is 'A piece of a build: planned before it begins, finished in one transaction';
+comment on column shards.sae_key is 'The SAE';
+comment on column shards.shard is 'Number of the shard, from 0';
+comment on column shards.first_prompt is 'prompt_id of its first prompt';
+comment on column shards.prompts is 'Number of prompts, consecutive';
+comment on column shards.rows is 'Activation rows it gave; null until finished';
+comment on column shards.finished_at is 'When it was committed (UTC); null until finished';
+
+create table activations (
+    sae_key uinteger,
+    neuron uinteger,
+    prompt_id uinteger,
+    act_sum float,
+    act_max float,
+    act_count uinteger
+);
+comment on table activations is 'A (neuron, prompt) that fired; sorted by SAE, neuron and prompt';
+comment on column activations.sae_key is 'The SAE';
+comment on column activations.neuron is 'The neuron, 0 to d_sae - 1';
+comment on column activations.prompt_id is 'The prompt';
+comment on column activations.act_sum is 'Sum of the activation over the prompt''s tokens (absolute values for abstopk)';
+comment on column activations.act_max is 'Largest activation on a token';
+comment on column activations.act_count is 'Number of tokens on which it fired';
+
+create table prompt_totals (
+    sae_key uinteger,
+    prompt_id uinteger,
+    sum_total double,
+    max_total double,
+    count_total double
+);
+comment on table prompt_totals is 'An (SAE, prompt): the sums over neurons that normalise a prompt''s weights to 1';
+comment on column prompt_totals.sae_key is 'The SAE';
+comment on column prompt_totals.prompt_id is 'The prompt';
+comment on column prompt_totals.sum_total is 'Sum of act_sum over neurons';
+comment on column prompt_totals.max_total is 'Sum of act_max over neurons';
+comment on column prompt_totals.count_total is 'Sum of act_count over neurons';
+
+create table neurons (
+    sae_key uinteger,
+    neuron uinteger,
+    support uinteger,
+    mass_mean double,
+    mass_max double,
+    mass_count double,
+    max_activation float,
+    decoder_norm float,
+    top_tokens varchar[],
+    label varchar
+);
+comment on table neurons is 'A neuron, dead ones too';
+comment on column neurons.sae_key is 'The SAE';
+comment on column neurons.neuron is 'The neuron, 0 to d_sae - 1';
+comment on column neurons.support is 'Reference prompts on which it fired';
+comment on column neurons.mass_mean is 'Sum over prompts of its share of the prompt''s summed activation';
+comment on column neurons.mass_max is 'The same with the largest activation per prompt';
+comment on column neurons.mass_count is 'The same with the number of tokens on which it fired';
+comment on column neurons.max_activation is 'Its largest activation on a reference token; 0 when it never fired';
+comment on column neurons.decoder_norm is 'Length of its decoder row, as decoding applies it';
+comment on column neurons.top_tokens is 'Tokens its decoder row promotes most (final norm and unembedding), best first';
+comment on column neurons.label is 'Free text, for users';
+
+create table examples (
+    sae_key uinteger,
+    neuron uinteger,
+    rank uinteger,
+    prompt_id uinteger,
+    "position" uinteger,
+    token varchar,
+    activation float,
+    context varchar
+);
+comment on table examples is 'One of a neuron''s strongest tokens in the reference prompts';
+comment on column examples.sae_key is 'The SAE';
+comment on column examples.neuron is 'The neuron';
+comment on column examples.rank is '1 is the strongest';
+comment on column examples.prompt_id is 'The prompt';
+comment on column examples."position" is 'Token position in the prompt as the model saw it, BOS counted';
+comment on column examples.token is 'The token';
+comment on column examples.activation is 'Activation on the token';
+comment on column examples.context is 'The text around it, the token between « and »';
+
+create table topics (topic_id uinteger, name varchar, created_at timestamp);
+comment on table topics is 'A named topic';
+comment on column topics.topic_id is 'Our integer for the topic';
+comment on column topics.name is 'Its name';
+comment on column topics.created_at is 'When it was first scored (UTC)';
+
+create table topic_texts (topic_id uinteger, text varchar, vector float[]);
+comment on table topic_texts is 'An alignment text of a topic';
+comment on column topic_texts.topic_id is 'The topic';
+comment on column topic_texts.text is 'The text';
+comment on column topic_texts.vector is 'Its embedding of length 1';
+
+create table scorings (
+    scoring_id uinteger,
+    topic_id uinteger,
+    sae_key uinteger,
+    scorer varchar,
+    summary varchar,
+    distance varchar,
+    power double,
+    min_support uinteger,
+    reference_hash varchar,
+    is_current boolean,
+    created_at timestamp
+);
+comment on table scorings is 'One scoring of an SAE''s neurons for a topic';
+comment on column scorings.scoring_id is 'Our integer for the scoring';
+comment on column scorings.topic_id is 'The topic';
+comment on column scorings.sae_key is 'The SAE';
+comment on column scorings.scorer is 'How neurons were scored: distance';
+comment on column scorings.summary is 'Which summary of a prompt''s activations weighs the prompts: mean, max or count';
+comment on column scorings.distance is 'Distance between sentence embeddings: euclidean or cosine';
+comment on column scorings.power is 'Exponent of the distance';
+comment on column scorings.min_support is 'Neurons that fired on fewer prompts have no score';
+comment on column scorings.reference_hash is 'Reference prompts it was made with';
+comment on column scorings.is_current is 'Whether top, why and steer use it: the last one asked for, over today''s prompts';
+comment on column scorings.created_at is 'When it was made (UTC)';
+
+create table scores (scoring_id uinteger, neuron uinteger, g double, score double, se double, z double);
+comment on table scores is 'A neuron under a scoring';
+comment on column scores.scoring_id is 'The scoring';
+comment on column scores.neuron is 'The neuron';
+comment on column scores.g is 'Weighted mean of distance ** power over the prompts; null when it never fired';
+comment on column scores.score is '1 for the neuron closest to the topic, 0 for the farthest; null below min_support';
+comment on column scores.se is 'Standard error of the score; null until computed';
+comment on column scores.z is 'Standard score against random topics; null until computed';
+
+create table generations (
+    generation_id uinteger,
+    scoring_ids uinteger[],
+    method varchar,
+    parameters varchar,
+    prompt varchar,
+    text varchar,
+    seed ubigint,
+    created_at timestamp
+);
+comment on table generations is 'One generated text';
+comment on column generations.generation_id is 'Our integer for the generation';
+comment on column generations.scoring_ids is 'The scorings that steered it, one per SAE; empty for method original';
+comment on column generations.method is 'Steering method';
+comment on column generations.parameters is 'Settings of the method and of sampling, as JSON';
+comment on column generations.prompt is 'What the model was given';
+comment on column generations.text is 'What it went on with, the prompt left out';
+comment on column generations.seed is 'Seed of the sampling';
+comment on column generations.created_at is 'When it was generated (UTC)';
+
+create table metrics (generation_id uinteger, name varchar, value double);
+comment on table metrics is 'One figure of a generation';
+comment on column metrics.generation_id is 'The generation';
+comment on column metrics.name is 'Which figure, such as contamination';
+comment on column metrics.value is 'Its value';

@@ -1,0 +1,5 @@
+-- an alignment text of a topic
+select x.text
+from topic_texts as x
+join topics as t on t.topic_id = x.topic_id
+where t.name = $topic
