@@ -14,7 +14,8 @@ from pathlib import Path
 import polars as pl
 
 from atlas.activations import EXAMPLES, Strongest, encode_entries, run_model, summarise, tokenize
-from atlas.embeddings import check_encoder, embed_frame
+from atlas.checks import check_encoder, check_identity
+from atlas.embeddings import embed_frame
 from atlas.errors import StoreError
 from atlas.models import (
     DEFAULT_ENCODER,
@@ -26,9 +27,10 @@ from atlas.models import (
     load_sae,
     resolve_name,
 )
-from atlas.plan import Progress, check_identity, check_widths, now, write_plan
+from atlas.plan import check_widths, write_plan
+from atlas.progress import Progress, silent
 from atlas.prompts import TextSet
-from atlas.store import Store, replace_file
+from atlas.store import Store, now, replace_file
 from atlas.vocabulary import token_strings
 
 CONTEXT_CHARACTERS = 60  # of an example, on each side of the token
@@ -65,7 +67,7 @@ def build(
     batch_size: int = 32,
     device: str = "cpu",
     dtype: str = "float32",
-    progress: Progress = lambda stage, done, total: None,
+    progress: Progress = silent,
 ) -> BuildReport:
     """Build an atlas, go on with one, or add prompts and SAEs to one.
 

@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 
+STATISTICS = ("x_norm_coeff", "ln_mu", "ln_std")  # what SAELens keeps between one encode and its decode
+
+
 @dataclass(frozen=True)
 class Code:
     """One encoding of an activation x.
@@ -87,13 +90,18 @@ class Codec:
         finally:
             handle.remove()
         pre = captured[0] if self._pre_scale is None else captured[0] * self._pre_scale
-        statistics = {name: sae.__dict__[name] for name in ("x_norm_coeff", "ln_mu", "ln_std") if name in sae.__dict__}
-        scale: Tensor | float = 1.0
-        if "ln_std" in statistics:
-            scale = statistics["ln_std"]
-        elif "x_norm_coeff" in statistics:
-            scale = 1 / statistics["x_norm_coeff"]
-        return Code(acts, pre, mean, statistics, scale)
+        statistics = self._statistics()
+        return Code(acts, pre, mean, statistics, _scale(statistics))
+
+    @torch.no_grad()
+    def input_scale(self, x: Tensor) -> Tensor | float:
+        """s(x) [..., 1] without encoding x; 1 for an SAE that does not normalise its input."""
+        flat = self.flatten(x).to(self.sae.dtype)
+        self.sae.run_time_activation_norm_fn_in(flat - flat.mean(dim=-1, keepdim=True) if self.center else flat)
+        return _scale(self._statistics())
+
+    def _statistics(self) -> dict[str, Tensor]:
+        return {name: self.sae.__dict__[name] for name in STATISTICS if name in self.sae.__dict__}
 
     @torch.no_grad()
     def decode(self, acts: Tensor, code: Code, like: Tensor) -> Tensor:
@@ -118,3 +126,9 @@ class Codec:
         """x + scale · step, step [..., d_in] in the SAE's units, in the shape and dtype of x."""
         moved = self.flatten(x).to(step.dtype) + scale * step
         return moved.to(x.dtype).reshape(x.shape)
+
+
+def _scale(statistics: dict[str, Tensor]) -> Tensor | float:
+    if "ln_std" in statistics:
+        return statistics["ln_std"]
+    return 1 / statistics["x_norm_coeff"] if "x_norm_coeff" in statistics else 1.0

@@ -110,12 +110,20 @@ def load_language_model(name: str, *, device: str = "cpu", dtype: str = "float32
 def load_transformer(name: str, *, device: str = "cpu", dtype: str = "float32") -> tuple[nn.Module, Any]:
     """A hub name or local folder as a plain Hugging Face causal model and its tokenizer."""
     with quiet():
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
         with loading("language model", name):
             model = AutoModelForCausalLM.from_pretrained(resolve_name(name), dtype=getattr(torch, dtype))
-            tokenizer = AutoTokenizer.from_pretrained(resolve_name(name))
-    return model.to(device).eval().requires_grad_(False), tokenizer
+    return model.to(device).eval().requires_grad_(False), load_tokenizer(name)
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a hub name or local folder."""
+    with quiet():
+        from transformers import AutoTokenizer
+
+        with loading("tokenizer", name):
+            return AutoTokenizer.from_pretrained(resolve_name(name))
 
 
 def load_sae(release: str, sae_id: str, *, device: str = "cpu", dtype: str = "float32") -> LoadedSae:
@@ -206,9 +214,15 @@ def load_encoder(name: str = DEFAULT_ENCODER, *, device: str = "cpu") -> Encoder
 
 
 def hash_model(model: nn.Module) -> str:
-    """A hash of a language model's weights, the same for a TransformerBridge and the Hugging Face model behind it."""
-    inner = getattr(model, "original_model", model)
-    return hash_tensors(parameter.detach() for _, parameter in inner.named_parameters())
+    """A hash of a language model's weights, the same for a TransformerBridge and the Hugging Face model behind it.
+
+    A bridge keeps a joint query-key-value matrix both whole (`qkv`) and split, and adds a bias of zeros to the
+    unembedding: neither the split copies nor tensors of zeros count.
+    """
+    named = dict(getattr(model, "original_model", model).named_parameters())
+    joint = {name.rsplit(".qkv.", 1)[0] for name in named if ".qkv." in name}
+    copies = {name for name in named for part in (".q.", ".k.", ".v.") if name.rsplit(part, 1)[0] in joint}
+    return hash_tensors(tensor.detach() for name, tensor in named.items() if name not in copies and tensor.any())
 
 
 def hash_tensors(tensors: Iterable[Tensor]) -> str:

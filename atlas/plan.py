@@ -4,44 +4,22 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
 
 from atlas.activations import run_model, tokenize
-from atlas.errors import ModelError, StoreError
+from atlas.errors import ModelError
 from atlas.models import Encoder, LanguageModel, LoadedSae
+from atlas.progress import Progress
 from atlas.prompts import TextSet, hash_texts
-from atlas.store import SCHEMA_VERSION, Session, Store
+from atlas.store import SCHEMA_VERSION, Session, Store, now
 from atlas.vocabulary import promoted_tokens
 
 SHARD_PROMPTS = 512
 LIBRARIES = ("torch", "transformers", "transformer-lens", "sae-lens", "sentence-transformers", "duckdb")
-
-Progress = Callable[[str, int, int], None]
-
-
-def now() -> datetime:
-    """The time, in UTC, as DuckDB's timestamps have it."""
-    return datetime.now(UTC).replace(tzinfo=None)
-
-
-def check_identity(row: dict[str, Any], model_hash: str, tokenizer_hash: str, sae_hash: str | None = None) -> None:
-    """Raise StoreError when a row of `saes` was made with another model, tokenizer or SAE."""
-    for kind, name, found, recorded in (
-        ("model", row["model"], model_hash, row["model_hash"]),
-        ("tokenizer", row["model"], tokenizer_hash, row["tokenizer_hash"]),
-        ("SAE", row["sae_id"], sae_hash or row["sae_hash"], row["sae_hash"]),
-    ):
-        if found != recorded:
-            raise StoreError(
-                f"this {kind} is not the one the atlas was built with ({name}): its weights differ; "
-                f"use that one, or build another atlas"
-            )
-
 
 def check_widths(model: LanguageModel, saes: Sequence[LoadedSae]) -> None:
     """Raise ModelError when an SAE does not fit its hook's width."""

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 
 import polars as pl
 
+from atlas.checks import require_complete
 from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.prompts import TextSet
-from atlas.store import Session, Store
+from atlas.store import Session, Store, now
 from atlas.summaries import SUMMARIES
 
 DISTANCES = {
@@ -81,9 +81,7 @@ def score_topics(
     with store.read() as session:
         reference_hash = require_complete(session, store)["reference_hash"]
         keys = list(sae_keys) if sae_keys is not None else session.ask("all_saes")["sae_key"].to_list()
-        stored = {
-            name: session.ask("topic_texts", topic=name)["text"].to_list() for name in topics
-        }
+        stored = {name: session.ask("topic_texts", topic=name)["text"].to_list() for name in topics}
     changed = [name for name, texts in topics.items() if set(stored[name]) != set(texts.texts)]
     for name in changed:
         if stored[name] and not replace:
@@ -102,22 +100,11 @@ def score_topics(
         return {name: session.ask("current_scorings", topic=name)["scoring_id"].to_list() for name in topics}
 
 
-def require_complete(session: Session, store: Store) -> dict[str, object]:
-    """The row of `atlas`; StoreError while the build is unfinished."""
-    rows = session.ask("atlas_row").to_dicts()
-    if not rows or rows[0]["state"] != "complete":
-        pending = session.ask("atlas_size").item(0, "pending_shards")
-        raise StoreError(
-            f"{store.path} is unfinished ({pending} pieces to go): run the same `atlas build` command again to go on"
-        )
-    return rows[0]
-
-
 def _store_topic(session: Session, name: str, texts: TextSet, vectors: pl.DataFrame) -> None:
     session.run("drop_topic_scores", topic=name)
     session.run("drop_topic_scorings", topic=name)
     session.run("drop_topic_texts", topic=name)
-    session.run("add_topic", topic=name, created_at=_now())
+    session.run("add_topic", topic=name, created_at=now())
     topic_id = session.value("topic_id", topic=name)
     rows = pl.DataFrame({"topic_id": pl.Series([topic_id] * len(texts.texts), dtype=pl.UInt32), "text": texts.texts})
     session.append("topic_texts", rows.with_columns(vectors["vector"]))
@@ -159,14 +146,10 @@ def _score_sae(
         **{name: pl.lit(value) for name, value in asdict(config).items()},
         reference_hash=pl.lit(reference_hash),
         is_current=pl.lit(True),
-        created_at=pl.lit(_now()),
+        created_at=pl.lit(now()),
     )
     for name, scoring_id in zip(names, numbered["scoring_id"], strict=True):
         session.run("make_current", topic=name, sae_key=sae_key, scorer=config.scorer, scoring_id=scoring_id)
     session.append("scorings", numbered)
     with session.frame("numbered", numbered):
         session.run("store_scores")
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -29,6 +30,11 @@ SCHEMA_VERSION = 1
 MEMORY_LIMIT = "2GB"
 SHARED = {"storage_compatibility_version": "v1.0.0"}  # so that older DuckDB clients open the file too
 SEALED = {"enable_external_access": "false", "python_enable_replacements": "false", "lock_configuration": "true"}
+
+
+def now() -> datetime:
+    """The time in UTC, as DuckDB's timestamps have it."""
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 @cache

@@ -1,0 +1,219 @@
+"""The Python interface: `atlas.open(path)`, then the words of the command line. Frames come back as Polars frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from atlas.checks import require_complete
+from atlas.errors import AtlasError, StoreError, UnknownName
+from atlas.prompts import TextSet, collect_texts, read_texts
+from atlas.score import ScoringConfig, score_topics
+from atlas.store import MEMORY_LIMIT, Store
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from atlas.steering import Steering
+
+Texts = str | Path | Sequence[str] | TextSet
+
+
+def open(path: str | Path, *, memory_limit: str = MEMORY_LIMIT) -> Atlas:
+    """Open an atlas file; StoreError when there is none, or it is not one."""
+    store = Store(path, memory_limit=memory_limit)
+    store.check()
+    return Atlas(store)
+
+
+class Atlas:
+    """An atlas file. Nothing is held open between calls. `sae_id` is a SAELens id, a sae_key, or None for every SAE."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def info(self) -> dict[str, Any]:
+        """What is in it: the row of `atlas`, counts, and the frames `saes` (with coverage) and `topics`."""
+        with self.store.read() as session:
+            rows = session.ask("atlas_row").to_dicts()
+            saes = session.ask("saes_with_coverage")
+            return {
+                **(rows[0] if rows else {"state": "building"}),
+                **session.ask("atlas_size").to_dicts()[0],
+                "saes": saes,
+                "topics": session.ask("all_topics"),
+            }
+
+    def score(
+        self,
+        topic: str,
+        texts: Texts,
+        *,
+        sae_id: str | int | None = None,
+        replace: bool = False,
+        encoder: str | None = None,
+        **config: Any,
+    ) -> pl.DataFrame:
+        """Score every neuron for a topic, store the scores, and give the ten best per SAE.
+
+        Args:
+            topic: its name.
+            texts: a few texts about it, or a file of them.
+            sae_id: which SAE; None for all.
+            replace: give a topic that exists these texts instead of its own.
+            encoder: where the atlas's encoder is now, when it has moved.
+            config: fields of ScoringConfig: summary, distance, power, min_support.
+        """
+        self.score_many({topic: texts}, sae_id=sae_id, replace=replace, encoder=encoder, **config)
+        return self.top(topic, sae_id=sae_id)
+
+    def score_many(
+        self,
+        topics: Mapping[str, Texts],
+        *,
+        sae_id: str | int | None = None,
+        replace: bool = False,
+        encoder: str | None = None,
+        **config: Any,
+    ) -> dict[str, list[int]]:
+        """Score several topics in one scan per SAE; the scoring ids per topic."""
+        from atlas.checks import check_encoder
+        from atlas.embeddings import embed_frame
+        from atlas.models import load_encoder
+
+        recorded = self._row()
+        loaded: list[Any] = []
+
+        def embed(found: Sequence[str]) -> pl.DataFrame:
+            if not loaded:
+                loaded.append(load_encoder(encoder or str(recorded["encoder"])))
+                check_encoder(loaded[0], recorded)
+            return embed_frame(loaded[0], found)
+
+        sets = {name: _as_text_set(texts, name) for name, texts in topics.items()}
+        keys = None if sae_id is None else [self.sae_key(sae_id)]
+        return score_topics(
+            self.store, sets, embed=embed, config=ScoringConfig(**config), sae_keys=keys, replace=replace
+        )
+
+    def top(self, topic: str, n: int = 10, *, sae_id: str | int | None = None) -> pl.DataFrame:
+        """The n best neurons of a topic per SAE: score, error, z, support, and what they write."""
+        self._require_scored(topic)
+        return self._ask("top_neurons", topic=topic, n=n, sae=self._checked(sae_id))
+
+    def why(self, topic: str, neuron: int, *, sae_id: str | int | None = None) -> pl.DataFrame:
+        """The reference prompts behind a neuron's score, heaviest first; the contributions sum to g."""
+        self._require_scored(topic)
+        widths = {row["sae_key"]: row["d_sae"] for row in self._ask("all_saes").to_dicts()}
+        width = widths[self.sae_key(sae_id)] if sae_id is not None else max(widths.values())
+        if not 0 <= neuron < width:
+            raise UnknownName("neuron", neuron, [], hint=f"give a number from 0 to {width - 1}")
+        return self._ask("why", topic=topic, neuron=neuron, sae=self._checked(sae_id))
+
+    def examples(self, neuron: int, *, sae_id: str | int | None = None) -> pl.DataFrame:
+        """A neuron's ten strongest reference tokens with the text around them."""
+        return self._ask("neuron_examples", neuron=neuron, sae=self._checked(sae_id))
+
+    def sql(self, text: str) -> pl.DataFrame:
+        """Rows of an SQL query; the session is read-only and can touch neither other files nor the network."""
+        import duckdb
+
+        try:
+            with self.store.read(sealed=True) as session:
+                return session.sql(text)
+        except duckdb.Error as error:
+            raise StoreError(f"SQL error: {' '.join(str(error).split())}") from error
+
+    def steer(
+        self,
+        model: nn.Module,
+        topic: str | None,
+        *,
+        method: str = "swap",
+        sae_id: str | int | Sequence[str | int] | None = None,
+        strength: float | None = None,
+        neurons: int | None = None,
+        sigma: str = "own",
+        keep_error: bool = False,
+        positions: str = "all",
+        tokenizer: Any = None,
+    ) -> Steering:
+        """A context manager that steers `model` by a topic's stored scores while it lasts.
+
+        Args:
+            model: a TransformerBridge or a Hugging Face causal model, the one the atlas was built with.
+            topic: a scored topic; None gives every neuron the score 1.
+            method: key of atlas.methods.METHODS.
+            sae_id: which SAEs, one or several; None for the first that the topic is scored for.
+            strength: in the method's unit; None for its default.
+            neurons: how many of the best neurons `clamp` and `add` use, per SAE.
+            sigma: selection of `swap` and `weight`: "own" or "topk".
+            keep_error: keep what the SAE cannot represent.
+            positions: "all", "prompt" or "generated".
+            tokenizer: the model's; read for its special tokens. None: taken from the bridge, or loaded by name.
+
+        Raises:
+            UnknownName: topic, SAE, method, sigma or positions.
+            StoreError: the topic's scores are stale, or the model is not the one the atlas was built with.
+        """
+        from atlas.methods import Options
+        from atlas.models import load_tokenizer
+        from atlas.steer import check_model, load_layers
+        from atlas.steering import Steering
+
+        chosen = None if sae_id is None else [sae_id] if isinstance(sae_id, str | int) else list(sae_id)
+        keys = None if chosen is None else [self.sae_key(one) for one in chosen]
+        device = str(next(model.parameters()).device)
+        layers, _, rows = load_layers(self.store, topic, keys, device=device)
+        tokenizer = tokenizer or getattr(model, "tokenizer", None) or load_tokenizer(rows[0]["model"])
+        check_model(model, tokenizer, rows[0])
+        return Steering(
+            model,
+            layers,
+            method=method,
+            options=Options(strength, neurons, sigma),
+            keep_error=keep_error,
+            positions=positions,
+            special_ids=tokenizer.all_special_ids,
+        )
+
+    def _ask(self, name: str, **parameters: Any) -> pl.DataFrame:
+        with self.store.read() as session:
+            return session.ask(name, **parameters)
+
+    def _row(self) -> dict[str, Any]:
+        with self.store.read() as session:
+            return require_complete(session, self.store)
+
+    def sae_key(self, sae_id: str | int) -> int:
+        """The key of an SAE given by its SAELens id or its key; UnknownName, or AtlasError when two have the id."""
+        rows = self._ask("all_saes").to_dicts()
+        found = [row["sae_key"] for row in rows if str(sae_id) in (row["sae_id"], str(row["sae_key"]))]
+        if not found:
+            raise UnknownName("SAE", sae_id, [row["sae_id"] for row in rows])
+        if len(found) > 1:
+            raise AtlasError(f"SAE {sae_id!r} is there {len(found)} times: give its key instead, one of {found}")
+        return found[0]
+
+    def _checked(self, sae_id: str | int | None) -> str | None:
+        return None if sae_id is None else str(self.sae_key(sae_id))
+
+    def _require_scored(self, topic: str) -> None:
+        with self.store.read() as session:
+            require_complete(session, self.store)
+            rows = {row["name"]: row for row in session.ask("all_topics").to_dicts()}
+        if topic not in rows:
+            raise UnknownName("topic", topic, rows, hint="score it first with `atlas score`")
+        if not rows[topic]["current_scorings"]:
+            raise StoreError(f"topic {topic!r} was scored over other prompts: run `atlas score` for it again")
+
+
+def _as_text_set(texts: Texts, name: str) -> TextSet:
+    if isinstance(texts, TextSet):
+        return texts
+    if isinstance(texts, str | Path):
+        return read_texts(texts)
+    return collect_texts(texts, origin=f"topic {name!r}")

@@ -1,0 +1,281 @@
+"""Steer by the scores in the store: read them, load the SAEs, generate, keep what was generated."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+import torch
+from torch import nn
+
+from atlas.checks import check_identity, require_complete
+from atlas.errors import AtlasError, ModelError, StoreError, UnknownName
+from atlas.methods import METHODS, Options, Target, settle_options, takes
+from atlas.models import hash_model, hash_tokenizer, load_sae, load_transformer
+from atlas.progress import Progress, silent
+from atlas.steering import Layer, Steering
+from atlas.store import Store, now
+from atlas.vocabulary import bos_token_id
+
+if TYPE_CHECKING:
+    from atlas.api import Atlas
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Sampling settings, as Hugging Face names them.
+
+    Attributes:
+        max_new_tokens: tokens to generate.
+        temperature: 0 takes the likeliest token each time.
+        top_k: sample among so many; 0 for all.
+        top_p: sample among the likeliest with this total probability; 1 for all.
+        seed: of the random numbers; the same for every method and prompt.
+    """
+
+    max_new_tokens: int = 40
+    temperature: float = 1.0
+    top_k: int = 5
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, good, range_ in (
+            ("max_new_tokens", self.max_new_tokens >= 1, "1 or more"),
+            ("temperature", self.temperature >= 0, "0 or more"),
+            ("top_k", self.top_k >= 0, "0 or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+        ):
+            if not good:
+                raise AtlasError(f"{name} {getattr(self, name)} is out of range: give {range_}")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One generated text and its figures."""
+
+    method: str
+    prompt: str
+    text: str
+    seed: int
+    contamination: float | None
+    kept: float
+    new: float
+    dropped: float
+
+
+def load_layers(
+    store: Store, topic: str | None, sae_keys: Sequence[int] | None = None, *, device: str = "cpu"
+) -> tuple[list[Layer], list[int], list[dict[str, Any]]]:
+    """The SAEs of an atlas with a topic's current scores, the scoring ids, and the rows of `saes`.
+
+    Args:
+        topic: None gives every neuron the score 1.
+        sae_keys: which SAEs; None for the first one that the topic is scored for.
+
+    Raises:
+        UnknownName: no such topic.
+        StoreError: the topic is not scored for an SAE over today's prompts, or an SAE has changed.
+    """
+    with store.read() as session:
+        require_complete(session, store)
+        rows = session.ask("all_saes").to_dicts()
+        current: dict[int, int] = {}
+        if topic is not None:
+            topics = session.ask("all_topics")["name"].to_list()
+            if topic not in topics:
+                raise UnknownName("topic", topic, topics, hint="score it first with `atlas score`")
+            current = {row["sae_key"]: row["scoring_id"] for row in session.ask("current_scorings", topic=topic).to_dicts()}
+            if not current:
+                raise StoreError(f"topic {topic!r} was scored over other prompts: run `atlas score` for it again")
+        keys = list(sae_keys) if sae_keys is not None else sorted(current or {row["sae_key"] for row in rows})[:1]
+        missing = [key for key in keys if topic is not None and key not in current]
+        if missing:
+            name = rows[missing[0]]["sae_id"]
+            raise StoreError(f"topic {topic!r} is not scored for SAE {name}: run `atlas score` for it")
+        frames = {
+            key: session.ask("steering_columns", sae_key=key, scoring_id=current.get(key)) for key in keys
+        }
+    chosen = [rows[key] for key in keys]
+    layers = []
+    for row in chosen:
+        loaded = load_sae(row["release"], row["sae_id"], device=device, dtype=row["dtype"])
+        check_identity(row, row["model_hash"], row["tokenizer_hash"], loaded.sae_hash)
+        layers.append(Layer(row["hook_name"], loaded.codec, make_target(frames[row["sae_key"]], topic is None, device)))
+    return layers, [current[key] for key in keys if key in current], chosen
+
+
+def make_target(frame: pl.DataFrame, neutral: bool, device: str = "cpu") -> Target:
+    """A Target from columns score and max_activation, in neuron order; `neutral` scores are all 1."""
+    scores = np.ones(frame.height) if neutral else frame["score"].to_numpy()
+    known = np.flatnonzero(~np.isnan(scores.astype(float)))
+    best = known[np.argsort(-scores[known], kind="stable")]
+    return Target(
+        torch.tensor(np.nan_to_num(scores.astype(np.float32)), device=device),
+        torch.tensor(frame["max_activation"].to_numpy(), device=device),
+        torch.tensor(best, device=device),
+    )
+
+
+def check_model(model: nn.Module, tokenizer: Any, row: dict[str, Any]) -> None:
+    """Raise StoreError when a model or tokenizer is not the one the SAE's activations came from."""
+    found = hash_tokenizer(tokenizer) if tokenizer is not None else row["tokenizer_hash"]
+    check_identity(row, hash_model(model), found)
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    prompt: str,
+    layers: Sequence[Layer],
+    *,
+    method: str,
+    options: Options,
+    keep_error: bool,
+    positions: str,
+    prepend_bos: bool,
+    sampling: Sampling,
+) -> Generation:
+    """Go on with a prompt under a steering method; the caller's random state is put back."""
+    ids = [bos_token_id(tokenizer)] * prepend_bos + tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    context = model.config.max_position_embeddings
+    if not ids:
+        raise AtlasError(f"prompt {prompt!r} has no token: give some text")
+    if len(ids) + sampling.max_new_tokens > context:
+        raise AtlasError(
+            f"a prompt of {len(ids)} tokens and {sampling.max_new_tokens} new ones do not fit into the context of "
+            f"{context}: shorten the prompt or lower --max-new-tokens"
+        )
+    settings: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "do_sample": sampling.temperature > 0}
+    if sampling.temperature > 0:
+        settings |= {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else bos_token_id(tokenizer)
+    batch = torch.tensor([ids], device=model.device)
+    steering = Steering(
+        model, layers, method=method, options=options, keep_error=keep_error, positions=positions,
+        special_ids=tokenizer.all_special_ids,
+    )  # fmt: skip
+    with torch.random.fork_rng(), torch.inference_mode(), steering:
+        torch.manual_seed(sampling.seed)
+        out = model.generate(batch, attention_mask=torch.ones_like(batch), pad_token_id=pad, **settings)
+    text = tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True)
+    (contamination,) = steering.contamination()
+    return Generation(method, prompt, text, sampling.seed, contamination, **steering.swapped())
+
+
+def steer_prompts(
+    atlas: Atlas,
+    topic: str,
+    prompts: Sequence[str],
+    *,
+    methods: Sequence[str],
+    sae_ids: Sequence[str | int] | None = None,
+    settings: dict[str, Any],
+    keep_error: bool = False,
+    positions: str = "all",
+    model_name: str | None = None,
+    device: str = "cpu",
+    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    save: bool = True,
+    progress: Progress = silent,
+) -> list[Generation]:
+    """Go on with each prompt under each method, and store texts and figures in the atlas.
+
+    Args:
+        atlas: an open atlas.
+        topic: a scored topic.
+        prompts: what the model is given.
+        methods: keys of METHODS.
+        sae_ids: which SAEs at once; None for the first that the topic is scored for.
+        settings: fields of Options; each method takes those it has, and one that no method has is an error.
+        keep_error: see Steering.
+        positions: see Steering.
+        model_name: where the language model is now; None for where it was at build.
+        device: torch device.
+        sampling: the same for every method and prompt.
+        save: whether to store the generations.
+        progress: called with (stage, done, total).
+    """
+    options = {method: options_for(method, settings, methods) for method in methods}
+    progress("loading SAEs and model", 0, 0)
+    keys = None if sae_ids is None else [atlas.sae_key(one) for one in sae_ids]
+    layers, scoring_ids, rows = load_layers(atlas.store, topic, keys, device=device)
+    name = model_name or rows[0]["model"]
+    if model_name is None and name.startswith("/") and not Path(name).exists():
+        raise ModelError(f"the model's folder {name} is gone: say where it is now with --model")
+    model, tokenizer = load_transformer(name, device=device, dtype=rows[0]["dtype"])
+    for row in rows:
+        check_model(model, tokenizer, row)
+    results: list[Generation] = []
+    for method in methods:
+        for prompt in prompts:
+            progress("generating", len(results), len(methods) * len(prompts))
+            results.append(
+                generate(
+                    model, tokenizer, prompt, layers, method=method, options=options[method], keep_error=keep_error,
+                    positions=positions, prepend_bos=rows[0]["prepend_bos"], sampling=sampling,
+                )  # fmt: skip
+            )
+    progress("generating", len(results), len(results))
+    if save:
+        shared = {"keep_error": keep_error, "positions": positions, **asdict(sampling)}
+        parameters = {method: {**asdict(options[method]), **shared} for method in methods}
+        store_generations(atlas.store, results, scoring_ids, parameters)
+    return results
+
+
+def options_for(method: str, settings: dict[str, Any], methods: Sequence[str]) -> Options:
+    """The settings a method takes, defaults filled in; AtlasError for one that none of `methods` takes."""
+    for name in methods:
+        settle_options(name, Options())  # says which names are unknown
+    if len(methods) == 1:
+        return settle_options(method, Options(**settings))
+    taken = {}
+    for key, value in settings.items():
+        takers = [name for name in methods if takes(name, key)]
+        if value not in (None, "own") and not takers:
+            raise AtlasError(f"none of the methods {', '.join(methods)} has {key}: leave it out")
+        if method in takers:
+            taken[key] = value
+    return settle_options(method, Options(**taken))
+
+
+def store_generations(
+    store: Store, generations: Sequence[Generation], scoring_ids: Sequence[int], parameters: dict[str, dict[str, Any]]
+) -> list[int]:
+    """Append to `generations` and `metrics`; the new ids. `parameters` are kept per method, as JSON."""
+    with store.write() as session:
+        first = session.value("next_generation_id")
+        ids = list(range(first, first + len(generations)))
+        session.append(
+            "generations",
+            pl.DataFrame(
+                {
+                    "generation_id": pl.Series(ids, dtype=pl.UInt32),
+                    "scoring_ids": pl.Series(
+                        [list(scoring_ids) if METHODS[g.method].edit else [] for g in generations],
+                        dtype=pl.List(pl.UInt32),
+                    ),
+                    "method": [g.method for g in generations],
+                    "parameters": [json.dumps(parameters[g.method]) for g in generations],
+                    "prompt": [g.prompt for g in generations],
+                    "text": [g.text for g in generations],
+                    "seed": pl.Series([g.seed for g in generations], dtype=pl.UInt64),
+                    "created_at": [now()] * len(generations),
+                }
+            ),
+        )
+        rows = [
+            (generation_id, name, asdict(generation)[name])
+            for generation_id, generation in zip(ids, generations, strict=True)
+            for name in ("contamination", "kept", "new", "dropped")
+            if asdict(generation)[name] is not None
+        ]
+        columns = {"generation_id": pl.UInt32, "name": pl.String, "value": pl.Float64}
+        session.append("metrics", pl.DataFrame(rows, schema=columns, orient="row"))
+    return ids

@@ -1,0 +1,214 @@
+"""Steer a model while a `with` block lasts: hooks at the SAEs' sites, and the figures of what they did.
+
+Works on a TransformerLens TransformerBridge and on a plain Hugging Face model, with any generation code that calls the
+model, with and without a KV cache.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from atlas.codec import Codec
+from atlas.errors import UnknownName
+from atlas.methods import METHODS, Edit, Options, Target, settle_options
+from atlas.sites import find_site
+
+POSITIONS = {
+    "all": "prompt and generated tokens",
+    "prompt": "tokens of the prompt",
+    "generated": "generated tokens",
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An SAE at its hook, and the scores to steer it by."""
+
+    hook_name: str
+    codec: Codec
+    target: Target
+
+
+class Steering:
+    """A context manager that steers `model` and removes every hook on exit.
+
+    Args:
+        model: a TransformerBridge or a Hugging Face causal model.
+        layers: the SAEs, each with its scores.
+        method: key of METHODS.
+        options: strength, number of neurons, sigma; None where the method's default is meant.
+        keep_error: for methods that decode: x' = x + s(x) · (a' - a) · D instead of x' = decode(a').
+        positions: key of POSITIONS.
+        special_ids: token ids that are never steered.
+
+    Attributes:
+        saw_embeddings: whether a call came with embeddings instead of token ids, so that every position was steered.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Sequence[Layer],
+        *,
+        method: str = "swap",
+        options: Options = Options(),  # noqa: B008 (frozen)
+        keep_error: bool = False,
+        positions: str = "all",
+        special_ids: Sequence[int] = (),
+    ) -> None:
+        if positions not in POSITIONS:
+            raise UnknownName("positions", positions, POSITIONS)
+        self.model = model
+        self.layers = list(layers)
+        self.method = method
+        self.options = settle_options(method, options)
+        self.keep_error = keep_error
+        self.positions = positions
+        self.saw_embeddings = False
+        self._special = torch.tensor(sorted(special_ids), dtype=torch.long)
+        self._handles: list[RemovableHandle] = []
+        self._tokens = _TokenTracker()
+        self._figures = [_Figures() for _ in self.layers]
+
+    def __enter__(self) -> Self:
+        inner = getattr(self.model, "original_model", self.model)
+        self._signature = inspect.signature(inner.forward)
+        try:
+            self._handles.append(inner.register_forward_pre_hook(self._before, with_kwargs=True))
+            for layer, figures in zip(self.layers, self._figures, strict=True):
+                site = find_site(self.model, layer.hook_name)
+                self._handles.append(site.edit(lambda x, layer=layer, figures=figures: self._edit(x, layer, figures)))  # type: ignore[misc]
+        except BaseException:
+            self._remove()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._remove()
+
+    def contamination(self) -> list[float | None]:
+        """Per sequence: the mean over its tokens of Σ|a'|(1 - score) / Σ|a'|, in [0, 1], lower is purer.
+
+        With several SAEs, their mean. None for a sequence without a token that counts. Since the last prompt was given.
+        """
+        per_layer = [figures.contamination() for figures in self._figures]
+        result: list[float | None] = []
+        for values in zip(*per_layer, strict=True):
+            known = [value for value in values if value is not None]
+            result.append(sum(known) / len(known) if known else None)
+        return result
+
+    def swapped(self) -> dict[str, float]:
+        """Neurons per token: active before ("kept" after editing and "dropped") and "new"; means over all tokens."""
+        counts = sum((figures.counts for figures in self._figures), torch.zeros(3, dtype=torch.float64))
+        tokens = sum(figures.tokens for figures in self._figures)
+        return {name: float(counts[i]) / max(tokens, 1) for i, name in enumerate(("kept", "new", "dropped"))}
+
+    def _remove(self) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = self._signature.bind_partial(*args, **kwargs).arguments
+        given = {**given, **given.get("kwargs", {})}
+        ids = given.get("input_ids")
+        if ids is None:
+            self.saw_embeddings = True
+        cache = given.get("past_key_values")
+        restarted = self._tokens.see(ids, cache.get_seq_length() if hasattr(cache, "get_seq_length") else 0)
+        if restarted:
+            for figures in self._figures:
+                figures.clear()
+
+    def _where(self, shape: tuple[int, int], device: torch.device) -> Tensor:
+        """Which tokens of this call are steered [batch, token]."""
+        mask = torch.ones(shape, dtype=torch.bool, device=device)
+        ids = self._tokens.ids
+        if ids is not None and ids.shape == shape:
+            mask &= ~torch.isin(ids.to(device), self._special.to(device))
+        if self.positions != "all":
+            place = self._tokens.offset + torch.arange(shape[1], device=device)
+            mask &= (place < self._tokens.prompt_length) == (self.positions == "prompt")
+        return mask
+
+    @torch.no_grad()
+    def _edit(self, x: Tensor, layer: Layer, figures: _Figures) -> Tensor:
+        method, codec, target = METHODS[self.method], layer.codec, layer.target
+        mask = self._where((x.shape[0], x.shape[1]), x.device)
+        edit = method.edit(codec, x, target, self.options) if method.edit else Edit(activation=x)
+        if edit.activation is not None:
+            moved = edit.activation
+        else:
+            assert edit.acts is not None and edit.code is not None
+            if self.keep_error:
+                moved = codec.shift(x, edit.code, edit.acts)
+            else:
+                moved = codec.decode(edit.acts, edit.code, x)
+        spread = mask.reshape(*mask.shape, *[1] * (x.ndim - 2))
+        out = moved if mask.all() else torch.where(spread, moved, x)
+        acts = edit.acts if edit.acts is not None else codec.encode(out).acts
+        figures.add(acts, edit.code.acts if edit.code else acts, target.scores.to(acts), mask)
+        return out
+
+
+class _TokenTracker:
+    """Where in the text a forward call stands, whether or not a KV cache is on."""
+
+    def __init__(self) -> None:
+        self.ids: Tensor | None = None
+        self.offset = 0
+        self.prompt_length = 0
+        self._previous: Tensor | None = None
+
+    def see(self, ids: Tensor | None, offset: int) -> bool:
+        """Take in a call; whether figures start afresh: a new prompt, or the whole text once more without a cache."""
+        self.ids, self.offset = ids, offset
+        if offset > 0:
+            return False
+        before, self._previous = self._previous, ids
+        goes_on = (
+            ids is not None
+            and before is not None
+            and ids.shape[0] == before.shape[0]
+            and ids.shape[1] == before.shape[1] + 1
+            and bool((ids[:, :-1] == before).all())
+        )
+        if not goes_on:
+            self.prompt_length = ids.shape[1] if ids is not None else 1 << 60
+        return True
+
+
+class _Figures:
+    """Sums over the tokens of each sequence."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self._sums: Tensor | None = None
+        self.counts = torch.zeros(3, dtype=torch.float64)
+        self.tokens = 0
+
+    def add(self, acts: Tensor, before: Tensor, scores: Tensor, mask: Tensor) -> None:
+        size = acts.abs()
+        total = size.sum(dim=-1)
+        known = mask & (total > 0)
+        share = (size @ (1 - scores)) / total.clamp(min=1e-30)
+        sums = torch.stack([torch.where(known, share, 0).sum(dim=1), known.sum(dim=1)]).double().cpu()
+        self._sums = sums if self._sums is None or self._sums.shape != sums.shape else self._sums + sums
+        was, now = before != 0, acts != 0
+        parts = torch.stack([(was & now).sum(-1), (now & ~was).sum(-1), (was & ~now).sum(-1)]) * mask
+        self.counts += parts.sum(dim=(1, 2)).double().cpu()
+        self.tokens += int(mask.sum())
+
+    def contamination(self) -> list[float | None]:
+        if self._sums is None:
+            return []
+        return [float(share / n) if n else None for share, n in self._sums.T.tolist()]

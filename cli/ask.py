@@ -1,0 +1,107 @@
+"""atlas info, top, why and query"""
+
+from __future__ import annotations
+
+import click
+
+from atlas.cli.output import format_option, print_frame, print_table
+
+sae_option = click.option("--sae-id", default=None, help="Which SAE, by id or key.  [default: all]")
+
+
+@click.command()
+@click.argument("atlas", type=click.Path())
+@format_option
+def info(atlas: str, style: str) -> None:
+    """Say what is in ATLAS, how it was made, and how many neurons its prompts reach.
+
+    \b
+    Example:
+      atlas info pocket.atlas
+    """
+    import atlas as library
+    import polars as pl
+
+    found = library.open(atlas).info()
+    if style != "table":
+        shared = {k: v for k, v in found.items() if not isinstance(v, pl.DataFrame) and k not in ("saes", "topics")}
+        print_frame(found["saes"].with_columns(pl.lit(value).alias(key) for key, value in shared.items()), style)
+        return
+    state = found["state"]
+    if state != "complete":
+        state = f"UNFINISHED, {found['pending_shards']} pieces to go: run the same `atlas build` command to go on"
+    click.echo(f"{atlas}: {state}")
+    click.echo(f"{found['prompts']:,} prompts, {found['rows']:,} activation rows, {found['generations']:,} generations")
+    if "encoder" in found:
+        click.echo(f"sentence encoder {found['encoder']} (from {found['encoder_source']})")
+        click.echo(f"built {found['created_at']:%Y-%m-%d %H:%M} UTC with {found['libraries']}")
+    for model in found["saes"]["model"].unique(maintain_order=True):
+        click.echo(f"model {model}")
+    columns = ["sae_key", "sae_id", "release", "architecture", "hook_name", "d_sae", "fired", "supported", "coverage_20"]
+    click.echo()
+    print_table(found["saes"].select(columns))
+    if found["topics"].height:
+        click.echo()
+        print_table(found["topics"].drop("created_at"))
+
+
+@click.command()
+@click.argument("atlas", type=click.Path())
+@click.argument("topic")
+@click.option("-n", default=10, show_default=True, type=click.IntRange(min=1), help="Neurons per SAE.")
+@sae_option
+@format_option
+def top(atlas: str, topic: str, n: int, sae_id: str | None, style: str) -> None:
+    """List the neurons of ATLAS with the highest scores for TOPIC, and the tokens they write.
+
+    \b
+    Example:
+      atlas top pocket.atlas medicine -n 5
+    """
+    import atlas as library
+
+    frame = library.open(atlas).top(topic, n, sae_id=sae_id)
+    if style == "table":
+        frame = frame.select("sae_id", "rank", "neuron", "score", "se", "z", "support", "top_tokens")
+    print_frame(frame, style)
+
+
+@click.command()
+@click.argument("atlas", type=click.Path())
+@click.argument("topic")
+@click.argument("neuron", type=int)
+@click.option("-n", default=10, show_default=True, type=click.IntRange(min=1), help="Prompts to list per SAE.")
+@sae_option
+@format_option
+def why(atlas: str, topic: str, neuron: int, n: int, sae_id: str | None, style: str) -> None:
+    """List the reference prompts of ATLAS behind the score of NEURON for TOPIC, heaviest first.
+
+    Contributions (weight x distance ** power) of all prompts sum to the neuron's g.
+
+    \b
+    Example:
+      atlas why pocket.atlas medicine 1234 --sae-id 0
+    """
+    import atlas as library
+
+    frame = library.open(atlas).why(topic, neuron, sae_id=sae_id)
+    frame = frame.group_by("scoring_id", maintain_order=True).head(n).select(frame.columns)
+    if style == "table":
+        frame = frame.select("sae_id", "prompt_id", "distance", "weight", "contribution", "source", "text")
+    print_frame(frame, style)
+
+
+@click.command()
+@click.argument("atlas", type=click.Path())
+@click.argument("sql")
+@format_option
+def query(atlas: str, sql: str, style: str) -> None:
+    """Run a read-only SQL query on ATLAS; it can touch neither other files nor the network.
+
+    \b
+    Example:
+      atlas query pocket.atlas "select * from compare_topics('medicine', 'films') limit 5"
+    """
+    import atlas as library
+
+    print_frame(library.open(atlas).sql(sql), style)

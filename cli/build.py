@@ -1,0 +1,76 @@
+"""atlas build"""
+
+from __future__ import annotations
+
+import click
+
+from atlas.cli.output import Progress
+
+
+@click.command()
+@click.argument("atlas", type=click.Path())
+@click.argument("prompts", type=click.Path())
+@click.option("--model", required=True, help="Language model: hub name or local folder.")
+@click.option("--release", required=True, help="SAELens release, or a local folder that holds SAEs.")
+@click.option("--sae-id", "sae_ids", required=True, multiple=True, help="SAE of the release, or its name in the folder; again for more.")  # fmt: skip
+@click.option("--text-column", default=None, help="Column of the texts.  [default: text, else prompt]")
+@click.option("--encoder", default="sentence-transformers/all-MiniLM-L6-v2", show_default=True, help="SentenceTransformer name or folder.")  # fmt: skip
+@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(min=1), help="Prompts per forward pass.")  # fmt: skip
+@click.option("--device", default="cpu", show_default=True, help="Torch device of model and SAEs.")
+@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]), help="Number format of model and SAEs.")  # fmt: skip
+def build(
+    atlas: str,
+    prompts: str,
+    model: str,
+    release: str,
+    sae_ids: tuple[str, ...],
+    text_column: str | None,
+    encoder: str,
+    batch_size: int,
+    device: str,
+    dtype: str,
+) -> None:
+    """Build ATLAS from the texts in PROMPTS (.txt, .csv, .jsonl or .parquet), or add prompts and SAEs to it.
+
+    A build that was stopped goes on with the same command.
+
+    \b
+    Example:
+      atlas build gpt2.atlas prompts.txt --model gpt2 \\
+          --release gpt2-small-resid-post-v5-32k --sae-id blocks.9.hook_resid_post
+    """
+    from atlas.prompts import read_texts
+
+    texts = read_texts(prompts, text_column=text_column)
+    dropped = []
+    if texts.duplicates:
+        dropped.append(f"{texts.duplicates} duplicates")
+    if texts.empty:
+        first = ", ".join(map(str, texts.empty[:5])) + (", ..." if len(texts.empty) > 5 else "")
+        dropped.append(f"{len(texts.empty)} empty rows ({first})")
+    click.echo(
+        f"{prompts}: {len(texts.texts):,} prompts" + (f"; dropped {' and '.join(dropped)}" if dropped else ""), err=True
+    )
+    from atlas.build import build as run
+
+    progress = Progress()
+    try:
+        report = run(
+            atlas,
+            texts,
+            model=model,
+            saes=[(release, sae_id) for sae_id in sae_ids],
+            encoder=encoder,
+            batch_size=batch_size,
+            device=device,
+            dtype=dtype,
+            progress=progress,
+        )
+    finally:
+        progress.close()
+    if report.truncated:
+        click.echo(f"{report.truncated} prompts were longer than the model's context and were cut to it", err=True)
+    if report.shards or report.new_saes:
+        click.echo(f"{atlas}: {report.prompts:,} prompts, {report.rows:,} activation rows. Next: atlas info {atlas}")
+    else:
+        click.echo(f"{atlas}: nothing to do, all {report.prompts:,} prompts and these SAEs are in")

@@ -1,0 +1,79 @@
+"""atlas demo"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from atlas.cli.output import Progress, flatten_lists, print_table
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SHOWN = ("medicine", "restaurants")
+STEERED = ("medicine", "restaurants", "sports")
+PROMPT = "Yesterday my friend told me about"
+METHODS = ("original", "swap", "add")
+
+
+@click.command()
+@click.argument("folder", default="atlas-demo", type=click.Path())
+def demo(folder: str) -> None:
+    """Build an atlas of the bundled model in FOLDER, score the bundled topics, and steer a prompt by the scores.
+
+    Needs no network and no GPU; takes about a minute on two cores. A second run only asks again.
+
+    \b
+    Example:
+      atlas demo
+    """
+    import atlas as library
+    from atlas import pocket
+    from atlas.build import build
+    from atlas.steer import Sampling, steer_prompts
+
+    path = Path(folder) / "pocket.atlas"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    progress = Progress()
+    try:
+        saes = [(str(pocket.SAES), name) for name in pocket.sae_ids()]
+        report = build(path, pocket.read_texts(pocket.PROMPTS), model=str(pocket.MODEL), saes=saes, progress=progress)
+        progress("scoring the topics", 0, 0)
+        atlas = library.open(path)
+        topics = pocket.read_topics()
+        atlas.score_many(topics)
+        click.echo(f"{path}: {report.prompts:,} prompts, {report.rows:,} activation rows, {len(topics)} topics scored")
+        for topic in SHOWN:
+            click.echo(f"\nThe neurons that stand for {topic}, and the tokens they write:")
+            print_table(shorten(atlas.top(topic, 5).select("sae_id", "neuron", "score", "support", "top_tokens")))
+        click.echo(f"\n{PROMPT} ...")
+        for topic in STEERED:
+            methods = METHODS if topic == STEERED[0] else METHODS[1:]
+            texts = steer_prompts(
+                atlas, topic, [PROMPT], methods=methods, settings={}, sampling=Sampling(max_new_tokens=30),
+                progress=progress,
+            )  # fmt: skip
+            for text in texts:
+                label = text.method if text.method == "original" else f"{text.method} towards {topic}"
+                click.echo(f"  {label} (contamination {text.contamination:.2f}):\n    {' '.join(text.text.split())}")
+    finally:
+        progress.close()
+    click.echo("\nNext:")
+    for line in (
+        f"atlas info {path}",
+        f"atlas top {path} shoes",
+        f"atlas why {path} medicine {atlas.top('medicine', 1).item(0, 'neuron')} --sae-id 0",
+        f'atlas steer {path} music "I want to tell you about" --method original --method swap',
+        f"atlas query {path} \"select * from compare_topics('medicine', 'cooking') limit 5\"",
+        f"atlas score {path} MY_TOPIC MY_TEXTS.txt",
+    ):
+        click.echo(f"  {line}")
+
+
+def shorten(frame: pl.DataFrame) -> pl.DataFrame:
+    """At most six tokens per neuron, so that a line fits a screen."""
+    import polars as pl
+
+    return flatten_lists(frame.with_columns(pl.col("top_tokens").list.head(6)))

@@ -1,0 +1,81 @@
+"""The `atlas` command: a click group whose commands parse, call one stage, and print."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from atlas.errors import AtlasError
+
+COMMANDS = {
+    "demo": ("demo", "The bundled model, end to end: build, score, ask, steer."),
+    "build": ("build", "Build an atlas from prompts, a model and SAEs, or add to one."),
+    "info": ("ask", "What is in an atlas, and how it was made."),
+    "score": ("score", "Score every neuron for a topic, or for a folder of topics."),
+    "top": ("ask", "The best neurons of a topic, and what they write."),
+    "why": ("ask", "The reference prompts behind a neuron's score."),
+    "steer": ("steer", "Generate text steered by a topic's stored scores."),
+    "query": ("ask", "Ask an atlas in SQL, read-only."),
+}
+
+
+class LazyGroup(click.Group):
+    """Loads a command's module when it is run, and lists all without loading any."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        return getattr(importlib.import_module(f"atlas.cli.{COMMANDS[name][0]}"), name)
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="neuron-atlas", prog_name="atlas")
+def cli() -> None:
+    """Ask a language model's SAE neurons which of them stand for a topic, and steer its text with the answer.
+
+    Begin with `atlas demo`. The atlas file is always the first argument; results go to stdout, progress to stderr.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; exit with 0 (done), 1 (something a user can put right, said in one line) or 2 (usage)."""
+    code: Any = 0
+    try:
+        code = cli.main(arguments, standalone_mode=False) or 0
+    except AtlasError as error:
+        click.echo(f"Error: {error}", err=True)
+        code = 1
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except click.Abort:
+        click.echo("stopped", err=True)
+        code = 1
+    except BrokenPipeError:
+        code = 0
+    finish(code)
+
+
+def finish(code: int) -> None:
+    """Leave at once: taking torch and DuckDB down one object at a time is slow, and DuckDB talks while it happens."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        pass
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

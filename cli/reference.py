@@ -1,0 +1,75 @@
+"""Write the generated parts of the README: the command reference, and the table of tables.
+
+    python -m atlas.cli.reference README.md          rewrites them in place
+    python -m atlas.cli.reference README.md --check  exits with 1 when they are out of date
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from atlas.cli.main import COMMANDS, cli
+
+
+def command_reference() -> str:
+    """The --help of every command."""
+    parts = []
+    for name in COMMANDS:
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None
+        context = click.Context(command, info_name=f"atlas {name}", max_content_width=100, terminal_width=100)
+        parts.append(f"### atlas {name}\n\n```\n{command.get_help(context)}\n```")
+    return "\n\n".join(parts)
+
+
+def table_of_tables() -> str:
+    """Every table and view, and every column, with the comments of sql/schema.sql."""
+    import tempfile
+
+    from atlas.store import Store
+
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "empty.atlas")
+        store.create()
+        with store.read() as session:
+            rows = session.ask("documented_columns").to_dicts()
+    lines = ["| table | one row is | columns |", "|---|---|---|"]
+    for table in dict.fromkeys(row["table_name"] for row in rows):
+        mine = [row for row in rows if row["table_name"] == table]
+        columns = "<br>".join(f"`{row['column_name']}` {row['column_comment'] or ''}".strip() for row in mine)
+        lines.append(f"| `{table}` | {mine[0]['table_comment']} | {columns} |")
+    return "\n".join(lines)
+
+
+PARTS = {"commands": command_reference, "tables": table_of_tables}
+
+
+def renew(text: str) -> str:
+    """The README with its generated parts made anew."""
+    for name, make in PARTS.items():
+        pattern = re.compile(f"(<!-- generated: {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
+        if not pattern.search(text):
+            raise SystemExit(f"README has no part '<!-- generated: {name} -->'")
+        body = make()
+        text = pattern.sub(lambda found, body=body: found[1] + body + found[2], text)  # type: ignore[misc]
+    return text
+
+
+def main() -> None:
+    """Rewrite or check the README named on the command line."""
+    path = Path(sys.argv[1])
+    old = path.read_text()
+    new = renew(old)
+    if "--check" in sys.argv[2:]:
+        if new != old:
+            raise SystemExit(f"{path} is out of date: run python -m atlas.cli.reference {path}")
+    else:
+        path.write_text(new)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""Fixtures: one tiny model, its SAEs, the real sentence encoder and a built atlas, each made once."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import shutil
+from multiprocessing import forkserver
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # tests never leave the machine
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import tiny
+import torch
+
+import atlas.build
+from atlas.models import load_encoder, load_language_model, load_transformer
+from atlas.prompts import collect_texts
+from atlas.store import Store
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def gpt2_folder(tmp_path_factory):
+    return tiny.save_gpt2(tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory):
+    return tiny.save_llama(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def sae_folder(tmp_path_factory):
+    return tiny.save_saes(tmp_path_factory.mktemp("saes"))
+
+
+@pytest.fixture(scope="session")
+def language_model(gpt2_folder):
+    return load_language_model(str(gpt2_folder))
+
+
+@pytest.fixture(scope="session")
+def transformer(gpt2_folder):
+    return load_transformer(str(gpt2_folder))[0]
+
+
+@pytest.fixture(scope="session")
+def encoder():
+    return load_encoder()
+
+
+@pytest.fixture(scope="session")
+def loaders(language_model, encoder):
+    """The real loaders, each thing loaded once."""
+    models, encoders = functools.cache(load_language_model), functools.cache(load_encoder)
+    return {"load_language_model": models, "load_encoder": encoders}
+
+
+@pytest.fixture
+def loaded_once(monkeypatch, loaders):
+    """`build` takes models and encoders that are loaded already."""
+    for name, loader in loaders.items():
+        monkeypatch.setattr(atlas.build, name, loader)
+
+
+@pytest.fixture(scope="session")
+def built_atlas(tmp_path_factory, gpt2_folder, sae_folder, loaders):
+    """An atlas of 60 prompts and two SAEs; take a copy (`atlas_file`) to change it."""
+    path = tmp_path_factory.mktemp("built") / "tiny.atlas"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, loader in loaders.items():
+            patch.setattr(atlas.build, name, loader)
+        atlas.build.build(
+            path,
+            collect_texts(tiny.PROMPTS),
+            model=str(gpt2_folder),
+            saes=[(str(sae_folder), "residual"), (str(sae_folder), "heads")],
+        )
+    return path
+
+
+@pytest.fixture
+def atlas_file(built_atlas, tmp_path):
+    """A copy of the built atlas."""
+    return shutil.copy(built_atlas, tmp_path / "tiny.atlas")
+
+
+@pytest.fixture
+def atlas_store(atlas_file):
+    return Store(atlas_file)
+
+
+@pytest.fixture(scope="session")
+def elsewhere():
+    """Call a function in a process of its own, forked from one that has imported the libraries: its exit code."""
+
+    def call(function, *args):
+        process = PROCESSES.Process(target=function, args=args)
+        process.start()
+        process.join()
+        return process.exitcode
+
+    return call
+
+
+PROCESSES = multiprocessing.get_context("forkserver")
+
+
+def pytest_collection_finish(session):
+    """Let the process that `elsewhere` forks from import in the background."""
+    if any("elsewhere" in item.fixturenames for item in session.items):
+        PROCESSES.set_forkserver_preload(["transformer_lens.model_bridge", "sae_lens", "sentence_transformers", "atlas.build"])
+        forkserver.ensure_running()

@@ -1,0 +1,206 @@
+"""Steering a model: hooks, positions, caches, figures; on a Hugging Face model and on a TransformerBridge."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from test_methods import WITH_CODE, make_target
+
+from atlas.codec import Codec
+from atlas.errors import ModelError, UnknownName
+from atlas.methods import METHODS, Options
+from atlas.steering import Layer, Steering
+
+IDS = torch.tensor([[0, 30, 41, 52, 63, 74]])
+
+
+@pytest.fixture(params=["transformer", "bridge"])
+def model(request, transformer, language_model):
+    return transformer if request.param == "transformer" else language_model.bridge
+
+
+def make_layer(kind: str = "topk", hook_name: str = "blocks.0.hook_resid_post", *, ones: bool = False) -> Layer:
+    return Layer(hook_name, Codec(tiny.make_kind(kind, hook_name=hook_name)), make_target(ones=ones))
+
+
+def logits(model, ids=IDS):
+    with torch.no_grad():
+        out = model(ids)
+    return out if isinstance(out, torch.Tensor) else out.logits
+
+
+def generate(model, *, use_cache: bool, tokens: int = 8):
+    if hasattr(model, "hook_dict"):
+        return model.generate(
+            IDS, max_new_tokens=tokens, do_sample=False, stop_at_eos=False, verbose=False, use_past_kv_cache=use_cache
+        )
+    return model.generate(IDS, max_new_tokens=tokens, min_new_tokens=tokens, do_sample=False, use_cache=use_cache)
+
+
+@pytest.mark.parametrize("keep_error", [False, True])
+@pytest.mark.parametrize("kind", tiny.SUPPORTED_KINDS)
+def test_cached_generation_equals_uncached_generation_for_every_method(transformer, kind, keep_error):
+    for method in METHODS:
+        runs = []
+        for use_cache in (True, False):
+            with Steering(transformer, [make_layer(kind)], method=method, keep_error=keep_error, special_ids=[0]) as steering:
+                runs.append((generate(transformer, use_cache=use_cache), steering.contamination()))
+        (cached, purity), (uncached, uncached_purity) = runs
+        assert torch.equal(cached, uncached), method
+        assert purity == pytest.approx(uncached_purity, abs=1e-4), method
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_cached_generation_equals_uncached_generation_on_a_bridge(language_model, method):
+    texts = []
+    for use_cache in (True, False):
+        with Steering(language_model.bridge, [make_layer()], method=method, special_ids=[0]):
+            texts.append(generate(language_model.bridge, use_cache=use_cache))
+    assert torch.equal(*texts)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_bridge_and_the_model_behind_it_are_steered_alike(transformer, language_model, method):
+    found = []
+    for model in (transformer, language_model.bridge):
+        with Steering(model, [make_layer()], method=method, special_ids=[0]):
+            found.append(logits(model))
+    torch.testing.assert_close(*found, atol=2e-3, rtol=1e-3)
+
+
+def test_hooks_are_gone_after_the_block_even_when_it_fails(model):
+    before = logits(model)
+    with pytest.raises(RuntimeError), Steering(model, [make_layer()], method="clamp"):
+        assert not torch.allclose(logits(model), before)
+        raise RuntimeError
+    assert torch.equal(logits(model), before)
+    with pytest.raises(ModelError), Steering(model, [make_layer(), make_layer(hook_name="blocks.9.hook_resid_post")]):
+        pass
+    assert torch.equal(logits(model), before)
+
+
+@pytest.mark.parametrize("kind", tiny.SUPPORTED_KINDS)
+def test_neutral_settings_give_the_neutral_result(transformer, kind):
+    plain = logits(transformer)
+    neutral = [("original", {}), ("add", {"options": Options(strength=0.0)})]
+    neutral += [(name, {"keep_error": True, "options": Options(neurons=0)}) for name in ("clamp", "clamp-own", "clamp-plus")]
+    for method, settings in neutral:
+        with Steering(transformer, [make_layer(kind)], method=method, **settings):
+            assert torch.equal(logits(transformer), plain), method
+    with Steering(transformer, [make_layer(kind)], method="sae", keep_error=True):
+        assert torch.equal(logits(transformer), plain)
+    with Steering(transformer, [make_layer(kind)], method="sae"):
+        reconstructed = logits(transformer)
+    for method in ("swap", "weight"):
+        with Steering(transformer, [make_layer(kind, ones=True)], method=method):
+            assert torch.equal(logits(transformer), reconstructed), method
+
+
+def test_special_tokens_are_left_alone_by_id(transformer):
+    seen = []
+    layer = make_layer()
+    with Steering(transformer, [layer], method="clamp", special_ids=[0, 52]):
+        handle = transformer.transformer.h[1].register_forward_pre_hook(lambda m, args: seen.append(args[0].clone()))
+        logits(transformer)
+        handle.remove()
+    handle = transformer.transformer.h[1].register_forward_pre_hook(lambda m, args: seen.append(args[0].clone()))
+    logits(transformer)
+    handle.remove()
+    same = (seen[0] == seen[1]).all(-1)[0].tolist()
+    assert same == [True, False, False, True, False, False]
+
+
+@pytest.mark.parametrize(("positions", "first_same", "later_same"), [("prompt", False, True), ("generated", True, False), ("all", False, False)])  # fmt: skip
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_positions_choose_prompt_or_generated_tokens(transformer, positions, first_same, later_same, use_cache):
+    seen: list[torch.Tensor] = []
+    layer = make_layer()
+    with Steering(transformer, [layer], method="clamp", positions=positions):
+        after = transformer.transformer.h[0].register_forward_hook(lambda m, a, out: seen.append(out))
+        # a hook of ours, run before the block's output reaches it, sees what went in
+        generate(transformer, use_cache=use_cache, tokens=3)
+        after.remove()
+    plain: list[torch.Tensor] = []
+    handle = transformer.transformer.h[0].register_forward_hook(lambda m, a, out: plain.append(out))
+    full = torch.cat([s[0] if isinstance(s, tuple) else s for s in seen], dim=1) if use_cache else _last(seen)
+    with torch.no_grad():
+        transformer(_ids_of(transformer, layer, positions, use_cache))
+    handle.remove()
+    same = torch.isclose(full, _last(plain)[:, : full.shape[1]], atol=1e-4).all(-1)[0]
+    prompt = IDS.shape[1]
+    assert bool(same[:prompt].all()) is first_same
+    assert bool(same[prompt:].all()) is later_same
+
+
+def _last(outputs):
+    return outputs[-1][0] if isinstance(outputs[-1], tuple) else outputs[-1]
+
+
+def _ids_of(transformer, layer, positions, use_cache):
+    with Steering(transformer, [layer], method="clamp", positions=positions):
+        return generate(transformer, use_cache=use_cache, tokens=3)
+
+
+def test_several_layers_and_several_saes_at_one_hook_all_work(model):
+    first, second = make_layer("topk"), make_layer("standard")
+    later = make_layer("jumprelu", "blocks.1.hook_resid_pre")
+    results = []
+    for layers in ([first], [first, second], [first, second, later]):
+        with Steering(model, layers, method="clamp-plus", keep_error=True):
+            results.append(logits(model))
+    assert not torch.allclose(results[0], results[1])
+    assert not torch.allclose(results[1], results[2])
+
+
+def test_contamination_is_the_normalised_sum_of_the_papers_formula(transformer):
+    layer = make_layer()
+    caught = []
+    handle = transformer.transformer.h[0].register_forward_hook(lambda m, a, out: caught.append(out))
+    logits(transformer)
+    handle.remove()
+    x = _last(caught)
+    acts = METHODS["swap"].edit(layer.codec, x, layer.target, Options()).acts[0, 1:].abs()
+    by_hand = [float((a * (1 - layer.target.scores)).sum() / a.sum()) for a in acts if a.sum() > 0]
+    with Steering(transformer, [layer], method="swap", special_ids=[0]) as steering:
+        logits(transformer)
+    assert steering.contamination() == pytest.approx([sum(by_hand) / len(by_hand)], rel=1e-4)
+
+
+def test_a_new_prompt_starts_the_figures_afresh(transformer):
+    layer = make_layer()
+    with Steering(transformer, [layer], method="swap") as steering:
+        logits(transformer)
+        once = steering.contamination()
+        logits(transformer, torch.tensor([[80, 81, 82]]))
+        logits(transformer)
+        assert steering.contamination() == once
+
+
+def test_embeddings_without_ids_are_steered_at_every_position_and_that_is_said(transformer):
+    embedded = transformer.get_input_embeddings()(IDS)
+    with Steering(transformer, [make_layer()], method="clamp", special_ids=[0]) as steering, torch.no_grad():
+        transformer(inputs_embeds=embedded)
+    assert steering.saw_embeddings
+
+
+def test_swap_reports_kept_new_and_dropped_neurons(transformer):
+    with Steering(transformer, [make_layer("topk")], method="swap") as steering:
+        logits(transformer)
+    counts = steering.swapped()
+    assert counts["kept"] + counts["dropped"] == pytest.approx(4, abs=1)
+    assert counts["new"] > 0
+
+
+@pytest.mark.parametrize("method", [*WITH_CODE, "add"])
+def test_half_precision_models_keep_their_number_format(transformer, method):
+    from copy import deepcopy
+
+    half = deepcopy(transformer).to(torch.bfloat16)
+    with Steering(half, [make_layer()], method=method):
+        assert logits(half).dtype == torch.bfloat16
+
+
+def test_unknown_positions_are_refused(transformer):
+    with pytest.raises(UnknownName, match="unknown positions 'last'"):
+        Steering(transformer, [make_layer()], positions="last")

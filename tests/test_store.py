@@ -1,0 +1,255 @@
+"""An atlas file is opened, or it is said in one line why not; and every query in sql/ is one that is used and fits."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import duckdb
+import handmade
+import numpy as np
+import polars as pl
+import pytest
+
+import atlas
+from atlas.errors import StoreError
+from atlas.store import SCHEMA_VERSION, Store, read_sql, replace_file
+
+QUERIES = sorted(path.name.removesuffix(".sql") for path in files("atlas.sql").iterdir() if path.name.endswith(".sql"))
+DEFINITIONS = ("schema", "views", "macros")  # run whenever a file is made
+
+
+@pytest.fixture(scope="module")
+def empty_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("store") / "empty.atlas"
+    Store(path).create()
+    return path
+
+
+@pytest.fixture
+def store(empty_file, tmp_path):
+    """An atlas whose build has not begun."""
+    path = tmp_path / "x.atlas"
+    path.write_bytes(empty_file.read_bytes())
+    return Store(path)
+
+
+def names(store):
+    with store.read() as session:
+        return session.sql("select text from prompts order by all")["text"].to_list()
+
+
+def add(session, text):
+    session.append("prompts", pl.DataFrame({"text": [text], "prompt_id": [7]}))
+
+
+def test_what_is_appended_is_there_afterwards_and_missing_columns_are_null(store):
+    with store.write() as session:
+        add(session, "a")
+    with store.read() as session:
+        assert session.sql("from prompts").rows() == [(7, "a", None, None)]
+
+
+def test_after_an_error_nothing_of_a_transaction_is_kept(store):
+    with pytest.raises(ZeroDivisionError), store.write() as session:
+        add(session, "a")
+        raise ZeroDivisionError
+    assert names(store) == []
+
+
+def test_after_an_error_in_sql_nothing_of_a_transaction_is_kept(store):
+    with pytest.raises(duckdb.CatalogException), store.write() as session:
+        add(session, "a")
+        session.sql("from nowhere")
+    assert names(store) == []
+
+
+def test_parameters_are_bound_and_never_part_of_the_text(store):
+    name = "x'); drop table topics; --"
+    with store.write() as session:
+        session.run("add_topic", topic=name, created_at=None)
+        session.run("add_topic", topic=name, created_at=None)
+    with store.read() as session:
+        assert session.ask("all_topics")["name"].to_list() == [name]
+        assert session.value("topic_id", topic=name) == 0
+        assert session.value("topic_id", topic="x") is None
+
+
+def test_a_read_session_cannot_write(store):
+    with pytest.raises((StoreError, duckdb.InvalidInputException)), store.read() as session:
+        add(session, "a")
+    assert names(store) == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "from read_csv('{path}')",
+        "from '{path}'",
+        "copy prompts to '{path}'",
+        "attach '{path}' as other",
+        "set enable_external_access = true",
+        "install httpfs",
+        "from secret",
+    ],
+)
+def test_a_sealed_session_reaches_neither_files_nor_settings_nor_variables(store, tmp_path, sql):
+    path = tmp_path / "x.csv"
+    path.write_text("a\n1\n")
+    secret = pl.DataFrame({"a": [1]})  # noqa: F841 (what the last query must not find)
+    with pytest.raises((StoreError, duckdb.Error)), store.read(sealed=True) as session:
+        session.sql(sql.format(path=path))
+    assert path.read_text() == "a\n1\n"
+    with store.read(sealed=True) as session:
+        assert session.sql("select 1 as one").item() == 1
+
+
+def test_a_file_that_is_not_there_is_named_with_the_command_that_makes_it(tmp_path):
+    path = tmp_path / "x.atlas"
+    with pytest.raises(StoreError, match=re.escape(f"no atlas at {path}: build one with `atlas build {path} PROMPTS")):
+        Store(path).check()
+    assert not path.exists()
+
+
+def make_folder(path):
+    path.mkdir()
+
+
+def make_database(path):
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("create table notes (a integer)")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (make_folder, "is a folder: name an atlas file in it"),
+        (lambda path: path.write_text("Dear reader, " * 1000), "is not an atlas, or is damaged: name another file, or build it again"),
+        (lambda path: path.write_text(""), "is not an atlas, or is damaged: name another file, or build it again"),
+        (make_database, "is a DuckDB file but not an atlas: name another file"),
+    ],
+    ids=["folder", "text", "nothing in it", "other database"],
+)
+@pytest.mark.parametrize("mode", ["read", "write"])
+def test_what_is_not_an_atlas_is_said_to_be_none_and_is_not_touched(tmp_path, make, message, mode):
+    path = tmp_path / "x.atlas"
+    make(path)
+    before = path.read_bytes() if path.is_file() else None
+    with pytest.raises(StoreError, match=message) as caught, getattr(Store(path), mode)():
+        pass
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_a_file_with_damage_in_the_middle_is_said_to_be_damaged(store):
+    data = bytearray(store.path.read_bytes())
+    data[4096 * 3 : 4096 * 40] = b"\xff" * (4096 * 37)
+    store.path.write_bytes(data)
+    with pytest.raises(StoreError, match="is not an atlas, or is damaged"):
+        store.check()
+
+
+def test_another_schema_version_is_refused_with_both_numbers(store):
+    with store.write() as session:
+        session.append("atlas", pl.DataFrame({"schema_version": [SCHEMA_VERSION + 98]}))
+    message = f"has schema version {SCHEMA_VERSION + 98}, this program reads version {SCHEMA_VERSION}: build it again"
+    for mode in (store.read, store.write):
+        with pytest.raises(StoreError, match=message), mode():
+            pass
+
+
+@pytest.fixture
+def holder(store):
+    """Another process that has the file open for writing; its id."""
+    code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('ready', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, str(store.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        yield process.pid
+        process.stdin.close()
+
+
+def test_a_file_another_process_writes_is_in_use_and_the_process_is_named(store, holder):
+    for mode in (store.read, store.write):
+        with pytest.raises(StoreError, match=rf"is in use by .*\(PID {holder}\): wait until it has finished") as caught, mode():
+            pass
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_this_process_has_open_otherwise_is_in_use(store):
+    with duckdb.connect(str(store.path)), pytest.raises(StoreError, match="is in use by another connection"):
+        store.check()
+
+
+def test_two_sessions_can_read_at_once(store):
+    with store.read() as one, store.read() as other:
+        assert one.ask("atlas_row").height == other.ask("atlas_row").height == 0
+
+
+def test_a_new_file_takes_the_place_of_an_old_one_with_its_log(tmp_path):
+    new, old, log = tmp_path / "new", tmp_path / "old", tmp_path / "old.wal"
+    for path in (new, old, log):
+        path.write_text(path.name)
+    replace_file(new, old)
+    assert old.read_text() == "new"
+    assert sorted(tmp_path.iterdir()) == [old]
+
+
+def test_what_a_dead_process_left_in_the_log_is_moved_into_the_file_by_a_checkpoint(store):
+    code = (
+        "import duckdb, os, sys; c = duckdb.connect(sys.argv[1]); c.execute(\"insert into prompts values (1, 'kept', null, 3)\"); "
+        "os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(store.path)], check=False).returncode == -9
+    log = Path(f"{store.path}.wal")
+    assert log.stat().st_size > 0
+    store.checkpoint()
+    assert not log.exists()
+    assert names(store) == ["kept"]
+
+
+def test_every_query_is_used_by_the_program():
+    used = set()
+    for folder in (Path(atlas.__file__).parent, files("atlas.cli")):
+        for path in folder.glob("*.py"):
+            used |= set(re.findall(r'"(\w+)"', path.read_text()))
+    assert [name for name in QUERIES if name not in used] == []
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_every_query_says_in_its_first_line_what_it_gives(name):
+    assert re.match(r"-- \w", read_sql(name))
+
+
+@pytest.fixture(scope="module")
+def connection(tmp_path_factory):
+    """A connection with everything that some query reads: frames, temporary tables, an attached atlas."""
+    folder, rng = tmp_path_factory.mktemp("queries"), np.random.default_rng(0)
+    raw, vectors = handmade.random_raw(rng, 6, 4), handmade.unit_vectors(rng, 6)
+    store, old = (handmade.make_store(folder / name, [raw], vectors) for name in ("new.atlas", "old.atlas"))
+    settings = {"sae_key": 0, "summary": "mean"}
+    with store.write() as session:
+        session.attach(old.path, "old")
+        session.append("topic_texts", pl.DataFrame({"topic_id": [0], "text": ["a"], "vector": [vectors[0].tolist()]}))
+        with (
+            session.frame("wanted", pl.DataFrame({"topic_id": [0]})),
+            session.frame("numbered", pl.DataFrame({"topic_id": [0], "scoring_id": [0]})),
+        ):
+            session.run("make_distances")
+            session.run("make_factors", distance="cosine", power=1, **settings)
+            session.run("pivot_factors")
+            session.run("compute_scores", min_support=1, **settings)
+            yield session._connection
+
+
+@pytest.mark.parametrize("name", [name for name in QUERIES if name not in (*DEFINITIONS, "pivot_factors")])
+def test_every_query_fits_the_schema(connection, name):
+    statements = duckdb.extract_statements(read_sql(name))
+    assert statements
+    for statement in statements:
+        connection.execute("explain " + statement.query, dict.fromkeys(statement.named_parameters))
+
