@@ -88,7 +88,7 @@ def build(
     """
     store = Store(path)
     saes = [(resolve_name(release), sae_id) for release, sae_id in saes]
-    if store.path.exists() and _is_done(store, prompts, resolve_name(model), saes):
+    if store.path.exists() and _is_done(store, prompts, resolve_name(model), saes, encoder):
         return _report(store, 0, 0, 0, 0)
     if not store.path.exists():
         _create(store)
@@ -114,10 +114,10 @@ def build(
     return _report(store, new_prompts, len(loaded) - len(known), shards, truncated)
 
 
-def _is_done(store: Store, prompts: TextSet, model: str, saes: Sequence[tuple[str, str]]) -> bool:
+def _is_done(store: Store, prompts: TextSet, model: str, saes: Sequence[tuple[str, str]], encoder: str) -> bool:
     with store.read() as session:
         row = session.ask("atlas_row").to_dicts()
-        if not row or row[0]["state"] != "complete":
+        if not row or row[0]["state"] != "complete" or row[0]["encoder"] != encoder:
             return False
         known = {(sae["model"], sae["release"], sae["sae_id"]) for sae in session.ask("all_saes").to_dicts()}
         texts = set(session.ask("prompt_texts")["text"])

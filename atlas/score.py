@@ -5,7 +5,7 @@ The arithmetic is in sql/: make_distances, make_factors, pivot_factors, compute_
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import polars as pl
@@ -93,10 +93,17 @@ def score_topics(
     with store.write() as session:
         for name in changed:
             _store_topic(session, name, topics[name], vectors[name])
-        for key in keys:
-            todo = [name for name in topics if not _make_current(session, name, key, config, reference_hash)]
-            for start in range(0, len(todo), TOPICS_PER_SCAN):
-                _score_sae(session, todo[start : start + TOPICS_PER_SCAN], key, config, reference_hash)
+        names = list(topics)
+        for start in range(0, len(names), TOPICS_PER_SCAN):
+            some = names[start : start + TOPICS_PER_SCAN]
+            todo = {key: [n for n in some if not _make_current(session, n, key, config, reference_hash)] for key in keys}
+            ids = {name: session.value("topic_id", topic=name) for name in some if any(name in t for t in todo.values())}
+            if ids:
+                with session.frame("wanted", _topic_frame(ids.values())):
+                    session.run("make_distances")
+            for key, chosen in todo.items():
+                if chosen:
+                    _score_sae(session, {name: ids[name] for name in chosen}, key, config, reference_hash)
         return {name: session.ask("current_scorings", topic=name)["scoring_id"].to_list() for name in topics}
 
 
@@ -120,13 +127,11 @@ def _make_current(session: Session, name: str, sae_key: int, config: ScoringConf
 
 
 def _score_sae(
-    session: Session, names: Sequence[str], sae_key: int, config: ScoringConfig, reference_hash: object
+    session: Session, ids: Mapping[str, int], sae_key: int, config: ScoringConfig, reference_hash: object
 ) -> None:
-    """One scan of an SAE's activations for several topics."""
-    ids = {name: session.value("topic_id", topic=name) for name in names}
-    wanted = pl.DataFrame({"topic_id": pl.Series(list(ids.values()), dtype=pl.UInt32)})
+    """One scan of an SAE's activations for several topics (name -> id), whose distances are there."""
+    wanted = _topic_frame(ids.values())
     with session.frame("wanted", wanted):
-        session.run("make_distances")
         session.run(
             "make_factors", sae_key=sae_key, distance=config.distance, power=config.power, summary=config.summary
         )
@@ -141,15 +146,19 @@ def _score_sae(
         )
     first = session.value("next_scoring_id")
     numbered = wanted.with_columns(
-        scoring_id=pl.Series(range(first, first + len(names)), dtype=pl.UInt32),
+        scoring_id=pl.Series(range(first, first + len(ids)), dtype=pl.UInt32),
         sae_key=pl.lit(sae_key, pl.UInt32),
         **{name: pl.lit(value) for name, value in asdict(config).items()},
         reference_hash=pl.lit(reference_hash),
         is_current=pl.lit(True),
         created_at=pl.lit(now()),
     )
-    for name, scoring_id in zip(names, numbered["scoring_id"], strict=True):
+    for name, scoring_id in zip(ids, numbered["scoring_id"], strict=True):
         session.run("make_current", topic=name, sae_key=sae_key, scorer=config.scorer, scoring_id=scoring_id)
     session.append("scorings", numbered)
     with session.frame("numbered", numbered):
         session.run("store_scores")
+
+
+def _topic_frame(ids: Iterable[int]) -> pl.DataFrame:
+    return pl.DataFrame({"topic_id": pl.Series(list(ids), dtype=pl.UInt32)})

@@ -45,7 +45,18 @@ def table_of_tables() -> str:
     return "\n".join(lines)
 
 
-PARTS = {"commands": command_reference, "tables": table_of_tables}
+def table_of_methods() -> str:
+    """Every steering method with its defaults."""
+    from atlas.methods import METHODS
+
+    lines = ["| method | what it does | `--strength` | `--neurons` |", "|---|---|---|---|"]
+    for name, method in METHODS.items():
+        strength = "-" if method.strength is None else f"{method.strength:g}"
+        lines.append(f"| `{name}` | {method.help} | {strength} | {method.neurons or '-'} |")
+    return "\n".join(lines)
+
+
+PARTS = {"commands": command_reference, "tables": table_of_tables, "methods": table_of_methods}
 
 
 def renew(text: str) -> str:

@@ -11,7 +11,7 @@ from atlas.cli.output import Progress, format_option, print_frame
 @click.argument("atlas", type=click.Path())
 @click.argument("topic")
 @click.argument("prompts", nargs=-1, required=True)
-@click.option("--method", "methods", multiple=True, help="Steering method; again for more.  [default: original and swap]")  # fmt: skip
+@click.option("--method", "methods", multiple=True, help="original, sae, clamp, clamp-own, clamp-plus, weight, swap or add; again for more.  [default: original and swap]")  # fmt: skip
 @click.option("--strength", type=float, default=None, help="In the method's unit.  [default: 10 for clamp, 1 for add]")
 @click.option("--neurons", type=int, default=None, help="How many of the best neurons clamp and add use.  [default: 5]")
 @click.option("--sigma", default="own", show_default=True, help="Selection of swap and weight: own, or topk.")

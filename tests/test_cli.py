@@ -72,6 +72,12 @@ def test_every_command_has_a_sentence_an_example_and_a_help_text_per_option(name
     assert all(option.help for option in command.params if isinstance(option, click.Option))
 
 
+def test_the_help_of_steer_names_every_method():
+    from atlas.methods import METHODS
+
+    assert all(name in run("steer", "--help")[1] for name in METHODS)
+
+
 def test_score_prints_the_best_neurons_and_a_second_run_gives_the_same(atlas_file, texts):
     arguments = ("score", atlas_file, "medicine", texts, "--min-support", 2, "-n", 2, "--format", "json")
     first, second = run(*arguments), run(*arguments)
