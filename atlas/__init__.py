@@ -1,10 +1,10 @@
 """A database-backed atlas of SAE neurons: score every neuron against any topic, in SQL, and steer with the scores.
 
-    import atlas
-    a = atlas.open("pocket.atlas")
-    a.top("medicine")
-    with a.steer(model, "medicine", method="swap"):
-        model.generate(...)
+import atlas
+a = atlas.open("pocket.atlas")
+a.top("medicine")
+with a.steer(model, "medicine", method="swap"):
+    model.generate(...)
 """
 
 from __future__ import annotations

@@ -71,13 +71,11 @@ def run_model(model: LanguageModel, ids: Sequence[Sequence[int]], hook_names: Se
     return caught
 
 
-def encode_entries(
-    sae: LoadedSae, x: Tensor, ids: Sequence[Sequence[int]], special: frozenset[int]
-) -> Entries:
+def encode_entries(sae: LoadedSae, x: Tensor, ids: Sequence[Sequence[int]], special: frozenset[int]) -> Entries:
     """Encode x [batch, token, ...] where the tokens count, and keep what fired."""
     keep = torch.zeros(x.shape[:2], dtype=torch.bool)
-    for row, tokens in enumerate(ids):
-        keep[row, : len(tokens)] = torch.tensor([token not in special for token in tokens], dtype=torch.bool)
+    for row, given in enumerate(ids):
+        keep[row, : len(given)] = torch.tensor([token not in special for token in given], dtype=torch.bool)
     prompts, positions = keep.nonzero(as_tuple=True)
     flat = x[prompts.to(x.device), positions.to(x.device)]
     parts = []

@@ -110,7 +110,7 @@ class Atlas:
         widths = {row["sae_key"]: row["d_sae"] for row in self._ask("all_saes").to_dicts()}
         width = widths[self.sae_key(sae_id)] if sae_id is not None else max(widths.values())
         if not 0 <= neuron < width:
-            raise UnknownName("neuron", neuron, [], hint=f"give a number from 0 to {width - 1}")
+            raise UnknownName("neuron", neuron, [f"0 to {width - 1}"])
         return self._ask("why", topic=topic, neuron=neuron, sae=self._checked(sae_id))
 
     def examples(self, neuron: int, *, sae_id: str | int | None = None) -> pl.DataFrame:

@@ -1,8 +1,8 @@
 """Build an atlas: prompts -> embeddings and activation summaries -> tables.
 
-A build is planned in one transaction (prompts, SAEs, shards), then runs shard by shard, each one transaction, and ends by
-writing the tables once more, sorted, into a new file that takes the old one's place. So a build killed at any moment goes
-on where it stopped, and ends with the same tables as one that was not.
+A build is planned in one transaction (prompts, SAEs, shards), then runs shard by shard, each one transaction, and ends
+by writing the tables once more, sorted, into a new file that takes the old one's place. So a build killed at any moment
+goes on where it stopped, and ends with the same tables as one that was not.
 """
 
 from __future__ import annotations
@@ -106,9 +106,15 @@ def build(
         check_identity(row, language_model.model_hash, language_model.tokenizer_hash, sae.sae_hash)
     check_widths(language_model, loaded)
     new_prompts, truncated = write_plan(
-        store, prompts, language_model, loaded, known_saes=len(known), encoder=sentence_encoder, dtype=dtype,
+        store,
+        prompts,
+        language_model,
+        loaded,
+        known_saes=len(known),
+        encoder=sentence_encoder,
+        dtype=dtype,
         progress=progress,
-    )  # fmt: skip
+    )
     shards = _run_shards(store, language_model, loaded, sentence_encoder, batch_size, progress)
     _finish(store, language_model, progress)
     return _report(store, new_prompts, len(loaded) - len(known), shards, truncated)
@@ -135,7 +141,6 @@ def _create(store: Store) -> None:
         raise StoreError(f"{store.path} cannot be written ({error.strerror}): choose another folder") from error
 
 
-
 def _run_shards(
     store: Store,
     model: LanguageModel,
@@ -159,7 +164,9 @@ def _run_shards(
         frames: list[tuple[str, pl.DataFrame]] = []
         fresh = rows.filter(~pl.col("embedded"))
         if fresh.height:
-            frames.append(("embeddings", embed_frame(encoder, fresh["text"].to_list()).with_columns(fresh["prompt_id"])))
+            frames.append(
+                ("embeddings", embed_frame(encoder, fresh["text"].to_list()).with_columns(fresh["prompt_id"]))
+            )
         for batch in _batches(rows, batch_size):
             frames += _batch_frames(batch, model, {key: saes[key] for key in keys}, strongest)
             done += batch.height

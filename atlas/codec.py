@@ -1,7 +1,7 @@
 """What an SAE does to a dense activation, in the terms steering needs.
 
-SAELens gives `encode` and `decode`; steering also needs the pre-activations, a selection made under weights, the decoder
-rows as `decode` applies them, and the per-token scale of an SAE that normalises its input. All of it is taken from the
+SAELens gives `encode` and `decode`; steering also needs the pre-activations, a selection made under weights, the
+decoder rows as `decode` applies them, and the per-token scale of an SAE that normalises its input. All of it is taken from the
 SAE's own `encode` and `decode`, so that every architecture keeps its own arithmetic.
 """
 
@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
 
 STATISTICS = ("x_norm_coeff", "ln_mu", "ln_std")  # what SAELens keeps between one encode and its decode
 

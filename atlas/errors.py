@@ -3,7 +3,7 @@
     AtlasError            anything a user can put right
       PromptError         a text file is missing, empty, unreadable, not UTF-8, or lacks the column
       ModelError          a model, SAE or encoder cannot be loaded, or does not fit
-      StoreError          no such atlas, not an atlas, another schema version, locked, unfinished, built with another config
+      StoreError          no such atlas, not an atlas, another schema version, locked, unfinished, of another model
       UnknownName         topic, neuron, SAE, method, summary ...: the known ones, nearest first
 
 Every message is one line: the thing, the value, the next step. Bugs keep their traceback.

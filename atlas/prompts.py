@@ -106,7 +106,9 @@ def _read_table(path: Path, text_column: str | None) -> TextSet:
     wanted = [text_column] if text_column else list(TEXT_COLUMNS)
     column = next((name for name in wanted if name in frame.columns), None)
     if column is None:
-        raise PromptError(f"{path}: {UnknownName('text column', wanted[0], frame.columns, hint='name it with --text-column')}")
+        raise PromptError(
+            f"{path}: {UnknownName('text column', wanted[0], frame.columns, hint='name it with --text-column')}"
+        )
     texts = frame[column].cast(pl.String).to_list()
     sources = frame["source"].cast(pl.String).to_list() if "source" in frame.columns else None
     return collect_texts(texts, sources, origin=str(path))

@@ -57,7 +57,7 @@ def score_topics(
     topics: Mapping[str, TextSet],
     *,
     embed: Callable[[Sequence[str]], pl.DataFrame],
-    config: ScoringConfig = ScoringConfig(),  # noqa: B008 (frozen)
+    config: ScoringConfig = ScoringConfig(),
     sae_keys: Sequence[int] | None = None,
     replace: bool = False,
 ) -> dict[str, list[int]]:
@@ -96,8 +96,12 @@ def score_topics(
         names = list(topics)
         for start in range(0, len(names), TOPICS_PER_SCAN):
             some = names[start : start + TOPICS_PER_SCAN]
-            todo = {key: [n for n in some if not _make_current(session, n, key, config, reference_hash)] for key in keys}
-            ids = {name: session.value("topic_id", topic=name) for name in some if any(name in t for t in todo.values())}
+            todo = {
+                key: [n for n in some if not _make_current(session, n, key, config, reference_hash)] for key in keys
+            }
+            ids = {
+                name: session.value("topic_id", topic=name) for name in some if any(name in t for t in todo.values())
+            }
             if ids:
                 with session.frame("wanted", _topic_frame(ids.values())):
                     session.run("make_distances")

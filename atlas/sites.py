@@ -1,7 +1,7 @@
 """Find the place a TransformerLens hook name means, in a TransformerBridge or in a plain Hugging Face model.
 
-A site is a module and a side of it: its input or its output is the activation. On a bridge every hook is a module of its
-own; on a plain model the residual stream, the outputs of attention and MLP, and the joined heads can be found.
+A site is a module and a side of it: its input or its output is the activation. On a bridge every hook is a module of
+its own; on a plain model the residual stream, the outputs of attention and MLP, and the joined heads can be found.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def find_site(model: nn.Module, hook_name: str) -> Site:
 
 def find_blocks(model: nn.Module) -> nn.ModuleList:
     """The list of a Hugging Face model's layers; ModelError when there is none."""
-    count = getattr(model.config, "num_hidden_layers", None)  # type: ignore[union-attr]
+    count = getattr(model.config, "num_hidden_layers", None)
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module

@@ -90,7 +90,9 @@ def load_layers(
             topics = session.ask("all_topics")["name"].to_list()
             if topic not in topics:
                 raise UnknownName("topic", topic, topics, hint="score it first with `atlas score`")
-            current = {row["sae_key"]: row["scoring_id"] for row in session.ask("current_scorings", topic=topic).to_dicts()}
+            current = {
+                row["sae_key"]: row["scoring_id"] for row in session.ask("current_scorings", topic=topic).to_dicts()
+            }
             if not current:
                 raise StoreError(f"topic {topic!r} was scored over other prompts: run `atlas score` for it again")
         keys = list(sae_keys) if sae_keys is not None else sorted(current or {row["sae_key"] for row in rows})[:1]
@@ -98,9 +100,7 @@ def load_layers(
         if missing:
             name = rows[missing[0]]["sae_id"]
             raise StoreError(f"topic {topic!r} is not scored for SAE {name}: run `atlas score` for it")
-        frames = {
-            key: session.ask("steering_columns", sae_key=key, scoring_id=current.get(key)) for key in keys
-        }
+        frames = {key: session.ask("steering_columns", sae_key=key, scoring_id=current.get(key)) for key in keys}
     chosen = [rows[key] for key in keys]
     layers = []
     for row in chosen:
@@ -157,9 +157,14 @@ def generate(
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else bos_token_id(tokenizer)
     batch = torch.tensor([ids], device=model.device)
     steering = Steering(
-        model, layers, method=method, options=options, keep_error=keep_error, positions=positions,
+        model,
+        layers,
+        method=method,
+        options=options,
+        keep_error=keep_error,
+        positions=positions,
         special_ids=tokenizer.all_special_ids,
-    )  # fmt: skip
+    )
     with torch.random.fork_rng(), torch.inference_mode(), steering:
         torch.manual_seed(sampling.seed)
         out = model.generate(batch, attention_mask=torch.ones_like(batch), pad_token_id=pad, **settings)
@@ -180,7 +185,7 @@ def steer_prompts(
     positions: str = "all",
     model_name: str | None = None,
     device: str = "cpu",
-    sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+    sampling: Sampling = Sampling(),
     save: bool = True,
     progress: Progress = silent,
 ) -> list[Generation]:
@@ -217,9 +222,17 @@ def steer_prompts(
             progress("generating", len(results), len(methods) * len(prompts))
             results.append(
                 generate(
-                    model, tokenizer, prompt, layers, method=method, options=options[method], keep_error=keep_error,
-                    positions=positions, prepend_bos=rows[0]["prepend_bos"], sampling=sampling,
-                )  # fmt: skip
+                    model,
+                    tokenizer,
+                    prompt,
+                    layers,
+                    method=method,
+                    options=options[method],
+                    keep_error=keep_error,
+                    positions=positions,
+                    prepend_bos=rows[0]["prepend_bos"],
+                    sampling=sampling,
+                )
             )
     progress("generating", len(results), len(results))
     if save:

@@ -122,7 +122,7 @@ class Steering:
         if ids is None:
             self.saw_embeddings = True
         cache = given.get("past_key_values")
-        restarted = self._tokens.see(ids, cache.get_seq_length() if hasattr(cache, "get_seq_length") else 0)
+        restarted = self._tokens.see(ids, int(cache.get_seq_length()) if cache is not None else 0)
         if restarted:
             for figures in self._figures:
                 figures.clear()
@@ -147,10 +147,8 @@ class Steering:
             moved = edit.activation
         else:
             assert edit.acts is not None and edit.code is not None
-            if self.keep_error:
-                moved = codec.shift(x, edit.code, edit.acts)
-            else:
-                moved = codec.decode(edit.acts, edit.code, x)
+            acts, code = edit.acts, edit.code
+            moved = codec.shift(x, code, acts) if self.keep_error else codec.decode(acts, code, x)
         spread = mask.reshape(*mask.shape, *[1] * (x.ndim - 2))
         out = moved if mask.all() else torch.where(spread, moved, x)
         acts = edit.acts if edit.acts is not None else codec.encode(out).acts

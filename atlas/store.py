@@ -137,7 +137,8 @@ class Store:
     def checkpoint(self) -> None:
         """Move what a killed process left in the write-ahead log into the file."""
         with self._connect(read_only=False) as connection:
-            connection.connection.driver_connection.execute("checkpoint")
+            raw: Any = connection.connection.driver_connection  # SQLAlchemy would begin a transaction
+            raw.execute("checkpoint")
 
     @contextmanager
     def _transaction(self, *, read_only: bool, config: dict[str, str] | None = None) -> Iterator[Session]:
@@ -175,7 +176,7 @@ def translate(error: BaseException, path: Path) -> StoreError | None:
         return StoreError(f"the disk is full while writing {path}: free some space and run the same command again")
     if "not a valid duckdb" in low or "deserialize" in low or "corrupt" in low:
         return StoreError(f"{path} is not an atlas, or is damaged: name another file, or build it again")
-    if "permission denied" in low or "read-only" in low and "cannot" in low and "open" in low:
+    if "permission denied" in low or ("read-only" in low and "cannot" in low and "open" in low):
         return StoreError(f"{path} cannot be written: choose another folder or mend its permissions")
     return None
 
@@ -185,5 +186,5 @@ def replace_file(new: Path, old: Path) -> None:
     with new.open("rb") as handle:
         os.fsync(handle.fileno())
     wal = Path(f"{old}.wal")
-    os.replace(new, old)
+    new.replace(old)
     wal.unlink(missing_ok=True)

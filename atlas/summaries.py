@@ -1,4 +1,4 @@
-"""How a prompt's activations are summed up: three summaries, each a column of `activations` (method: equation 1's w)."""
+"""How a prompt's activations are summed up: each summary is a column of `activations` (w in equation 1)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ class Summary:
 
 
 SUMMARIES = {
-    "mean": Summary("mean activation over the prompt's tokens (the paper's choice)", "act_sum", "sum_total", "mass_mean"),
+    "mean": Summary(
+        "mean activation over the prompt's tokens (the paper's choice)", "act_sum", "sum_total", "mass_mean"
+    ),
     "max": Summary("largest activation in the prompt", "act_max", "max_total", "mass_max"),
     "count": Summary("number of tokens on which the neuron fired", "act_count", "count_total", "mass_count"),
 }

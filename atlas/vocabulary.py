@@ -21,10 +21,10 @@ def bos_token_id(tokenizer: Any) -> int:
 
 @torch.no_grad()
 def promoted_tokens(model: LanguageModel, sae: LoadedSae, *, count: int = 10, chunk: int = 1024) -> list[list[str]]:
-    """Per neuron the `count` tokens its decoder row promotes most, through final norm (its bias left out) and unembedding.
+    """Per neuron the `count` tokens its decoder row promotes most, through final norm (without its bias) and unembedding.
 
-    A row at hook_z goes through the layer's output projection first. Rows of a place that does not write to the residual
-    stream give empty lists.
+    A row at hook_z goes through the layer's output projection first. Rows of a place that does not write to the
+    residual stream give empty lists.
     """
     rows = write_direction(model.bridge, sae)
     if rows is None:
@@ -58,7 +58,9 @@ def final_norm(bridge: Any) -> nn.Module:
 
 def token_strings(tokenizer: Any, size: int) -> list[str]:
     """Every token as text, a leading space kept."""
-    decoded = tokenizer.batch_decode([[i] for i in range(min(size, len(tokenizer)))], clean_up_tokenization_spaces=False)
+    decoded = tokenizer.batch_decode(
+        [[i] for i in range(min(size, len(tokenizer)))], clean_up_tokenization_spaces=False
+    )
     pieces = tokenizer.convert_ids_to_tokens(list(range(len(decoded))))
     spaced = (
         " " + text if piece and piece[0] == "▁" and not text.startswith(" ") else text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import click
-
 from atlas.cli.output import format_option, print_frame, print_table
 
 sae_option = click.option("--sae-id", default=None, help="Which SAE, by id or key.  [default: all]")
@@ -19,8 +18,9 @@ def info(atlas: str, style: str) -> None:
     Example:
       atlas info pocket.atlas
     """
-    import atlas as library
     import polars as pl
+
+    import atlas as library
 
     found = library.open(atlas).info()
     if style != "table":
@@ -37,7 +37,17 @@ def info(atlas: str, style: str) -> None:
         click.echo(f"built {found['created_at']:%Y-%m-%d %H:%M} UTC with {found['libraries']}")
     for model in found["saes"]["model"].unique(maintain_order=True):
         click.echo(f"model {model}")
-    columns = ["sae_key", "sae_id", "release", "architecture", "hook_name", "d_sae", "fired", "supported", "coverage_20"]
+    columns = [
+        "sae_key",
+        "sae_id",
+        "release",
+        "architecture",
+        "hook_name",
+        "d_sae",
+        "fired",
+        "supported",
+        "coverage_20",
+    ]
     click.echo()
     print_table(found["saes"].select(columns))
     if found["topics"].height:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import click
-
 from atlas.cli.output import Progress
 
 
@@ -12,12 +11,31 @@ from atlas.cli.output import Progress
 @click.argument("prompts", type=click.Path())
 @click.option("--model", required=True, help="Language model: hub name or local folder.")
 @click.option("--release", required=True, help="SAELens release, or a local folder that holds SAEs.")
-@click.option("--sae-id", "sae_ids", required=True, multiple=True, help="SAE of the release, or its name in the folder; again for more.")  # fmt: skip
+@click.option(
+    "--sae-id",
+    "sae_ids",
+    required=True,
+    multiple=True,
+    help="SAE of the release, or its name in the folder; again for more.",
+)
 @click.option("--text-column", default=None, help="Column of the texts.  [default: text, else prompt]")
-@click.option("--encoder", default="sentence-transformers/all-MiniLM-L6-v2", show_default=True, help="SentenceTransformer name or folder.")  # fmt: skip
-@click.option("--batch-size", default=32, show_default=True, type=click.IntRange(min=1), help="Prompts per forward pass.")  # fmt: skip
+@click.option(
+    "--encoder",
+    default="sentence-transformers/all-MiniLM-L6-v2",
+    show_default=True,
+    help="SentenceTransformer name or folder.",
+)
+@click.option(
+    "--batch-size", default=32, show_default=True, type=click.IntRange(min=1), help="Prompts per forward pass."
+)
 @click.option("--device", default="cpu", show_default=True, help="Torch device of model and SAEs.")
-@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16", "float16"]), help="Number format of model and SAEs.")  # fmt: skip
+@click.option(
+    "--dtype",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Number format of model and SAEs.",
+)
 def build(
     atlas: str,
     prompts: str,

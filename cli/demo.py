@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-
 from atlas.cli.output import Progress, flatten_lists, print_table
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ def demo(folder: str) -> None:
     import atlas as library
     from atlas import pocket
     from atlas.build import build
+    from atlas.prompts import read_texts
     from atlas.steer import Sampling, steer_prompts
 
     path = Path(folder) / "pocket.atlas"
@@ -39,7 +39,7 @@ def demo(folder: str) -> None:
     progress = Progress()
     try:
         saes = [(str(pocket.SAES), name) for name in pocket.sae_ids()]
-        report = build(path, pocket.read_texts(pocket.PROMPTS), model=str(pocket.MODEL), saes=saes, progress=progress)
+        report = build(path, read_texts(pocket.PROMPTS), model=str(pocket.MODEL), saes=saes, progress=progress)
         progress("scoring the topics", 0, 0)
         atlas = library.open(path)
         topics = pocket.read_topics()
@@ -52,9 +52,14 @@ def demo(folder: str) -> None:
         for topic in STEERED:
             methods = METHODS if topic == STEERED[0] else METHODS[1:]
             texts = steer_prompts(
-                atlas, topic, [PROMPT], methods=methods, settings={}, sampling=Sampling(max_new_tokens=30),
+                atlas,
+                topic,
+                [PROMPT],
+                methods=methods,
+                settings={},
+                sampling=Sampling(max_new_tokens=30),
                 progress=progress,
-            )  # fmt: skip
+            )
             for text in texts:
                 label = text.method if text.method == "original" else f"{text.method} towards {topic}"
                 click.echo(f"  {label} (contamination {text.contamination:.2f}):\n    {' '.join(text.text.split())}")

@@ -38,7 +38,6 @@ def flatten_lists(frame: pl.DataFrame) -> pl.DataFrame:
 
 def print_table(frame: pl.DataFrame) -> None:
     """Print a frame with a header line, fitted to the terminal; nothing is cut when stdout is not one."""
-    import polars as pl
 
     columns = []
     for name in frame.columns:

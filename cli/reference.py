@@ -1,7 +1,7 @@
 """Write the generated parts of the README: the command reference, and the table of tables.
 
-    python -m atlas.cli.reference README.md          rewrites them in place
-    python -m atlas.cli.reference README.md --check  exits with 1 when they are out of date
+python -m atlas.cli.reference README.md          rewrites them in place
+python -m atlas.cli.reference README.md --check  exits with 1 when they are out of date
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import click
-
 from atlas.cli.main import COMMANDS, cli
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-
 from atlas.cli.output import format_option, print_frame
+
 from atlas.errors import PromptError
 
 SUFFIXES = (".txt", ".csv", ".jsonl", ".ndjson", ".parquet")
@@ -16,8 +16,12 @@ SUFFIXES = (".txt", ".csv", ".jsonl", ".ndjson", ".parquet")
 @click.argument("atlas", type=click.Path())
 @click.argument("topic", required=False)
 @click.argument("texts", required=False, type=click.Path())
-@click.option("--topics", "folder", type=click.Path(), help="Score every file of this folder as a topic named after it.")
-@click.option("--summary", default="mean", show_default=True, help="Weight of a prompt for a neuron: mean, max or count.")  # fmt: skip
+@click.option(
+    "--topics", "folder", type=click.Path(), help="Score every file of this folder as a topic named after it."
+)
+@click.option(
+    "--summary", default="mean", show_default=True, help="Weight of a prompt for a neuron: mean, max or count."
+)
 @click.option("--distance", default="euclidean", show_default=True, help="Distance of embeddings: euclidean or cosine.")
 @click.option("--power", default=2.0, show_default=True, help="Exponent of the distance.")
 @click.option("--min-support", default=20, show_default=True, help="Neurons that fired on fewer prompts get no score.")
@@ -25,7 +29,9 @@ SUFFIXES = (".txt", ".csv", ".jsonl", ".ndjson", ".parquet")
 @click.option("--text-column", default=None, help="Column of the texts.  [default: text, else prompt]")
 @click.option("--encoder", default=None, help="Where the atlas's sentence encoder is now.  [default: as it was built]")
 @click.option("--replace", is_flag=True, help="Give a topic that exists these texts instead of its own.")
-@click.option("-n", default=5, show_default=True, type=click.IntRange(min=1), help="Neurons to print per topic and SAE.")
+@click.option(
+    "-n", default=5, show_default=True, type=click.IntRange(min=1), help="Neurons to print per topic and SAE."
+)
 @format_option
 def score(
     atlas: str,
@@ -56,14 +62,21 @@ def score(
 
     files = {topic: Path(texts)} if topic is not None and texts is not None else topic_files(Path(str(folder)))
     sets = {name: read_texts(path, text_column=text_column) for name, path in files.items()}
-    import atlas as library
     import polars as pl
+
+    import atlas as library
 
     opened = library.open(atlas)
     opened.score_many(
-        sets, sae_id=sae_id, replace=replace, encoder=encoder,
-        summary=summary, distance=distance, power=power, min_support=min_support,
-    )  # fmt: skip
+        sets,
+        sae_id=sae_id,
+        replace=replace,
+        encoder=encoder,
+        summary=summary,
+        distance=distance,
+        power=power,
+        min_support=min_support,
+    )
     frame = pl.concat([opened.top(name, n, sae_id=sae_id) for name in sets])
     if style == "table":
         frame = frame.select("topic", "sae_id", "neuron", "score", "support", "top_tokens")

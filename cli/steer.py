@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import click
-
 from atlas.cli.output import Progress, format_option, print_frame
 
 
@@ -11,14 +10,26 @@ from atlas.cli.output import Progress, format_option, print_frame
 @click.argument("atlas", type=click.Path())
 @click.argument("topic")
 @click.argument("prompts", nargs=-1, required=True)
-@click.option("--method", "methods", multiple=True, help="original, sae, clamp, clamp-own, clamp-plus, weight, swap or add; again for more.  [default: original and swap]")  # fmt: skip
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    help="original, sae, clamp, clamp-own, clamp-plus, weight, swap or add; again for more.  [default: original, swap]",
+)
 @click.option("--strength", type=float, default=None, help="In the method's unit.  [default: 10 for clamp, 1 for add]")
 @click.option("--neurons", type=int, default=None, help="How many of the best neurons clamp and add use.  [default: 5]")
 @click.option("--sigma", default="own", show_default=True, help="Selection of swap and weight: own, or topk.")
 @click.option("--keep-error/--drop-error", default=False, show_default=True, help="Keep what the SAE cannot represent.")
 @click.option("--positions", default="all", show_default=True, help="Tokens to steer: all, prompt or generated.")
-@click.option("--sae-id", "sae_ids", multiple=True, help="Which SAE, by id or key; again for several at once.  [default: the first scored]")  # fmt: skip
-@click.option("--model", "model_name", default=None, help="Where the language model is now.  [default: as it was built]")
+@click.option(
+    "--sae-id",
+    "sae_ids",
+    multiple=True,
+    help="Which SAE, by id or key; again for several at once.  [default: the first scored]",
+)
+@click.option(
+    "--model", "model_name", default=None, help="Where the language model is now.  [default: as it was built]"
+)
 @click.option("--device", default="cpu", show_default=True, help="Torch device.")
 @click.option("--max-new-tokens", default=40, show_default=True, help="Tokens to generate.")
 @click.option("--temperature", default=1.0, show_default=True, help="0 takes the likeliest token each time.")
@@ -56,9 +67,9 @@ def steer(
     Example:
       atlas steer pocket.atlas medicine "I want to tell you about" --method original --method swap
     """
-    import atlas as library
     import polars as pl
 
+    import atlas as library
     from atlas.steer import Sampling, steer_prompts
 
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
@@ -88,5 +99,6 @@ def steer(
     for prompt in dict.fromkeys(prompts):
         click.echo(f"{prompt} ...")
         for row in frame.filter(pl.col("prompt") == prompt).iter_rows(named=True):
-            click.echo(f"  {row['method']} (contamination {row['contamination']:.3f})")
+            purity = "no code" if row["contamination"] is None else f"contamination {row['contamination']:.3f}"
+            click.echo(f"  {row['method']} ({purity})")
             click.echo(f"    {' '.join(row['text'].split())}")

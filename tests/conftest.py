@@ -113,5 +113,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 def pytest_collection_finish(session):
     """Let the process that `elsewhere` forks from import in the background."""
     if any("elsewhere" in item.fixturenames for item in session.items):
-        PROCESSES.set_forkserver_preload(["transformer_lens.model_bridge", "sae_lens", "sentence_transformers", "atlas.build"])
+        PROCESSES.set_forkserver_preload(
+            ["transformer_lens.model_bridge", "sae_lens", "sentence_transformers", "atlas.build"]
+        )
         forkserver.ensure_running()

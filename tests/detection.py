@@ -18,6 +18,7 @@ import atlas
 from atlas import pocket
 from atlas.activations import encode_entries, run_model, summarise, tokenize
 from atlas.models import LanguageModel, LoadedSae, load_language_model, load_sae
+from atlas.prompts import read_texts
 
 BEST, DRAWS = 20, 20
 
@@ -37,9 +38,7 @@ def activity(model: LanguageModel, sae: LoadedSae, texts: list[str]) -> np.ndarr
 
 def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
     """Probability that a positive lies above a negative, ties counted half."""
-    return float(
-        np.mean((positive[:, None] > negative[None, :]) + 0.5 * (positive[:, None] == negative[None, :]))
-    )
+    return float(np.mean((positive[:, None] > negative[None, :]) + 0.5 * (positive[:, None] == negative[None, :])))
 
 
 def matched_neurons(support: np.ndarray, best: np.ndarray, generator: np.random.Generator) -> np.ndarray:
@@ -53,7 +52,7 @@ def main() -> None:
     opened = atlas.open(sys.argv[1])
     model = load_language_model(str(pocket.MODEL))
     held_out = {name: list(texts.texts) for name, texts in pocket.read_topics("held_out").items()}
-    everyday = list(pocket.read_texts(pocket.UNALIGNED).texts)
+    everyday = list(read_texts(pocket.UNALIGNED).texts)
     lines = []
     for row in opened.info()["saes"].to_dicts():
         sae = load_sae(row["release"], row["sae_id"])
@@ -77,7 +76,14 @@ def main() -> None:
             )
     frame = pl.DataFrame(lines)
     means = frame.group_by("sae", maintain_order=True).agg(pl.lit("mean").alias("topic"), pl.col(pl.Float64).mean())
-    with pl.Config(tbl_rows=-1, tbl_cols=-1, tbl_hide_dataframe_shape=True, tbl_hide_column_data_types=True, float_precision=3, tbl_width_chars=140):  # fmt: skip
+    with pl.Config(
+        tbl_rows=-1,
+        tbl_cols=-1,
+        tbl_hide_dataframe_shape=True,
+        tbl_hide_column_data_types=True,
+        float_precision=3,
+        tbl_width_chars=140,
+    ):
         print(pl.concat([frame, means]))
 
 

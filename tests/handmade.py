@@ -65,7 +65,9 @@ def _append_sae(session, key: int, raw: np.ndarray, totals: np.ndarray) -> None:
         mass = np.where(raw > 0, raw / totals[:, :, None].astype(np.float64), 0).sum(axis=1)
     sae_key = pl.lit(key, pl.UInt32).alias("sae_key")
     neurons = range(raw.shape[2])
-    session.append("saes", pl.DataFrame({"sae_id": [f"sae-{key}"], "release": ["r"], "model": ["m"]}).with_columns(sae_key))
+    session.append(
+        "saes", pl.DataFrame({"sae_id": [f"sae-{key}"], "release": ["r"], "model": ["m"]}).with_columns(sae_key)
+    )
     session.append("neurons", pl.DataFrame({
         "neuron": neurons, "support": (raw[2] > 0).sum(axis=0), "mass_mean": mass[0], "mass_max": mass[1],
         "mass_count": mass[2], "max_activation": raw[1].max(axis=0), "top_tokens": [[f" t{n}"] for n in neurons],

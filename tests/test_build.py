@@ -19,6 +19,7 @@ from polars.testing import assert_frame_equal
 import atlas.build
 import atlas.plan
 from atlas.build import build
+from atlas.embeddings import embed_frame
 from atlas.errors import ModelError, StoreError, UnknownName
 from atlas.models import load_sae
 from atlas.prompts import collect_texts
@@ -89,7 +90,9 @@ def test_activations_equal_a_direct_computation_with_saelens(built_atlas, direct
     assert rows.height == (expected[:, 2] > 0).sum()
     totals = stored["prompt_totals"].filter(pl.col("sae_key") == sae_key)
     assert totals["prompt_id"].to_list() == list(range(60))
-    np.testing.assert_allclose(totals.select(pl.exclude("sae_key", "prompt_id")).to_numpy(), expected.sum(axis=2), rtol=1e-3)
+    np.testing.assert_allclose(
+        totals.select(pl.exclude("sae_key", "prompt_id")).to_numpy(), expected.sum(axis=2), rtol=1e-3
+    )
 
 
 @pytest.mark.parametrize("sae_key", [0, 1])
@@ -168,7 +171,11 @@ def test_prompts_and_saes_added_later_give_the_same_atlas_as_all_at_once(tmp_pat
         build(in_steps, collect_texts(FEW.texts[:9]), model=arguments["model"], saes=both[1:]),
         build(in_steps, collect_texts(FEW.texts[7:]), model=arguments["model"], saes=first, batch_size=3),
     ]
-    assert [(s.prompts, s.new_prompts, s.new_saes, s.shards) for s in steps] == [(9, 9, 1, 2), (9, 0, 1, 2), (20, 11, 0, 2)]
+    assert [(s.prompts, s.new_prompts, s.new_saes, s.shards) for s in steps] == [
+        (9, 9, 1, 2),
+        (9, 0, 1, 2),
+        (20, 11, 0, 2),
+    ]
     expected = tables(at_once, without=("shards",))
     assert_same(tables(in_steps, without=("shards",)), expected, rel_tol=1e-4, abs_tol=1e-5)
     assert dying.leftovers(in_steps) == []
@@ -288,7 +295,9 @@ def test_another_sae_under_a_known_name_is_refused(tmp_path, loaded_once, argume
 def test_another_encoder_is_refused(few, arguments, encoder, monkeypatch):
     other = dataclasses.replace(encoder, name="mine/other", source="folder", encoder_hash="other")
     monkeypatch.setattr(atlas.build, "load_encoder", lambda *args, **options: other)
-    with pytest.raises(StoreError, match=r"encoder mine/other \(folder\) is not the one this atlas was built with, sentence-"):
+    with pytest.raises(
+        StoreError, match=r"encoder mine/other \(folder\) is not the one this atlas was built with, sentence-"
+    ):
         build(few, collect_texts(["new"]), **arguments)
     assert tables(few)["prompts"].height == 20
 
@@ -327,7 +336,9 @@ def test_a_model_that_is_not_there_is_named(tmp_path, arguments):
     [(".", "is a folder: name an atlas file in it"), ("nowhere/x.atlas", "nowhere")],
     ids=["a folder", "in a folder that is not there"],
 )
-def test_a_place_where_no_file_can_be_is_refused_before_anything_is_loaded(tmp_path, arguments, monkeypatch, place, message):
+def test_a_place_where_no_file_can_be_is_refused_before_anything_is_loaded(
+    tmp_path, arguments, monkeypatch, place, message
+):
     monkeypatch.setattr(atlas.build, "load_language_model", None)
     with pytest.raises(StoreError, match=message):
         build(tmp_path / place, FEW, **arguments)
@@ -362,9 +373,9 @@ def test_a_prompt_on_which_nothing_counts_has_totals_of_zero(tmp_path, loaded_on
     assert stored["neurons"]["mass_mean"].is_finite().all()
 
 
-def test_topics_and_labels_live_through_an_addition_and_scores_over_fewer_prompts_are_put_aside(few, arguments, encoder):
-    from atlas.embeddings import embed_frame
-
+def test_topics_and_labels_live_through_an_addition_and_scores_over_fewer_prompts_are_put_aside(
+    few, arguments, encoder
+):
     topics, config = {"sea": collect_texts(tiny.SEA)}, ScoringConfig(min_support=3)
     old = score_topics(Store(few), topics, embed=lambda t: embed_frame(encoder, t), config=config)["sea"]
     with Store(few).write() as session:
@@ -373,14 +384,14 @@ def test_topics_and_labels_live_through_an_addition_and_scores_over_fewer_prompt
     with Store(few).read() as session:
         assert session.ask("current_scorings", topic="sea").height == 0
         assert session.sql("select scoring_id from scores group by all order by all")["scoring_id"].to_list() == old
-        assert session.sql("select sae_key, neuron, label from neurons where label is not null").rows() == [(1, 3, "mine")]
+        assert session.sql("select sae_key, neuron, label from neurons where label is not null").rows() == [
+            (1, 3, "mine")
+        ]
     new = score_topics(Store(few), topics, embed=None, config=config)["sea"]
     assert set(new).isdisjoint(old)
 
 
 def test_scores_stay_in_use_when_only_an_sae_is_added(few, arguments, encoder, sae_folder):
-    from atlas.embeddings import embed_frame
-
     topics, config = {"sea": collect_texts(tiny.SEA)}, ScoringConfig(min_support=3)
     old = score_topics(Store(few), topics, embed=lambda t: embed_frame(encoder, t), config=config)["sea"]
     build(few, FEW, model=arguments["model"], saes=[(str(sae_folder), "later")])

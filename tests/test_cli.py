@@ -9,9 +9,9 @@ import sys
 import click
 import pytest
 import tiny
+from atlas.cli.main import COMMANDS, cli, main
 from click.testing import CliRunner
 
-from atlas.cli.main import COMMANDS, cli, main
 from atlas.errors import AtlasError
 
 
@@ -215,7 +215,9 @@ def test_a_model_folder_that_has_moved_is_asked_for(scored, gpt2_folder, tmp_pat
 
     moved = shutil.copytree(gpt2_folder, tmp_path / "moved")
     with Store(scored).write() as session:
-        session.append("topics", session.sql("select 9::uinteger as topic_id, 'unused' as name, null::timestamp as created_at"))  # fmt: skip
+        session.append(
+            "topics", session.sql("select 9::uinteger as topic_id, 'unused' as name, null::timestamp as created_at")
+        )
         session._connection.execute("update saes set model = '/gone/model'")
     code, _, stderr = run("steer", scored, "medicine", "The doctor", "--max-new-tokens", 2)
     assert code == 1 and "/gone/model is gone: say where it is now with --model" in stderr

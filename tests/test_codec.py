@@ -17,7 +17,9 @@ D_SAE = 24
 NORMALISATIONS = ("none", "layer_norm", "constant_norm_rescale")
 CASES = [
     pytest.param(kind, norm, center, heads, id=f"{kind}-{norm}{'-centred' * center}{'-heads' * heads}")
-    for kind, norm, center, heads in itertools.product(tiny.SUPPORTED_KINDS, NORMALISATIONS, (False, True), (False, True))
+    for kind, norm, center, heads in itertools.product(
+        tiny.SUPPORTED_KINDS, NORMALISATIONS, (False, True), (False, True)
+    )
 ]
 
 

@@ -6,11 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+from atlas.cli.main import cli
+from atlas.cli.reference import renew
 from click.testing import CliRunner
 
 from atlas import pocket
-from atlas.cli.main import cli
-from atlas.cli.reference import renew
+from atlas.prompts import read_texts
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -50,14 +51,17 @@ def test_the_generated_parts_of_the_readme_are_current():
 def test_the_readme_names_the_test_command_that_ci_runs():
     command = "pip install -c constraints.txt -e '.[test]' && pytest"
     assert command in README.read_text()
-    assert command.split(" && ")[0].replace("pip install", "pip install --quiet") in (README.parent / ".ci/run").read_text()
+    assert (
+        command.split(" && ")[0].replace("pip install", "pip install --quiet")
+        in (README.parent / ".ci/run").read_text()
+    )
 
 
 def test_the_bundled_prompts_and_topics_are_as_the_data_page_says():
-    prompts = pocket.read_texts(pocket.PROMPTS)
+    prompts = read_texts(pocket.PROMPTS)
     assert (len(prompts.texts), prompts.duplicates, len(set(prompts.sources))) == (3360, 0, 48)
     kinds = {kind: pocket.read_topics(kind) for kind in ("6", "20", "held_out")}
-    everyday = pocket.read_texts(pocket.UNALIGNED).texts
+    everyday = read_texts(pocket.UNALIGNED).texts
     assert len(everyday) == 120
     for name in kinds["20"]:
         sets = [kinds[kind][name].texts for kind in kinds]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+import atlas.cli
 import pytest
 
 import atlas
-import atlas.cli
 
 LAYERS = [
     ["errors", "progress"],

@@ -21,7 +21,10 @@ TOPICS, EMBED = handmade.make_topics(RNG, fire=3, ice=4)
 def scored(tmp_path_factory):
     """Scorings 0 and 1 are fire and ice under SAE 0, 2 and 3 under SAE 1; 4 to 7 are older, by cosine and largest value."""
     store = handmade.make_store(tmp_path_factory.mktemp("macros") / "x.atlas", RAWS, VECTORS)
-    for config in (ScoringConfig(min_support=5), ScoringConfig(min_support=1, summary="max", distance="cosine", power=1)):
+    for config in (
+        ScoringConfig(min_support=5),
+        ScoringConfig(min_support=1, summary="max", distance="cosine", power=1),
+    ):
         score_topics(store, TOPICS, embed=EMBED, config=config)
     score_topics(store, TOPICS, embed=EMBED, config=ScoringConfig(min_support=5))
     return store.path
@@ -35,7 +38,9 @@ def ask(scored):
 
 
 def test_the_fixture_scored_as_its_docstring_says(ask):
-    rows = ask("select scoring_id, name, sae_key, summary, is_current from scorings join topics using (topic_id) order by all")
+    rows = ask(
+        "select scoring_id, name, sae_key, summary, is_current from scorings join topics using (topic_id) order by all"
+    )
     assert rows.rows() == [
         (i, ("fire", "ice")[i % 2], i // 2 % 2, ("mean", "max")[i // 4], i < 4) for i in range(8)
     ]  # fmt: skip

@@ -133,7 +133,11 @@ def test_add_moves_x_by_the_best_decoder_rows(kind, normalisation):
     moved = METHODS["add"].edit(codec, x, target, settle_options("add", Options(strength=2.0, neurons=2))).activation
     a, b = target.best[:2]
     step = target.max_activation[a] * codec.decoder_rows[a] + target.max_activation[b] * codec.decoder_rows[b]
-    scale = {"none": 1.0, "layer_norm": x.std(-1, keepdim=True), "constant_norm_rescale": x.norm(dim=-1, keepdim=True) / 32**0.5}
+    scale = {
+        "none": 1.0,
+        "layer_norm": x.std(-1, keepdim=True),
+        "constant_norm_rescale": x.norm(dim=-1, keepdim=True) / 32**0.5,
+    }
     torch.testing.assert_close(moved, x + 2 * scale[normalisation] * step)
 
 

@@ -108,7 +108,13 @@ def test_a_neuron_that_never_fires_has_no_score_and_spoils_no_other(shared_store
     topics, embed = handmade.make_topics(rng, silent=3)
     [scoring_id] = score_topics(shared_store, topics, embed=embed, config=ScoringConfig(min_support=1))["silent"]
     found = scores_of(shared_store, scoring_id)
-    assert found.row(NEURONS - 1, named=True) == {"neuron": NEURONS - 1, "g": None, "score": None, "se": None, "z": None}
+    assert found.row(NEURONS - 1, named=True) == {
+        "neuron": NEURONS - 1,
+        "g": None,
+        "score": None,
+        "se": None,
+        "z": None,
+    }
     assert found["score"].null_count() == 1
     assert (found["score"].min(), found["score"].max()) == (0, 1)
 
@@ -217,7 +223,9 @@ def test_a_topic_with_fewer_or_more_of_the_same_texts_is_another_topic(store, rn
 
 def test_too_few_neurons_to_compare_is_said_and_nothing_is_stored(store, rng):
     topics, embed = handmade.make_topics(rng, t=3)
-    with pytest.raises(AtlasError, match="topic 't': 0 neurons fired on 31 or more prompts, so scores cannot be told apart"):
+    with pytest.raises(
+        AtlasError, match="topic 't': 0 neurons fired on 31 or more prompts, so scores cannot be told apart"
+    ):
         score_topics(store, topics, embed=embed, config=ScoringConfig(min_support=PROMPTS + 1))
     with store.read() as session:
         assert session.sql("select (select count(*) from topics) + (select count(*) from scorings)").item() == 0

@@ -92,7 +92,9 @@ def hook_counts(model):
 def test_several_edits_at_one_place_and_at_several_places_all_work(pair):
     names = ["blocks.0.hook_resid_post", "blocks.0.hook_resid_post", "blocks.1.hook_mlp_out"]
     seen = []
-    handles = [find_site(pair.plain, name).edit(lambda x, i=i: (seen.append(i), x + i)[1]) for i, name in enumerate(names)]
+    handles = [
+        find_site(pair.plain, name).edit(lambda x, i=i: (seen.append(i), x + i)[1]) for i, name in enumerate(names)
+    ]
     run(pair.plain)
     for handle in handles:
         handle.remove()

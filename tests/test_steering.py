@@ -44,7 +44,9 @@ def test_cached_generation_equals_uncached_generation_for_every_method(transform
     for method in METHODS:
         runs = []
         for use_cache in (True, False):
-            with Steering(transformer, [make_layer(kind)], method=method, keep_error=keep_error, special_ids=[0]) as steering:
+            with Steering(
+                transformer, [make_layer(kind)], method=method, keep_error=keep_error, special_ids=[0]
+            ) as steering:
                 runs.append((generate(transformer, use_cache=use_cache), steering.contamination()))
         (cached, purity), (uncached, uncached_purity) = runs
         assert torch.equal(cached, uncached), method
@@ -84,7 +86,9 @@ def test_hooks_are_gone_after_the_block_even_when_it_fails(model):
 def test_neutral_settings_give_the_neutral_result(transformer, kind):
     plain = logits(transformer)
     neutral = [("original", {}), ("add", {"options": Options(strength=0.0)})]
-    neutral += [(name, {"keep_error": True, "options": Options(neurons=0)}) for name in ("clamp", "clamp-own", "clamp-plus")]
+    neutral += [
+        (name, {"keep_error": True, "options": Options(neurons=0)}) for name in ("clamp", "clamp-own", "clamp-plus")
+    ]
     for method, settings in neutral:
         with Steering(transformer, [make_layer(kind)], method=method, **settings):
             assert torch.equal(logits(transformer), plain), method
@@ -111,7 +115,10 @@ def test_special_tokens_are_left_alone_by_id(transformer):
     assert same == [True, False, False, True, False, False]
 
 
-@pytest.mark.parametrize(("positions", "first_same", "later_same"), [("prompt", False, True), ("generated", True, False), ("all", False, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("positions", "first_same", "later_same"),
+    [("prompt", False, True), ("generated", True, False), ("all", False, False)],
+)
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_positions_choose_prompt_or_generated_tokens(transformer, positions, first_same, later_same, use_cache):
     seen: list[torch.Tensor] = []

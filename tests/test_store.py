@@ -127,7 +127,10 @@ def make_database(path):
     ("make", "message"),
     [
         (make_folder, "is a folder: name an atlas file in it"),
-        (lambda path: path.write_text("Dear reader, " * 1000), "is not an atlas, or is damaged: name another file, or build it again"),
+        (
+            lambda path: path.write_text("Dear reader, " * 1000),
+            "is not an atlas, or is damaged: name another file, or build it again",
+        ),
         (lambda path: path.write_text(""), "is not an atlas, or is damaged: name another file, or build it again"),
         (make_database, "is a DuckDB file but not an atlas: name another file"),
     ],
@@ -175,7 +178,10 @@ def holder(store):
 
 def test_a_file_another_process_writes_is_in_use_and_the_process_is_named(store, holder):
     for mode in (store.read, store.write):
-        with pytest.raises(StoreError, match=rf"is in use by .*\(PID {holder}\): wait until it has finished") as caught, mode():
+        with (
+            pytest.raises(StoreError, match=rf"is in use by .*\(PID {holder}\): wait until it has finished") as caught,
+            mode(),
+        ):
             pass
         assert "\n" not in str(caught.value)
 
@@ -252,4 +258,3 @@ def test_every_query_fits_the_schema(connection, name):
     assert statements
     for statement in statements:
         connection.execute("explain " + statement.query, dict.fromkeys(statement.named_parameters))
-

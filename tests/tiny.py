@@ -90,7 +90,11 @@ SUPPORTED_KINDS: dict[str, dict[str, Any]] = {
 }
 EXTRA = {
     "temporal": {"n_heads": 2, "bottleneck_factor": 4, "kval_topk": 4},
-    **{name: {"d_out": D_MODEL, "apply_b_dec_to_input": False} for name in SAE_CLASS_REGISTRY if name.endswith("transcoder")},
+    **{
+        name: {"d_out": D_MODEL, "apply_b_dec_to_input": False}
+        for name in SAE_CLASS_REGISTRY
+        if name.endswith("transcoder")
+    },
 }
 
 
@@ -100,9 +104,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=400, special_tokens=[END], initial_alphabet=alphabet, show_progress=False
-    )
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(PROMPTS, trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=END, eos_token=END, unk_token=END, pad_token=END, model_max_length=CONTEXT
@@ -145,7 +147,9 @@ def make_sae(
     return sae.eval()
 
 
-def make_kind(kind: str, *, d_in: int = D_MODEL, d_sae: int = 24, hook_name: str = "blocks.0.hook_resid_post", **cfg: Any) -> Any:
+def make_kind(
+    kind: str, *, d_in: int = D_MODEL, d_sae: int = 24, hook_name: str = "blocks.0.hook_resid_post", **cfg: Any
+) -> Any:
     """An SAE of one of SUPPORTED_KINDS."""
     return make_sae(kind.split("-")[0], d_in, d_sae, hook_name, **SUPPORTED_KINDS[kind], **cfg)
 

@@ -23,9 +23,13 @@ def main() -> None:
         torch.manual_seed(seed)
         ids = torch.tensor([[tokenizer.bos_token_id, *tokenizer(opening, add_special_tokens=False)["input_ids"]]])
         out = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=args.max_new_tokens, do_sample=True, top_k=20,
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=args.max_new_tokens,
+            do_sample=True,
+            top_k=20,
             pad_token_id=tokenizer.eos_token_id,
-        )  # fmt: skip
+        )
         print("*", " ".join(tokenizer.decode(out[0], skip_special_tokens=True).split()))
 
 

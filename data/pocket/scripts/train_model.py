@@ -1,11 +1,11 @@
 """Train the pocket language model and its tokenizer.
 
     python train_model.py --corpus corpus.jsonl --prose ../prompts.jsonl --out stage1 --minutes 15 --keep-rate
-    python train_model.py --corpus corpus.jsonl --prose ../prompts.jsonl ../prose --init stage1 --out ../model --minutes 50
+    python train_model.py --corpus corpus.jsonl --prose ../prompts.jsonl ../prose --init stage1 --out ../model
 
-A GPT-2 of the Hugging Face kind, from scratch, on 2 CPU cores. The corpus is what make_corpus.py wrote; the prose is the
-project's own (folders of .txt files, one text per line, or .jsonl files with a `text` column). The learning rate follows
-the clock, not the step count, so that the run ends on time on a machine of any speed. Matrices inside the blocks are
+A GPT-2 of the Hugging Face kind, from scratch, on 2 CPU cores. The corpus is what make_corpus.py wrote; the prose is
+the project's own (folders of .txt files, one text per line, or .jsonl files with a `text` column). The learning rate
+follows the clock, not the step count, so that the run ends on time on a machine of any speed. Matrices inside the blocks are
 trained by Muon, the rest by AdamW. `--init` goes on from an earlier stage's weights and tokenizer; `--keep-rate` leaves
 the rate high for a stage that another one follows. The weights are written in float16.
 """
@@ -98,10 +98,19 @@ def main() -> None:
     print(f"corpus {sum(map(len, corpus_ids)):,} tokens, prose {sum(map(len, prose_ids)):,} tokens", flush=True)
 
     config = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=args.context, n_embd=args.d_model, n_layer=args.layers,
-        n_head=args.heads, activation_function="gelu_pytorch_tanh", resid_pdrop=0.0, embd_pdrop=0.0,
-        attn_pdrop=0.0, bos_token_id=end, eos_token_id=end, pad_token_id=end,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        n_positions=args.context,
+        n_embd=args.d_model,
+        n_layer=args.layers,
+        n_head=args.heads,
+        activation_function="gelu_pytorch_tanh",
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=end,
+    )
     start = GPT2LMHeadModel.from_pretrained(args.init, dtype=torch.float32) if args.init else GPT2LMHeadModel(config)
     model = start.train()
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and ".h." in n]
@@ -142,11 +151,16 @@ def main() -> None:
         done = (time.monotonic() - started) / (60 * args.minutes)
         if step % 50 == 0:
             tokens = step * args.batch * args.context
-            print(f"{done:6.1%} step {step} {tokens:,} tokens, {tokens / (60 * args.minutes * done):.0f}/s, loss {smooth:.3f}", flush=True)  # fmt: skip
+            print(
+                f"{done:6.1%} step {step} {tokens:,} tokens, loss {smooth:.3f}",
+                flush=True,
+            )
         if step % 400 == 0 or done >= 1:
             figures = {"corpus": validation(held_corpus), "prose": validation(held_prose)}
             print("held out:", {k: f"{v:.3f} (perplexity {math.exp(v):.1f})" for k, v in figures.items()}, flush=True)
-            sample = model.generate(torch.tensor([[end]]), max_new_tokens=60, do_sample=True, top_k=20, pad_token_id=end)
+            sample = model.generate(
+                torch.tensor([[end]]), max_new_tokens=60, do_sample=True, top_k=20, pad_token_id=end
+            )
             print("sample:", tokenizer.decode(sample[0, 1:]), flush=True)
     (model if args.keep_rate else model.half()).save_pretrained(args.out)
 

@@ -160,21 +160,29 @@ def shuffled(activations: torch.Tensor, batch: int, seed: int) -> Iterator[torch
 def train(activations: torch.Tensor, plan: Plan, args: argparse.Namespace) -> TrainingSAE:
     """An SAE trained on the activations, its input scale folded into the weights."""
     sae_class, config_class = TRAINING[plan.architecture]
-    metadata = SAEMetadata(
-        model_name="pocket", hook_name=plan.hook_name, prepend_bos=True, context_size=args.context
-    )  # fmt: skip
+    metadata = SAEMetadata(model_name="pocket", hook_name=plan.hook_name, prepend_bos=True, context_size=args.context)
     sae = sae_class(
         config_class(
-            d_in=activations.shape[1], d_sae=plan.d_sae, k=args.k, metadata=metadata,
-            normalize_activations="expected_average_only_in", decoder_init_norm=args.decoder_init_norm,
+            d_in=activations.shape[1],
+            d_sae=plan.d_sae,
+            k=args.k,
+            metadata=metadata,
+            normalize_activations="expected_average_only_in",
+            decoder_init_norm=args.decoder_init_norm,
         )
-    )  # fmt: skip
+    )
     config = SAETrainerConfig(
-        total_training_samples=args.steps * args.batch, train_batch_size_samples=args.batch, lr=args.rate,
-        lr_end=args.rate, lr_warm_up_steps=min(200, args.steps // 5), lr_decay_steps=args.steps // 2,
-        dead_feature_window=args.dead_window, feature_sampling_window=args.steps + args.batch, autocast=False,
+        total_training_samples=args.steps * args.batch,
+        train_batch_size_samples=args.batch,
+        lr=args.rate,
+        lr_end=args.rate,
+        lr_warm_up_steps=min(200, args.steps // 5),
+        lr_decay_steps=args.steps // 2,
+        dead_feature_window=args.dead_window,
+        feature_sampling_window=args.steps + args.batch,
+        autocast=False,
         logger=LoggingConfig(log_to_wandb=False),
-    )  # fmt: skip
+    )
     data = shuffled(activations, args.batch, args.seed)
     trainer = ClockedTrainer(config, sae, data, seconds=60 * args.minutes)
     # fit() would measure the scale itself; it is needed before, to start the decoder's bias at the mean.
