@@ -58,7 +58,7 @@ class Steering:
         layers: Sequence[Layer],
         *,
         method: str = "swap",
-        options: Options = Options(),  # noqa: B008 (frozen)
+        options: Options = Options(),
         keep_error: bool = False,
         positions: str = "all",
         special_ids: Sequence[int] = (),

@@ -31,8 +31,9 @@ def demo(folder: str) -> None:
     import atlas as library
     from atlas import pocket
     from atlas.build import build
+    from atlas.generate import Sampling
     from atlas.prompts import read_texts
-    from atlas.steer import Sampling, steer_prompts
+    from atlas.steer import steer_prompts
 
     path = Path(folder) / "pocket.atlas"
     path.parent.mkdir(parents=True, exist_ok=True)

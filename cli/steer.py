@@ -70,7 +70,8 @@ def steer(
     import polars as pl
 
     import atlas as library
-    from atlas.steer import Sampling, steer_prompts
+    from atlas.generate import Sampling
+    from atlas.steer import steer_prompts
 
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
     progress = Progress()

@@ -17,7 +17,7 @@ LAYERS = [
     ["models"],
     ["vocabulary", "steering", "checks", "pocket"],
     ["activations", "embeddings"],
-    ["plan", "score"],
+    ["plan", "score", "generate"],
     ["build", "steer"],
     ["api"],
 ]
