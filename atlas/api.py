@@ -119,13 +119,7 @@ class Atlas:
 
     def sql(self, text: str) -> pl.DataFrame:
         """Rows of an SQL query; the session is read-only and can touch neither other files nor the network."""
-        import duckdb
-
-        try:
-            with self.store.read(sealed=True) as session:
-                return session.sql(text)
-        except duckdb.Error as error:
-            raise StoreError(f"SQL error: {' '.join(str(error).split())}") from error
+        return self.store.query(text)
 
     def steer(
         self,

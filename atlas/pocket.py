@@ -17,8 +17,8 @@ NEUTRAL_PROMPTS = FOLDER / "neutral_prompts.txt"
 
 
 def sae_ids() -> list[str]:
-    """The bundled SAEs' names, sorted."""
-    return sorted(path.parent.name for path in SAES.glob("*/cfg.json"))
+    """The bundled SAEs' names, the deeper layer first: it is the one that steering takes when none is named."""
+    return sorted((path.parent.name for path in SAES.glob("*/cfg.json")), reverse=True)
 
 
 def read_topics(kind: str = "20") -> dict[str, TextSet]:

@@ -127,6 +127,14 @@ class Store:
         with self._transaction(read_only=True, config=SEALED if sealed else {}) as session:
             yield session
 
+    def query(self, text: str) -> pl.DataFrame:
+        """Rows of a user's SQL in a sealed session; StoreError for what is wrong with it."""
+        try:
+            with self.read(sealed=True) as session:
+                return session.sql(text)
+        except duckdb.Error as error:
+            raise StoreError(f"SQL error: {' '.join(str(error).split())}") from error
+
     @contextmanager
     def write(self, *, threads: int | None = None) -> Iterator[Session]:
         """A session whose changes are all kept, or, after an error, all dropped."""

@@ -15,6 +15,7 @@ SHOWN = ("medicine", "restaurants")
 STEERED = ("medicine", "restaurants", "sports")
 PROMPT = "Yesterday my friend told me about"
 METHODS = ("original", "swap", "add")
+STRENGTH = 0.5  # of add
 
 
 @click.command()
@@ -57,7 +58,7 @@ def demo(folder: str) -> None:
                 topic,
                 [PROMPT],
                 methods=methods,
-                settings={},
+                settings={"strength": STRENGTH},
                 sampling=Sampling(max_new_tokens=30),
                 progress=progress,
             )
