@@ -136,6 +136,7 @@ def _create(store: Store) -> None:
     try:
         new.path.unlink(missing_ok=True)
         new.create()
+        new.checkpoint()
         replace_file(new.path, store.path)
     except OSError as error:
         raise StoreError(f"{store.path} cannot be written ({error.strerror}): choose another folder") from error

@@ -115,7 +115,7 @@ class Codec:
     def shift(self, x: Tensor, code: Code, acts: Tensor) -> Tensor:
         """x + s(x) · (acts - a) · D, over the neurons that changed only; x itself when none did."""
         change = acts - code.acts
-        changed = change.flatten(0, -2).any(dim=0).nonzero().squeeze(-1)
+        changed = change.reshape(-1, change.shape[-1]).any(dim=0).nonzero().squeeze(-1)
         if changed.numel() == 0:
             return x
         step = change[..., changed] @ self.decoder_rows[changed]

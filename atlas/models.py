@@ -176,7 +176,7 @@ def describe_sae(sae: Any, release: str, sae_id: str) -> LoadedSae:
         release=release,
         sae_id=sae_id,
         codec=Codec(sae, center=center),
-        sae_hash=hash_tensors(sae.state_dict().values()),
+        sae_hash=hash_sae(sae),
         hook_name=metadata.hook_name,
         architecture=architecture,
         prepend_bos=metadata.prepend_bos is not False,
@@ -229,6 +229,13 @@ def hash_model(model: nn.Module) -> str:
     joint = {name.rsplit(".qkv.", 1)[0] for name in named if ".qkv." in name}
     copies = {name for name in named for part in (".q.", ".k.", ".v.") if name.rsplit(part, 1)[0] in joint}
     return hash_tensors(tensor.detach() for name, tensor in named.items() if name not in copies and tensor.any())
+
+
+def hash_sae(sae: Any) -> str:
+    """A hash of an SAE's weights and of the settings that its arithmetic depends on."""
+    settings = {name: value for name, value in sae.cfg.to_dict().items() if name not in ("metadata", "device", "dtype")}
+    digest = repr(sorted(settings.items())) + hash_tensors(sae.state_dict().values())
+    return hashlib.sha256(digest.encode()).hexdigest()
 
 
 def hash_tensors(tensors: Iterable[Tensor]) -> str:

@@ -7,13 +7,18 @@ A .txt file holds one text per line; .csv, .jsonl and .parquet files hold a colu
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from atlas.errors import PromptError, UnknownName
 
-READERS = {".csv": "read_csv", ".jsonl": "read_ndjson", ".ndjson": "read_ndjson", ".parquet": "read_parquet"}
+if TYPE_CHECKING:
+    import polars as pl
+
+ENDINGS = (".txt", ".csv", ".jsonl", ".ndjson", ".parquet")
 TEXT_COLUMNS = ("text", "prompt")
 
 
@@ -49,8 +54,8 @@ def read_texts(path: str | Path, *, text_column: str | None = None) -> TextSet:
         raise PromptError(f"no such file {path}: name a .txt, .csv, .jsonl or .parquet file of texts")
     if path.suffix.lower() == ".txt":
         return collect_texts(_read_lines(path), origin=str(path))
-    if path.suffix.lower() not in READERS:
-        raise PromptError(f"{path}: unknown ending {path.suffix!r}, use one of .txt, {', '.join(READERS)}")
+    if path.suffix.lower() not in ENDINGS:
+        raise PromptError(f"{path}: unknown ending {path.suffix!r}, use one of {', '.join(ENDINGS)}")
     return _read_table(path, text_column)
 
 
@@ -82,11 +87,16 @@ def hash_texts(texts: Sequence[str]) -> str:
 
 
 def _read_lines(path: Path) -> list[str]:
+    lines = _decode(path).replace("\r\n", "\n").split("\n")  # splitlines would also cut at form feeds and the like
+    return lines if lines[-1] else lines[:-1]
+
+
+def _decode(path: Path) -> str:
     data = path.read_bytes()
     if b"\0" in data:
         raise PromptError(f"{path} is a binary file: give texts, one per line, in UTF-8")
     try:
-        return data.decode("utf-8-sig").splitlines()
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise PromptError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
 
@@ -96,19 +106,34 @@ def _read_table(path: Path, text_column: str | None) -> TextSet:
 
     if path.stat().st_size == 0:
         raise PromptError(f"{path} is empty: give at least one text")
-    if path.suffix.lower() != ".parquet":
-        _read_lines(path)  # says what is wrong with a binary or non-UTF-8 file
     try:
-        frame = getattr(pl, READERS[path.suffix.lower()])(path)
+        frame = _read_frame(path)
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise PromptError(f"{path} cannot be read as {path.suffix}: {reason}") from error
+        raise _unreadable(path, error) from error
     wanted = [text_column] if text_column else list(TEXT_COLUMNS)
     column = next((name for name in wanted if name in frame.columns), None)
     if column is None:
         raise PromptError(
             f"{path}: {UnknownName('text column', wanted[0], frame.columns, hint='name it with --text-column')}"
         )
-    texts = frame[column].cast(pl.String).to_list()
-    sources = frame["source"].cast(pl.String).to_list() if "source" in frame.columns else None
+    try:
+        texts = frame[column].cast(pl.String).to_list()
+        sources = frame["source"].cast(pl.String).to_list() if "source" in frame.columns else None
+    except pl.exceptions.PolarsError as error:
+        raise PromptError(f"{path}: column {column!r} does not hold texts: name another with --text-column") from error
     return collect_texts(texts, sources, origin=str(path))
+
+
+def _read_frame(path: Path) -> pl.DataFrame:
+    import polars as pl
+
+    if path.suffix.lower() == ".parquet":
+        return pl.read_parquet(path)
+    data = io.BytesIO(_decode(path).encode())  # says what is wrong with a binary or non-UTF-8 file
+    if path.suffix.lower() == ".csv":
+        return pl.read_csv(data, infer_schema=False)
+    return pl.read_ndjson(data, infer_schema_length=None)
+
+
+def _unreadable(path: Path, error: Exception) -> PromptError:
+    return PromptError(f"{path} cannot be read as {path.suffix}: {' '.join(str(error).split())[:200]}")

@@ -33,16 +33,20 @@ class Site:
         module: the module whose input or output the activation is.
         reads_input: whether it is the input.
         heads: number of heads to split the last dimension into, 0 to leave it.
+        conversion: what a TransformerBridge does to the module's output before a hook sees it, and takes back after.
     """
 
     module: nn.Module
     reads_input: bool = False
     heads: int = 0
+    conversion: Any = None
 
     def edit(self, function: Callable[[Tensor], Tensor]) -> RemovableHandle:
         """Pass the activation through `function` at every forward call, until the handle is removed."""
 
         def change(x: Tensor) -> Tensor:
+            if self.conversion is not None:
+                return self.conversion.revert(function(self.conversion.convert(x)))
             return function(x.unflatten(-1, (self.heads, -1))).flatten(-2) if self.heads else function(x)
 
         def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -64,7 +68,7 @@ def find_site(model: nn.Module, hook_name: str) -> Site:
     if hooks is not None:
         if hook_name not in hooks:
             raise ModelError(f"the model has no hook {hook_name}: is it the model the SAE was trained on?")
-        return Site(hooks[hook_name])
+        return Site(hooks[hook_name], conversion=getattr(hooks[hook_name], "hook_conversion", None))
     match = PATTERN.fullmatch(hook_name)
     if not match:
         raise ModelError(f"{hook_name} cannot be found in a plain Hugging Face model: pass a TransformerBridge")

@@ -19,7 +19,7 @@ from atlas.generate import Generation, Sampling, generate
 from atlas.methods import METHODS, Options, Target, settle_options, takes
 from atlas.models import hash_model, hash_tokenizer, load_sae, load_transformer
 from atlas.progress import Progress, silent
-from atlas.steering import Layer
+from atlas.steering import Layer, check_positions
 from atlas.store import Store, now
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ def steer_prompts(
         progress: called with (stage, done, total).
     """
     options = {method: options_for(method, settings, methods) for method in methods}
+    check_positions(positions)
     progress("loading SAEs and model", 0, 0)
     keys = None if sae_ids is None else [atlas.sae_key(one) for one in sae_ids]
     layers, scoring_ids, rows = load_layers(atlas.store, topic, keys, device=device)

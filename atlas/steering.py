@@ -36,6 +36,12 @@ class Layer:
     target: Target
 
 
+def check_positions(positions: str) -> None:
+    """Raise UnknownName unless `positions` is a key of POSITIONS."""
+    if positions not in POSITIONS:
+        raise UnknownName("positions", positions, POSITIONS)
+
+
 class Steering:
     """A context manager that steers `model` and removes every hook on exit.
 
@@ -63,8 +69,7 @@ class Steering:
         positions: str = "all",
         special_ids: Sequence[int] = (),
     ) -> None:
-        if positions not in POSITIONS:
-            raise UnknownName("positions", positions, POSITIONS)
+        check_positions(positions)
         self.model = model
         self.layers = list(layers)
         self.method = method

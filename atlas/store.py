@@ -70,10 +70,8 @@ class Session:
     def frame(self, name: str, frame: pl.DataFrame) -> Iterator[None]:
         """Let queries read a frame as the table `name`."""
         self._connection.register(name, frame.to_arrow())
-        try:
-            yield
-        finally:
-            self._connection.unregister(name)
+        yield
+        self._connection.unregister(name)  # after an error the connection is closed, and cannot do it any more
 
     def attach(self, path: Path, name: str) -> None:
         """Let this session read another atlas file as the database `name`."""
@@ -160,6 +158,7 @@ class Store:
             sqlalchemy.URL.create("duckdb", database=str(self.path)),
             connect_args={"read_only": read_only, "config": settings},
             poolclass=NullPool,
+            pool_reset_on_return=None,  # closing drops a transaction; after an error DuckDB can't roll back any more
         )
         try:
             with engine.connect() as connection:
@@ -184,6 +183,8 @@ def translate(error: BaseException, path: Path) -> StoreError | None:
         return StoreError(f"the disk is full while writing {path}: free some space and run the same command again")
     if "not a valid duckdb" in low or "deserialize" in low or "corrupt" in low:
         return StoreError(f"{path} is not an atlas, or is damaged: name another file, or build it again")
+    if "no such file or directory" in low or getattr(cause, "errno", None) == 2:
+        return StoreError(f"no such folder {path.parent}: make it first, or choose another")
     if "permission denied" in low or ("read-only" in low and "cannot" in low and "open" in low):
         return StoreError(f"{path} cannot be written: choose another folder or mend its permissions")
     return None
@@ -191,6 +192,8 @@ def translate(error: BaseException, path: Path) -> StoreError | None:
 
 def replace_file(new: Path, old: Path) -> None:
     """Put a finished file in the place of an older one, at once or not at all."""
+    if Path(f"{new}.wal").exists():
+        raise StoreError(f"the disk is full while writing {old}: free some space and run the same command again")
     with new.open("rb") as handle:
         os.fsync(handle.fileno())
     wal = Path(f"{old}.wal")

@@ -8,8 +8,7 @@ import click
 from atlas.cli.output import format_option, print_frame
 
 from atlas.errors import PromptError
-
-SUFFIXES = (".txt", ".csv", ".jsonl", ".ndjson", ".parquet")
+from atlas.prompts import ENDINGS
 
 
 @click.command()
@@ -87,7 +86,7 @@ def topic_files(folder: Path) -> dict[str, Path]:
     """Topic name -> file, for the text files of a folder; PromptError when it has none."""
     if not folder.is_dir():
         raise PromptError(f"no such folder {folder}: name one that holds a file of texts per topic")
-    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in ENDINGS}
     if not files:
-        raise PromptError(f"{folder} holds no {', '.join(SUFFIXES)} file: put one per topic there")
+        raise PromptError(f"{folder} holds no {', '.join(ENDINGS)} file: put one per topic there")
     return files
