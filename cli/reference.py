@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import click
-from atlas.cli.main import COMMANDS, cli
+from atlas.cli.main import COMMANDS, cli, finish
 
 
 def command_reference() -> str:
@@ -76,9 +76,11 @@ def main() -> None:
     new = renew(old)
     if "--check" in sys.argv[2:]:
         if new != old:
-            raise SystemExit(f"{path} is out of date: run python -m atlas.cli.reference {path}")
+            click.echo(f"{path} is out of date: run python -m atlas.cli.reference {path}", err=True)
+            finish(1)
     else:
         path.write_text(new)
+    finish(0)
 
 
 if __name__ == "__main__":
