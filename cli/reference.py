@@ -16,11 +16,12 @@ from atlas.cli.main import COMMANDS, cli, finish
 
 def command_reference() -> str:
     """The --help of every command."""
+    parent = click.Context(cli, info_name="atlas", **cli.context_settings)
     parts = []
     for name in COMMANDS:
-        command = cli.get_command(click.Context(cli), name)
+        command = cli.get_command(parent, name)
         assert command is not None
-        context = click.Context(command, info_name=f"atlas {name}", max_content_width=100, terminal_width=100)
+        context = click.Context(command, parent, info_name=name, terminal_width=100)
         parts.append(f"### atlas {name}\n\n```\n{command.get_help(context)}\n```")
     return "\n\n".join(parts)
 
