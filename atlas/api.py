@@ -100,7 +100,7 @@ class Atlas:
         )
 
     def top(self, topic: str, n: int = 10, *, sae_id: str | int | None = None) -> pl.DataFrame:
-        """The n best neurons of a topic per SAE: score, error, z, support, and what they write."""
+        """The n best neurons of a topic per SAE: score, error, z, support, what they fire on and what they write."""
         self._require_scored(topic)
         return self._ask("top_neurons", topic=topic, n=n, sae=self._checked(sae_id))
 

@@ -62,7 +62,8 @@ def info(atlas: str, style: str) -> None:
 @sae_option
 @format_option
 def top(atlas: str, topic: str, n: int, sae_id: str | None, style: str) -> None:
-    """List the neurons of ATLAS with the highest scores for TOPIC, and the tokens they write.
+    """List the neurons of ATLAS with the highest scores for TOPIC, the tokens they fire on most (fires_on), and the
+    tokens they promote (top_tokens).
 
     \b
     Example:
@@ -72,7 +73,7 @@ def top(atlas: str, topic: str, n: int, sae_id: str | None, style: str) -> None:
 
     frame = library.open(atlas).top(topic, n, sae_id=sae_id)
     if style == "table":
-        frame = frame.select("sae_id", "rank", "neuron", "score", "se", "z", "support", "top_tokens")
+        frame = frame.select("sae_id", "rank", "neuron", "score", "se", "z", "support", "fires_on", "top_tokens")
     print_frame(frame, style)
 
 

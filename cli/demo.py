@@ -11,7 +11,7 @@ from atlas.cli.output import Progress, flatten_lists, print_table
 if TYPE_CHECKING:
     import polars as pl
 
-SHOWN = ("medicine", "restaurants")
+SHOWN = ("medicine", "sports")
 STEERED = ("medicine", "restaurants", "sports")
 PROMPT = "Yesterday my friend told me about"
 METHODS = ("original", "swap", "add")
@@ -48,8 +48,10 @@ def demo(folder: str) -> None:
         atlas.score_many(topics)
         click.echo(f"{path}: {report.prompts:,} prompts, {report.rows:,} activation rows, {len(topics)} topics scored")
         for topic in SHOWN:
-            click.echo(f"\nThe neurons that stand for {topic}, and the tokens they write:")
-            print_table(shorten(atlas.top(topic, 5).select("sae_id", "neuron", "score", "support", "top_tokens")))
+            click.echo(f"\nThe neurons that stand for {topic}, the tokens they fire on, and those they write:")
+            print_table(
+                shorten(atlas.top(topic, 5).select("sae_id", "neuron", "score", "support", "fires_on", "top_tokens"))
+            )
         click.echo(f"\n{PROMPT} ...")
         for topic in STEERED:
             methods = METHODS if topic == STEERED[0] else METHODS[1:]
@@ -80,7 +82,7 @@ def demo(folder: str) -> None:
 
 
 def shorten(frame: pl.DataFrame) -> pl.DataFrame:
-    """At most six tokens per neuron, so that a line fits a screen."""
+    """A few tokens per neuron, so that a line fits a screen."""
     import polars as pl
 
-    return flatten_lists(frame.with_columns(pl.col("top_tokens").list.head(6)))
+    return flatten_lists(frame.with_columns(pl.col("fires_on").list.head(3), pl.col("top_tokens").list.head(4)))

@@ -78,7 +78,7 @@ def score(
     )
     frame = pl.concat([opened.top(name, n, sae_id=sae_id) for name in sets])
     if style == "table":
-        frame = frame.select("topic", "sae_id", "neuron", "score", "support", "top_tokens")
+        frame = frame.select("topic", "sae_id", "neuron", "score", "support", "fires_on", "top_tokens")
     print_frame(frame, style)
 
 

@@ -102,7 +102,7 @@ def test_top_prints_a_table_with_one_line_per_neuron(scored):
     code, stdout, _ = run("top", scored, "medicine", "-n", 3, "--sae-id", "residual")
     lines = stdout.splitlines()
     assert code == 0
-    assert lines[0].split() == ["sae_id", "rank", "neuron", "score", "se", "z", "support", "top_tokens"]
+    assert lines[0].split() == ["sae_id", "rank", "neuron", "score", "se", "z", "support", "fires_on", "top_tokens"]
     assert [line.split()[:2] for line in lines[1:]] == [["residual", "1"], ["residual", "2"], ["residual", "3"]]
 
 
