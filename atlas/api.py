@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from atlas.checks import require_complete
-from atlas.errors import AtlasError, StoreError, UnknownName
+from atlas.checks import require_complete, require_scored
+from atlas.errors import AtlasError, UnknownName
 from atlas.prompts import TextSet, collect_texts, read_texts
 from atlas.score import ScoringConfig, score_topics
 from atlas.store import MEMORY_LIMIT, Store
@@ -17,6 +17,7 @@ from atlas.store import MEMORY_LIMIT, Store
 if TYPE_CHECKING:
     from torch import nn
 
+    from atlas.steer import Steerer
     from atlas.steering import Steering
 
 Texts = str | Path | Sequence[str] | TextSet
@@ -30,10 +31,14 @@ def open(path: str | Path, *, memory_limit: str = MEMORY_LIMIT) -> Atlas:
 
 
 class Atlas:
-    """An atlas file. Nothing is held open between calls. `sae_id` is a SAELens id, a sae_key, or None for every SAE."""
+    """An atlas file. `sae_id` is a SAELens id, a sae_key, or None for every SAE.
+
+    The file is not held open between calls; SAEs that steered once stay loaded.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self._steerers: dict[tuple[str | None, str], Steerer] = {}
 
     def info(self) -> dict[str, Any]:
         """What is in it: the row of `atlas`, counts, and the frames `saes` (with coverage) and `topics`."""
@@ -134,6 +139,7 @@ class Atlas:
         keep_error: bool = False,
         positions: str = "all",
         tokenizer: Any = None,
+        release: str | None = None,
     ) -> Steering:
         """A context manager that steers `model` by a topic's stored scores while it lasts.
 
@@ -148,6 +154,7 @@ class Atlas:
             keep_error: keep what the SAE cannot represent.
             positions: "all", "prompt" or "generated".
             tokenizer: the model's; read for its special tokens. None: taken from the bridge, or loaded by name.
+            release: the SAELens release or folder where the SAEs are now; None for where they were at build.
 
         Raises:
             UnknownName: topic, SAE, method, sigma or positions.
@@ -155,13 +162,15 @@ class Atlas:
         """
         from atlas.methods import Options
         from atlas.models import load_tokenizer
-        from atlas.steer import check_model, load_layers
+        from atlas.steer import Steerer, check_model
         from atlas.steering import Steering
 
         chosen = None if sae_id is None else [sae_id] if isinstance(sae_id, str | int) else list(sae_id)
         keys = None if chosen is None else [self.sae_key(one) for one in chosen]
-        device = str(next(model.parameters()).device)
-        layers, _, rows = load_layers(self.store, topic, keys, device=device)
+        place = (release, str(next(model.parameters()).device))
+        if place not in self._steerers:
+            self._steerers[place] = Steerer(self.store, release=release, device=place[1])
+        layers, _, rows = self._steerers[place].layers(topic, keys)
         tokenizer = tokenizer or getattr(model, "tokenizer", None) or load_tokenizer(rows[0]["model"])
         check_model(model, tokenizer, rows[0])
         return Steering(
@@ -198,11 +207,7 @@ class Atlas:
     def _require_scored(self, topic: str) -> None:
         with self.store.read() as session:
             require_complete(session, self.store)
-            rows = {row["name"]: row for row in session.ask("all_topics").to_dicts()}
-        if topic not in rows:
-            raise UnknownName("topic", topic, rows, hint="score it first with `atlas score`")
-        if not rows[topic]["current_scorings"]:
-            raise StoreError(f"topic {topic!r} was scored over other prompts: run `atlas score` for it again")
+            require_scored(session, topic)
 
 
 def _as_text_set(texts: Texts, name: str) -> TextSet:

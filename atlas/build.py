@@ -7,16 +7,17 @@ goes on where it stopped, and ends with the same tables as one that was not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from atlas.activations import EXAMPLES, Strongest, encode_entries, run_model, summarise, tokenize
 from atlas.checks import check_encoder, check_identity
 from atlas.embeddings import embed_frame
-from atlas.errors import StoreError
+from atlas.errors import AtlasError, ModelError, StoreError
 from atlas.models import (
     DEFAULT_ENCODER,
     Encoder,
@@ -30,7 +31,7 @@ from atlas.models import (
 from atlas.plan import check_widths, write_plan
 from atlas.progress import Progress, silent
 from atlas.prompts import TextSet
-from atlas.store import Store, now, replace_file
+from atlas.store import Store, now, replace_file, require_writable
 from atlas.vocabulary import token_strings
 
 CONTEXT_CHARACTERS = 60  # of an example, on each side of the token
@@ -87,37 +88,71 @@ def build(
         ModelError: something cannot be loaded, or an SAE does not fit its hook.
     """
     store = Store(path)
-    saes = [(resolve_name(release), sae_id) for release, sae_id in saes]
+    saes = [(resolve_name(release), sae_id) for release, sae_id in dict.fromkeys(saes)]
     if store.path.exists() and _is_done(store, prompts, resolve_name(model), saes, encoder):
         return _report(store, 0, 0, 0, 0)
-    if not store.path.exists():
-        _create(store)
-    with store.read() as session:
-        known = session.ask("all_saes").to_dicts()
-        recorded = session.ask("atlas_row").to_dicts()
+    known, recorded, pending, missing = _look(store, prompts)
     progress("loading model, SAEs and encoder", 0, 0)
     language_model = load_language_model(model, device=device, dtype=dtype)
     sentence_encoder = load_encoder(encoder, device=device)
     if recorded:
         check_encoder(sentence_encoder, recorded[0])
-    wanted = list(dict.fromkeys([(row["release"], row["sae_id"]) for row in known] + saes))
-    loaded = [load_sae(release, sae_id, device=device, dtype=dtype) for release, sae_id in wanted]
-    for row, sae in zip(known, loaded, strict=False):
-        check_identity(row, language_model.model_hash, language_model.tokenizer_hash, sae.sae_hash)
-    check_widths(language_model, loaded)
+    for row in known:
+        check_identity(row, language_model.model_hash, language_model.tokenizer_hash)
+    given = [load_sae(release, sae_id, device=device, dtype=dtype) for release, sae_id in saes]
+    loaded = _number(known, given)
+    for row in known:
+        key = row["sae_key"]
+        if key not in loaded and (missing or key in pending):
+            loaded[key] = _load_again(row, device)
+    check_widths(language_model, list(loaded.values()))
+    if not store.path.exists():
+        _create(store)
     new_prompts, truncated = write_plan(
-        store,
-        prompts,
-        language_model,
-        loaded,
-        known_saes=len(known),
-        encoder=sentence_encoder,
-        dtype=dtype,
-        progress=progress,
+        store, prompts, language_model, loaded, encoder=sentence_encoder, dtype=dtype, progress=progress
     )
     shards = _run_shards(store, language_model, loaded, sentence_encoder, batch_size, progress)
     _finish(store, language_model, progress)
-    return _report(store, new_prompts, len(loaded) - len(known), shards, truncated)
+    return _report(store, new_prompts, sum(key >= len(known) for key in loaded), shards, truncated)
+
+
+def _look(store: Store, prompts: TextSet) -> tuple[list[dict[str, Any]], list[dict[str, Any]], set[int], bool]:
+    """What is there: SAEs, the row of `atlas`, the SAEs with unfinished shards, and whether some prompts are missing."""
+    if not store.path.exists():
+        require_writable(store.path)
+        return [], [], set(), True
+    with store.read() as session:
+        known = session.ask("all_saes").to_dicts()
+        recorded = session.ask("atlas_row").to_dicts()
+        pending = {key for keys in session.ask("pending_shards")["sae_keys"] for key in keys}
+        texts = set(session.ask("prompt_texts")["text"])
+    return known, recorded, pending, not set(prompts.texts) <= texts
+
+
+def _number(known: Sequence[dict[str, Any]], given: Sequence[LoadedSae]) -> dict[int, LoadedSae]:
+    """sae_key -> SAE: an SAE that the atlas knows by its weights keeps its key, wherever it lies now."""
+    keys = {(row["sae_hash"], row["hook_name"]): row["sae_key"] for row in known}
+    loaded: dict[int, LoadedSae] = {}
+    for sae in given:
+        loaded.setdefault(keys.setdefault((sae.sae_hash, sae.hook_name), len(keys)), sae)
+    for row in known:
+        named = [sae for sae in given if (sae.release, sae.sae_id) == (row["release"], row["sae_id"])]
+        for sae in named:
+            check_identity(row, row["model_hash"], row["tokenizer_hash"], sae.sae_hash)
+    return loaded
+
+
+def _load_again(row: dict[str, Any], device: str) -> LoadedSae:
+    """An SAE of the atlas that this build did not name but has to run."""
+    try:
+        sae = load_sae(row["release"], row["sae_id"], device=device, dtype=row["dtype"])
+    except AtlasError as error:
+        raise ModelError(
+            f"SAE {row['sae_id']} of this atlas is not at {row['release']} any more: name it too, where it is now, with "
+            "--release and --sae-id"
+        ) from error
+    check_identity(row, row["model_hash"], row["tokenizer_hash"], sae.sae_hash)
+    return sae
 
 
 def _is_done(store: Store, prompts: TextSet, model: str, saes: Sequence[tuple[str, str]], encoder: str) -> bool:
@@ -145,7 +180,7 @@ def _create(store: Store) -> None:
 def _run_shards(
     store: Store,
     model: LanguageModel,
-    saes: Sequence[LoadedSae],
+    saes: Mapping[int, LoadedSae],
     encoder: Encoder,
     batch_size: int,
     progress: Progress,
@@ -153,8 +188,8 @@ def _run_shards(
     """Compute and commit every unfinished shard; how many there were."""
     with store.read() as session:
         pending = session.ask("pending_shards").to_dicts()
-        strongest = [Strongest(sae.codec.d_sae) for sae in saes]
-        for key, kept in enumerate(strongest):
+        strongest = {key: Strongest(sae.codec.d_sae) for key, sae in saes.items()}
+        for key, kept in strongest.items():
             kept.remember(session.ask("sae_examples", sae_key=key))
     total, done = sum(shard["prompts"] for shard in pending), 0
     progress("prompts", 0, total)
@@ -188,7 +223,7 @@ def _batches(rows: pl.DataFrame, batch_size: int) -> list[pl.DataFrame]:
 
 
 def _batch_frames(
-    batch: pl.DataFrame, model: LanguageModel, saes: dict[int, LoadedSae], strongest: Sequence[Strongest]
+    batch: pl.DataFrame, model: LanguageModel, saes: Mapping[int, LoadedSae], strongest: Mapping[int, Strongest]
 ) -> list[tuple[str, pl.DataFrame]]:
     """One forward pass, and what the tables get of it: (table, rows)."""
     special = frozenset(model.tokenizer.all_special_ids)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from atlas.errors import StoreError
+from atlas.errors import StoreError, UnknownName
 from atlas.store import Session, Store
 
 if TYPE_CHECKING:
@@ -21,6 +21,17 @@ def require_complete(session: Session, store: Store) -> dict[str, Any]:
             f"{store.path} is unfinished ({pending} pieces to go): run the same `atlas build` command again to go on"
         )
     return rows[0]
+
+
+def require_scored(session: Session, topic: str) -> dict[int, int]:
+    """sae_key -> id of a topic's current scoring; UnknownName, or StoreError when it has none over today's prompts."""
+    topics = session.ask("all_topics")["name"].to_list()
+    if topic not in topics:
+        raise UnknownName("topic", topic, topics, hint="score it first with `atlas score`")
+    rows = session.ask("current_scorings", topic=topic).to_dicts()
+    if not rows:
+        raise StoreError(f"topic {topic!r} was scored over other prompts: run `atlas score` for it again")
+    return {row["sae_key"]: row["scoring_id"] for row in rows}
 
 
 def check_identity(row: dict[str, Any], model_hash: str, tokenizer_hash: str, sae_hash: str | None = None) -> None:

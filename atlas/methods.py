@@ -110,10 +110,9 @@ def clamp_plus(codec: Codec, x: Tensor, target: Target, options: Options) -> Edi
 def weight(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     """a' = σ(γ ⊙ score)."""
     weights = target.scores.to(x.device)
-    if options.sigma == "topk":
-        code = codec.encode(x)
-        return Edit(_own_count(codec, code, weights) * code.pre * weights, code)
     code = codec.encode(x)
+    if options.sigma == "topk":
+        return Edit(_own_count(codec, code, weights) * code.pre * weights, code)
     return Edit(codec.encode(x, weights.to(code.acts)).acts, code)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import polars as pl
@@ -38,8 +38,8 @@ def write_plan(
     store: Store,
     prompts: TextSet,
     model: LanguageModel,
-    saes: Sequence[LoadedSae],
-    known_saes: int,
+    saes: Mapping[int, LoadedSae],
+    *,
     encoder: Encoder,
     dtype: str,
     progress: Progress,
@@ -48,11 +48,12 @@ def write_plan(
     with store.read() as session:
         old = session.ask("prompt_texts")["text"].to_list()
         begun = session.ask("atlas_row").height > 0
+        known = {row["sae_key"]: row for row in session.ask("all_saes").to_dicts()}
     have = set(old)
     fresh = [i for i, text in enumerate(prompts.texts) if text not in have]
     texts = [prompts.texts[i] for i in fresh]
     special = frozenset(model.tokenizer.all_special_ids)
-    ids, cut = tokenize(model, texts, prepend_bos=any(sae.prepend_bos for sae in saes)) if texts else ([], [])
+    ids, cut = tokenize(model, texts, prepend_bos=any(sae.prepend_bos for sae in saes.values())) if texts else ([], [])
     prompt_rows = pl.DataFrame(
         {
             "prompt_id": np.arange(len(old), len(old) + len(texts), dtype=np.uint32),
@@ -61,19 +62,21 @@ def write_plan(
             "n_tokens": pl.Series([sum(t not in special for t in row) for row in ids], dtype=pl.UInt32),
         }
     )
-    neurons = [_static_neurons(model, sae, key, progress) for key, sae in enumerate(saes) if key >= known_saes]
+    neurons = {key: _static_neurons(model, sae, key, progress) for key, sae in saes.items() if key not in known}
     with store.write() as session:
         if not begun:
             session.append("atlas", _atlas_row(encoder))
         if not begun or texts or neurons:
             session.run("mark_building", reference_hash=hash_texts([*old, *texts]))
         session.append("prompts", prompt_rows)
-        for key, sae in enumerate(saes):
-            first = 0 if key >= known_saes else len(old)
-            if key >= known_saes:
+        session.run("move_model", model=model.name)
+        for key, sae in sorted(saes.items()):
+            if key in known:
+                session.run("move_sae", sae_key=key, release=sae.release, sae_id=sae.sae_id)
+            else:
                 session.append("saes", _sae_row(model, sae, key, dtype))
-                session.append("neurons", neurons[key - known_saes])
-            session.append("shards", _shard_rows(session, key, first, len(old) + len(texts)))
+                session.append("neurons", neurons[key])
+            session.append("shards", _shard_rows(session, key, len(old) * (key in known), len(old) + len(texts)))
     return len(texts), sum(cut)
 
 

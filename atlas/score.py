@@ -80,7 +80,11 @@ def score_topics(
     """
     with store.read() as session:
         reference_hash = require_complete(session, store)["reference_hash"]
-        keys = list(sae_keys) if sae_keys is not None else session.ask("all_saes")["sae_key"].to_list()
+        known = session.ask("all_saes")["sae_key"].to_list()
+        keys = list(sae_keys) if sae_keys is not None else known
+        for key in keys:
+            if key not in known:
+                raise UnknownName("SAE key", key, known)
         stored = {name: session.ask("topic_texts", topic=name)["text"].to_list() for name in topics}
     changed = [name for name, texts in topics.items() if set(stored[name]) != set(texts.texts)]
     for name in changed:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import polars as pl
 import torch
 from torch import nn
 
-from atlas.checks import check_identity, require_complete
-from atlas.errors import AtlasError, ModelError, StoreError, UnknownName
+from atlas.checks import check_identity, require_complete, require_scored
+from atlas.errors import AtlasError, ModelError, StoreError
 from atlas.generate import Generation, Sampling, generate
 from atlas.methods import METHODS, Options, Target, settle_options, takes
-from atlas.models import hash_model, hash_tokenizer, load_sae, load_transformer
+from atlas.models import LoadedSae, hash_model, hash_tokenizer, load_sae, load_transformer
 from atlas.progress import Progress, silent
 from atlas.steering import Layer, check_positions
 from atlas.store import Store, now
@@ -26,45 +27,87 @@ if TYPE_CHECKING:
     from atlas.api import Atlas
 
 
-def load_layers(
-    store: Store, topic: str | None, sae_keys: Sequence[int] | None = None, *, device: str = "cpu"
-) -> tuple[list[Layer], list[int], list[dict[str, Any]]]:
-    """The SAEs of an atlas with a topic's current scores, the scoring ids, and the rows of `saes`.
+class Steerer:
+    """The language model and the SAEs of an atlas, each loaded once and checked, with the layers of any topic.
 
     Args:
-        topic: None gives every neuron the score 1.
-        sae_keys: which SAEs; None for the first one that the topic is scored for.
-
-    Raises:
-        UnknownName: no such topic.
-        StoreError: the topic is not scored for an SAE over today's prompts, or an SAE has changed.
+        store: a finished atlas.
+        model: where the language model is now; None for where it was at build.
+        release: the SAELens release or folder where the SAEs are now; None for where they were at build.
+        device: torch device.
     """
-    with store.read() as session:
-        require_complete(session, store)
-        rows = session.ask("all_saes").to_dicts()
-        current: dict[int, int] = {}
-        if topic is not None:
-            topics = session.ask("all_topics")["name"].to_list()
-            if topic not in topics:
-                raise UnknownName("topic", topic, topics, hint="score it first with `atlas score`")
-            current = {
-                row["sae_key"]: row["scoring_id"] for row in session.ask("current_scorings", topic=topic).to_dicts()
-            }
-            if not current:
-                raise StoreError(f"topic {topic!r} was scored over other prompts: run `atlas score` for it again")
-        keys = list(sae_keys) if sae_keys is not None else sorted(current or {row["sae_key"] for row in rows})[:1]
-        missing = [key for key in keys if topic is not None and key not in current]
-        if missing:
-            name = rows[missing[0]]["sae_id"]
-            raise StoreError(f"topic {topic!r} is not scored for SAE {name}: run `atlas score` for it")
-        frames = {key: session.ask("steering_columns", sae_key=key, scoring_id=current.get(key)) for key in keys}
-    chosen = [rows[key] for key in keys]
-    layers = []
-    for row in chosen:
-        loaded = load_sae(row["release"], row["sae_id"], device=device, dtype=row["dtype"])
-        check_identity(row, row["model_hash"], row["tokenizer_hash"], loaded.sae_hash)
-        layers.append(Layer(row["hook_name"], loaded.codec, make_target(frames[row["sae_key"]], topic is None, device)))
-    return layers, [current[key] for key in keys if key in current], chosen
+
+    def __init__(
+        self, store: Store, *, model: str | None = None, release: str | None = None, device: str = "cpu"
+    ) -> None:
+        self.store, self.device = store, device
+        self._model_name, self._release = model, release
+        self._saes: dict[int, LoadedSae] = {}
+
+    @cached_property
+    def model(self) -> tuple[Any, Any]:
+        """The Hugging Face model and its tokenizer; ModelError or StoreError when it is gone or another one."""
+        with self.store.read() as session:
+            require_complete(session, self.store)
+            row = session.ask("all_saes").to_dicts()[0]
+        name = self._model_name or row["model"]
+        if self._model_name is None and is_gone(name):
+            raise ModelError(f"the model's folder {name} is gone: say where it is now with --model")
+        model, tokenizer = load_transformer(name, device=self.device, dtype=row["dtype"])
+        check_model(model, tokenizer, row)
+        return model, tokenizer
+
+    def layers(self, topic: str | None, sae_keys: Sequence[int] | None = None) -> Layers:
+        """The SAEs with a topic's current scores.
+
+        Args:
+            topic: None gives every neuron the score 1.
+            sae_keys: which SAEs; None for the first one that the topic is scored for.
+
+        Raises:
+            UnknownName: no such topic.
+            StoreError: the topic is not scored for an SAE over today's prompts, or an SAE has changed.
+            ModelError: an SAE's folder is gone.
+        """
+        with self.store.read() as session:
+            require_complete(session, self.store)
+            rows = {row["sae_key"]: row for row in session.ask("all_saes").to_dicts()}
+            current = {} if topic is None else require_scored(session, topic)
+            keys = list(sae_keys) if sae_keys is not None else sorted(current or rows)[:1]
+            for key in keys:
+                if topic is not None and key not in current:
+                    raise StoreError(
+                        f"topic {topic!r} is not scored for SAE {rows[key]['sae_id']}: run `atlas score` for it"
+                    )
+            frames = {key: session.ask("steering_columns", sae_key=key, scoring_id=current.get(key)) for key in keys}
+        layers = []
+        for key in keys:
+            target = make_target(frames[key], topic is None, self.device)
+            layers.append(Layer(rows[key]["hook_name"], self._sae(rows[key]).codec, target))
+        return Layers(layers, [current[key] for key in keys if key in current], [rows[key] for key in keys])
+
+    def _sae(self, row: dict[str, Any]) -> LoadedSae:
+        key, release = row["sae_key"], self._release or row["release"]
+        if key not in self._saes:
+            if self._release is None and is_gone(release):
+                raise ModelError(f"the SAEs' folder {release} is gone: say where it is now with --release")
+            loaded = load_sae(release, row["sae_id"], device=self.device, dtype=row["dtype"])
+            check_identity(row, row["model_hash"], row["tokenizer_hash"], loaded.sae_hash)
+            self._saes[key] = loaded
+        return self._saes[key]
+
+
+class Layers(NamedTuple):
+    """SAEs with scores, the scorings they come from, and the SAEs' rows in the store."""
+
+    layers: list[Layer]
+    scoring_ids: list[int]
+    rows: list[dict[str, Any]]
+
+
+def is_gone(name: str) -> bool:
+    """Whether a recorded name is a local folder that is not there any more."""
+    return name.startswith("/") and not Path(name).exists()
 
 
 def make_target(frame: pl.DataFrame, neutral: bool, device: str = "cpu") -> Target:
@@ -95,8 +138,7 @@ def steer_prompts(
     settings: dict[str, Any],
     keep_error: bool = False,
     positions: str = "all",
-    model_name: str | None = None,
-    device: str = "cpu",
+    steerer: Steerer | None = None,
     sampling: Sampling = Sampling(),
     save: bool = True,
     progress: Progress = silent,
@@ -112,8 +154,7 @@ def steer_prompts(
         settings: fields of Options; each method takes those it has, and one that no method has is an error.
         keep_error: see Steering.
         positions: see Steering.
-        model_name: where the language model is now; None for where it was at build.
-        device: torch device.
+        steerer: the loaded model and SAEs; None loads them from where they were at build.
         sampling: the same for every method and prompt.
         save: whether to store the generations.
         progress: called with (stage, done, total).
@@ -122,13 +163,9 @@ def steer_prompts(
     check_positions(positions)
     progress("loading SAEs and model", 0, 0)
     keys = None if sae_ids is None else [atlas.sae_key(one) for one in sae_ids]
-    layers, scoring_ids, rows = load_layers(atlas.store, topic, keys, device=device)
-    name = model_name or rows[0]["model"]
-    if model_name is None and name.startswith("/") and not Path(name).exists():
-        raise ModelError(f"the model's folder {name} is gone: say where it is now with --model")
-    model, tokenizer = load_transformer(name, device=device, dtype=rows[0]["dtype"])
-    for row in rows:
-        check_model(model, tokenizer, row)
+    steerer = steerer or Steerer(atlas.store)
+    layers, scoring_ids, rows = steerer.layers(topic, keys)
+    model, tokenizer = steerer.model
     results: list[Generation] = []
     for method in methods:
         for prompt in prompts:

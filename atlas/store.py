@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -104,25 +105,19 @@ class Store:
 
     def check(self) -> None:
         """Raise StoreError unless the file is an atlas of this schema version."""
-        if not self.path.exists():
-            raise StoreError(f"no atlas at {self.path}: build one with `atlas build {self.path} PROMPTS ...`")
-        if self.path.is_dir():
-            raise StoreError(f"{self.path} is a folder: name an atlas file in it")
-        with self._transaction(read_only=True) as session:
-            if not session.value("has_atlas_table"):
-                raise StoreError(f"{self.path} is a DuckDB file but not an atlas: name another file")
-            version = session.value("schema_version")
-        if version is not None and version != SCHEMA_VERSION:
-            raise StoreError(
-                f"{self.path} has schema version {version}, this program reads version {SCHEMA_VERSION}: "
-                "build it again, or install the version of atlas that made it"
-            )
+        with self.read():
+            pass
 
     @contextmanager
     def read(self, *, sealed: bool = False) -> Iterator[Session]:
-        """A read-only session; sealed ones can touch neither other files nor the network."""
-        self.check()
+        """A read-only session; sealed ones can touch neither other files nor the network.
+
+        Raises:
+            StoreError: there is no such file, it is not an atlas, or one of another schema version.
+        """
+        self._require_file()
         with self._transaction(read_only=True, config=SEALED if sealed else {}) as session:
+            self._require_atlas(session)
             yield session
 
     def query(self, text: str) -> pl.DataFrame:
@@ -136,9 +131,26 @@ class Store:
     @contextmanager
     def write(self, *, threads: int | None = None) -> Iterator[Session]:
         """A session whose changes are all kept, or, after an error, all dropped."""
-        self.check()
+        self._require_file()
         with self._transaction(read_only=False, config={"threads": str(threads)} if threads else {}) as session:
+            self._require_atlas(session)
             yield session
+
+    def _require_file(self) -> None:
+        if not self.path.exists():
+            raise StoreError(f"no atlas at {self.path}: build one with `atlas build {self.path} PROMPTS ...`")
+        if self.path.is_dir():
+            raise StoreError(f"{self.path} is a folder: name an atlas file in it")
+
+    def _require_atlas(self, session: Session) -> None:
+        if not session.value("has_atlas_table"):
+            raise StoreError(f"{self.path} is a DuckDB file but not an atlas: name another file")
+        version = session.value("schema_version")
+        if version is not None and version != SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.path} has schema version {version}, this program reads version {SCHEMA_VERSION}: "
+                "build it again, or install the version of atlas that made it"
+            )
 
     def checkpoint(self) -> None:
         """Move what a killed process left in the write-ahead log into the file."""
@@ -188,6 +200,17 @@ def translate(error: BaseException, path: Path) -> StoreError | None:
     if "permission denied" in low or ("read-only" in low and "cannot" in low and "open" in low):
         return StoreError(f"{path} cannot be written: choose another folder or mend its permissions")
     return None
+
+
+def require_writable(path: Path) -> None:
+    """Raise StoreError when a file cannot be made at `path`."""
+    if not path.parent.is_dir():
+        raise StoreError(f"no such folder {path.parent}: make it first, or choose another")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror}): choose another folder") from error
 
 
 def replace_file(new: Path, old: Path) -> None:

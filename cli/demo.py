@@ -34,7 +34,7 @@ def demo(folder: str) -> None:
     from atlas.build import build
     from atlas.generate import Sampling
     from atlas.prompts import read_texts
-    from atlas.steer import steer_prompts
+    from atlas.steer import Steerer, steer_prompts
 
     path = Path(folder) / "pocket.atlas"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,6 +53,7 @@ def demo(folder: str) -> None:
                 shorten(atlas.top(topic, 5).select("sae_id", "neuron", "score", "support", "fires_on", "top_tokens"))
             )
         click.echo(f"\n{PROMPT} ...")
+        steerer = Steerer(atlas.store)
         for topic in STEERED:
             methods = METHODS if topic == STEERED[0] else METHODS[1:]
             texts = steer_prompts(
@@ -61,6 +62,7 @@ def demo(folder: str) -> None:
                 [PROMPT],
                 methods=methods,
                 settings={"strength": STRENGTH},
+                steerer=steerer,
                 sampling=Sampling(max_new_tokens=30),
                 progress=progress,
             )

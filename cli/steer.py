@@ -30,6 +30,9 @@ from atlas.cli.output import Progress, format_option, print_frame
 @click.option(
     "--model", "model_name", default=None, help="Where the language model is now.  [default: as it was built]"
 )
+@click.option(
+    "--release", default=None, help="SAELens release or folder where the SAEs are now.  [default: as they were built]"
+)
 @click.option("--device", default="cpu", show_default=True, help="Torch device.")
 @click.option("--max-new-tokens", default=40, show_default=True, help="Tokens to generate.")
 @click.option("--temperature", default=1.0, show_default=True, help="0 takes the likeliest token each time.")
@@ -50,6 +53,7 @@ def steer(
     positions: str,
     sae_ids: tuple[str, ...],
     model_name: str | None,
+    release: str | None,
     device: str,
     max_new_tokens: int,
     temperature: float,
@@ -71,13 +75,14 @@ def steer(
 
     import atlas as library
     from atlas.generate import Sampling
-    from atlas.steer import steer_prompts
+    from atlas.steer import Steerer, steer_prompts
 
+    opened = library.open(atlas)
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
     progress = Progress()
     try:
         generations = steer_prompts(
-            library.open(atlas),
+            opened,
             topic,
             prompts,
             methods=methods or ("original", "swap"),
@@ -85,8 +90,7 @@ def steer(
             settings={"strength": strength, "neurons": neurons, "sigma": sigma},
             keep_error=keep_error,
             positions=positions,
-            model_name=model_name,
-            device=device,
+            steerer=Steerer(opened.store, model=model_name, release=release, device=device),
             sampling=sampling,
             save=not no_save,
             progress=progress,

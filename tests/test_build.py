@@ -277,6 +277,31 @@ def test_the_same_model_in_another_folder_is_accepted(tmp_path, few, arguments, 
     assert build(few, collect_texts(["new"]), model=str(moved), saes=arguments["saes"]).new_prompts == 1
 
 
+def test_saes_in_another_folder_are_known_by_their_weights_and_recorded_there(tmp_path, loaded_once, arguments):
+    path, folder, moved = tmp_path / "x.atlas", tmp_path / "saes", tmp_path / "moved"
+    tiny.save_sae(tiny.make_kind("topk"), folder / "mine")
+    tiny.save_sae(tiny.make_kind("jumprelu"), folder / "other")
+    build(path, FEW, model=arguments["model"], saes=[(str(folder), "mine"), (str(folder), "other")])
+    folder.rename(moved)
+    before = path.stat().st_mtime_ns
+    with pytest.raises(ModelError, match=f"SAE other of this atlas is not at {folder} any more: name it too"):
+        build(path, collect_texts(["new"]), model=arguments["model"], saes=[(str(moved), "mine")])
+    assert path.stat().st_mtime_ns == before
+    report = build(path, FEW, model=arguments["model"], saes=[(str(moved), "other"), (str(moved), "mine")])
+    assert (report.new_saes, report.shards) == (0, 0)
+    assert tables(path)["saes"].sort("sae_key")["release"].to_list() == [str(moved)] * 2
+    again = build(path, collect_texts(["new"]), model=arguments["model"], saes=[(str(moved), "mine")])
+    assert (again.new_prompts, again.new_saes) == (1, 0)
+
+
+def test_a_refused_first_build_leaves_no_file(tmp_path, arguments):
+    with pytest.raises(ModelError, match="cannot load language model"):
+        build(tmp_path / "x.atlas", FEW, model=str(tmp_path / "nothing"), saes=arguments["saes"])
+    with pytest.raises(UnknownName, match="nope"):
+        build(tmp_path / "x.atlas", FEW, model=arguments["model"], saes=[(arguments["saes"][0][0], "nope")])
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("change", ["weights", "settings", "architecture"])
 def test_another_sae_under_a_known_name_is_refused(tmp_path, loaded_once, arguments, change):
     folder, path = tmp_path / "saes", tmp_path / "x.atlas"

@@ -224,6 +224,16 @@ def test_a_model_folder_that_has_moved_is_asked_for(scored, gpt2_folder, tmp_pat
     assert run("steer", scored, "medicine", "The doctor", "--max-new-tokens", 2, "--model", moved)[0] == 0
 
 
+def test_a_folder_of_saes_that_has_moved_is_asked_for(scored, tmp_path, sae_folder):
+    from atlas.store import Store
+
+    with Store(scored).write() as session:
+        session._connection.execute("update saes set release = '/gone/saes'")
+    code, _, stderr = run("steer", scored, "medicine", "The doctor")
+    assert code == 1 and "/gone/saes is gone: say where it is now with --release" in stderr
+    assert run("steer", scored, "medicine", "The doctor", "--max-new-tokens", 2, "--release", sae_folder)[0] == 0
+
+
 def test_build_says_what_it_dropped_and_that_there_is_nothing_to_do(tmp_path, atlas_file, gpt2_folder, sae_folder):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join([*tiny.PROMPTS[:9], "", tiny.PROMPTS[0]]))

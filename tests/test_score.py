@@ -287,6 +287,12 @@ def test_one_sae_can_be_scored_alone_and_the_other_later(store, rng):
     assert second["score"].reverse().to_list() == pytest.approx(first["score"].to_list())
 
 
+def test_an_unknown_sae_key_is_refused(store, rng):
+    topics, embed = handmade.make_topics(rng, t=3)
+    with pytest.raises(UnknownName, match="unknown SAE key '7': known are"):
+        score_topics(store, topics, embed=embed, config=LOW, sae_keys=[7])
+
+
 def test_an_unfinished_atlas_is_not_scored(store, rng):
     topics, embed = handmade.make_topics(rng, t=3)
     with store.write() as session:

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 SKIPPED = ("glue", "paws", "wiqa", "trec", "quarel", "qasc", "commonsense_qa", "common_gen", "wiki_qa", "kilt")
-CHARACTER_BUDGET = {"medquad": 5_500_000}  # or the rest would drown in it
+CHARACTER_BUDGET = {"medquad": 2_500_000}  # or the rest would drown in it
 FRAME_SHARE = 0.2  # a line or sentence in this share of one template's prompts is part of the template
 
 TEMPLATE_WORDS = re.compile(

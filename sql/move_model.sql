@@ -1,0 +1,2 @@
+-- where the language model of the atlas is now
+update saes set model = $model
