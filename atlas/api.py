@@ -12,11 +12,13 @@ from atlas.checks import require_complete, require_scored
 from atlas.errors import AtlasError, UnknownName
 from atlas.prompts import TextSet, collect_texts, read_texts
 from atlas.score import ScoringConfig, score_topics
+from atlas.scorers import SCORERS
 from atlas.store import MEMORY_LIMIT, Store
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from atlas.probe import ModelProbe
     from atlas.steer import Steerer
     from atlas.steering import Steering
 
@@ -60,6 +62,7 @@ class Atlas:
         sae_id: str | int | None = None,
         replace: bool = False,
         encoder: str | None = None,
+        bootstraps: int = 0,
         **config: Any,
     ) -> pl.DataFrame:
         """Score every neuron for a topic, store the scores, and give the ten best per SAE.
@@ -70,10 +73,12 @@ class Atlas:
             sae_id: which SAE; None for all.
             replace: give a topic that exists these texts instead of its own.
             encoder: where the atlas's encoder is now, when it has moved.
-            config: fields of ScoringConfig: summary, distance, power, min_support.
+            bootstraps: samples of the prompts to measure the ranking's stability by; 0 for none.
+            config: fields of ScoringConfig: scorer, summary, distance, power, min_support, null_topics, candidates.
         """
-        self.score_many({topic: texts}, sae_id=sae_id, replace=replace, encoder=encoder, **config)
-        return self.top(topic, sae_id=sae_id)
+        sets = {topic: texts}
+        self.score_many(sets, sae_id=sae_id, replace=replace, encoder=encoder, bootstraps=bootstraps, **config)
+        return self.top(topic, sae_id=sae_id, scorer=config.get("scorer", "distance"))
 
     def score_many(
         self,
@@ -82,9 +87,15 @@ class Atlas:
         sae_id: str | int | None = None,
         replace: bool = False,
         encoder: str | None = None,
+        bootstraps: int = 0,
+        probe: ModelProbe | None = None,
         **config: Any,
     ) -> dict[str, list[int]]:
-        """Score several topics in one scan per SAE; the scoring ids per topic."""
+        """Score several topics in one scan per SAE; the scoring ids per topic.
+
+        The arguments are those of `score`; `probe` runs the language model for the scorers that need it, and is made
+        when it is not given.
+        """
         from atlas.checks import check_encoder
         from atlas.embeddings import embed_frame
         from atlas.models import load_encoder
@@ -100,14 +111,28 @@ class Atlas:
 
         sets = {name: _as_text_set(texts, name) for name, texts in topics.items()}
         keys = None if sae_id is None else [self.sae_key(sae_id)]
+        settled = ScoringConfig(**config)
+        if SCORERS[settled.scorer].needs and probe is None:
+            from atlas.probe import ModelProbe
+
+            probe = ModelProbe(self.store)
         return score_topics(
-            self.store, sets, embed=embed, config=ScoringConfig(**config), sae_keys=keys, replace=replace
+            self.store,
+            sets,
+            embed=embed,
+            config=settled,
+            sae_keys=keys,
+            replace=replace,
+            probe=probe,
+            bootstraps=bootstraps,
         )
 
-    def top(self, topic: str, n: int = 10, *, sae_id: str | int | None = None) -> pl.DataFrame:
+    def top(
+        self, topic: str, n: int = 10, *, sae_id: str | int | None = None, scorer: str = "distance"
+    ) -> pl.DataFrame:
         """The n best neurons of a topic per SAE: score, error, z, support, what they fire on and what they write."""
-        self._require_scored(topic)
-        return self._ask("top_neurons", topic=topic, n=n, sae=self._checked(sae_id))
+        self._require_scored(topic, scorer)
+        return self._ask("top_neurons", topic=topic, n=n, sae=self._checked(sae_id), scorer=scorer)
 
     def why(self, topic: str, neuron: int, *, sae_id: str | int | None = None) -> pl.DataFrame:
         """The reference prompts behind a neuron's score, heaviest first; the contributions sum to g."""
@@ -204,10 +229,10 @@ class Atlas:
     def _checked(self, sae_id: str | int | None) -> str | None:
         return None if sae_id is None else str(self.sae_key(sae_id))
 
-    def _require_scored(self, topic: str) -> None:
+    def _require_scored(self, topic: str, scorer: str = "distance") -> None:
         with self.store.read() as session:
             require_complete(session, self.store)
-            require_scored(session, topic)
+            require_scored(session, topic, scorer)
 
 
 def _as_text_set(texts: Texts, name: str) -> TextSet:

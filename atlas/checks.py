@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import StoreError, UnknownName
+from atlas.scorers import SCORERS
 from atlas.store import Session, Store
 
 if TYPE_CHECKING:
@@ -23,14 +24,19 @@ def require_complete(session: Session, store: Store) -> dict[str, Any]:
     return rows[0]
 
 
-def require_scored(session: Session, topic: str) -> dict[int, int]:
+def require_scored(session: Session, topic: str, scorer: str = "distance") -> dict[int, int]:
     """sae_key -> id of a topic's current scoring; UnknownName, or StoreError when it has none over today's prompts."""
+    if scorer not in SCORERS:
+        raise UnknownName("scorer", scorer, SCORERS)
     topics = session.ask("all_topics")["name"].to_list()
     if topic not in topics:
         raise UnknownName("topic", topic, topics, hint="score it first with `atlas score`")
-    rows = session.ask("current_scorings", topic=topic).to_dicts()
-    if not rows:
+    rows = session.ask("current_scorings", topic=topic, scorer=scorer).to_dicts()
+    if not rows and session.ask("topic_scorings", topic=topic, scorer=scorer).height:
         raise StoreError(f"topic {topic!r} was scored over other prompts: run `atlas score` for it again")
+    if not rows:
+        option = "" if scorer == "distance" else f" --scorer {scorer}"
+        raise StoreError(f"topic {topic!r} has no {scorer} scores: run `atlas score{option}` for it")
     return {row["sae_key"]: row["scoring_id"] for row in rows}
 
 

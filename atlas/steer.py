@@ -57,22 +57,23 @@ class Steerer:
         check_model(model, tokenizer, row)
         return model, tokenizer
 
-    def layers(self, topic: str | None, sae_keys: Sequence[int] | None = None) -> Layers:
+    def layers(self, topic: str | None, sae_keys: Sequence[int] | None = None, *, scorer: str = "distance") -> Layers:
         """The SAEs with a topic's current scores.
 
         Args:
             topic: None gives every neuron the score 1.
             sae_keys: which SAEs; None for the first one that the topic is scored for.
+            scorer: whose scores.
 
         Raises:
-            UnknownName: no such topic.
+            UnknownName: no such topic or scorer.
             StoreError: the topic is not scored for an SAE over today's prompts, or an SAE has changed.
             ModelError: an SAE's folder is gone.
         """
         with self.store.read() as session:
             require_complete(session, self.store)
             rows = {row["sae_key"]: row for row in session.ask("all_saes").to_dicts()}
-            current = {} if topic is None else require_scored(session, topic)
+            current = {} if topic is None else require_scored(session, topic, scorer)
             keys = list(sae_keys) if sae_keys is not None else sorted(current or rows)[:1]
             for key in keys:
                 if topic is not None and key not in current:

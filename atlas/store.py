@@ -27,7 +27,7 @@ from atlas.errors import StoreError
 if TYPE_CHECKING:
     import polars as pl
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MEMORY_LIMIT = "2GB"
 SHARED = {"storage_compatibility_version": "v1.0.0"}  # so that older DuckDB clients open the file too
 SEALED = {"enable_external_access": "false", "python_enable_replacements": "false", "lock_configuration": "true"}

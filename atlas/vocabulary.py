@@ -19,25 +19,41 @@ def bos_token_id(tokenizer: Any) -> int:
     return int(found)
 
 
-@torch.no_grad()
-def promoted_tokens(model: LanguageModel, sae: LoadedSae, *, count: int = 10, chunk: int = 1024) -> list[list[str]]:
-    """Per neuron the `count` tokens its decoder row promotes most, through final norm (without its bias) and unembedding.
+def promoted_tokens(model: LanguageModel, sae: LoadedSae, *, count: int = 10) -> list[list[str]]:
+    """Per neuron the `count` tokens its decoder row promotes most, as text; empty lists where it does not write."""
+    ids = promoted_ids(model, sae, count=count)
+    if ids is None:
+        return [[] for _ in range(sae.codec.d_sae)]
+    table = token_strings(model.tokenizer, model.bridge.original_model.get_output_embeddings().weight.shape[0])
+    return [[table[i] for i in best] for best in ids.tolist()]
 
-    A row at hook_z goes through the layer's output projection first. Rows of a place that does not write to the
-    residual stream give empty lists.
+
+@torch.no_grad()
+def promoted_ids(
+    model: LanguageModel, sae: LoadedSae, *, count: int = 10, neurons: Tensor | None = None, chunk: int = 1024
+) -> Tensor | None:
+    """The `count` tokens that decoder rows promote most, through final norm (without its bias) and unembedding.
+
+    A row at hook_z goes through the layer's output projection first.
+
+    Args:
+        neurons: which rows [n]; None for all.
+
+    Returns:
+        Token ids [n, count], best first; None for an SAE at a place that does not write to the residual stream.
     """
     rows = write_direction(model.bridge, sae)
     if rows is None:
-        return [[] for _ in range(sae.codec.d_sae)]
+        return None
     unembedding = model.bridge.original_model.get_output_embeddings().weight
     norm = final_norm(model.bridge)
     zero = norm(torch.zeros_like(rows[:1]))
-    table = token_strings(model.tokenizer, unembedding.shape[0])
-    result: list[list[str]] = []
-    for part in rows.split(chunk):
+    chosen = rows if neurons is None else rows[neurons.to(rows.device)]
+    parts = []
+    for part in chosen.split(chunk):
         logits = (norm(part) - zero).to(unembedding.dtype) @ unembedding.T
-        result += [[table[i] for i in best] for best in logits.topk(min(count, logits.shape[-1])).indices.tolist()]
-    return result
+        parts.append(logits.topk(min(count, logits.shape[-1])).indices)
+    return torch.cat(parts)
 
 
 def write_direction(bridge: Any, sae: LoadedSae) -> Tensor | None:

@@ -59,9 +59,10 @@ def info(atlas: str, style: str) -> None:
 @click.argument("atlas", type=click.Path())
 @click.argument("topic")
 @click.option("-n", default=10, show_default=True, type=click.IntRange(min=1), help="Neurons per SAE.")
+@click.option("--scorer", default="distance", show_default=True, help="distance, contrast, strawman or output.")
 @sae_option
 @format_option
-def top(atlas: str, topic: str, n: int, sae_id: str | None, style: str) -> None:
+def top(atlas: str, topic: str, n: int, scorer: str, sae_id: str | None, style: str) -> None:
     """List the neurons of ATLAS with the highest scores for TOPIC, the tokens they fire on most (fires_on), and the
     tokens they promote (top_tokens).
 
@@ -71,7 +72,7 @@ def top(atlas: str, topic: str, n: int, sae_id: str | None, style: str) -> None:
     """
     import atlas as library
 
-    frame = library.open(atlas).top(topic, n, sae_id=sae_id)
+    frame = library.open(atlas).top(topic, n, sae_id=sae_id, scorer=scorer)
     if style == "table":
         frame = frame.select("sae_id", "rank", "neuron", "score", "se", "z", "support", "fires_on", "top_tokens")
     print_frame(frame, style)

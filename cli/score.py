@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from atlas.cli.output import format_option, print_frame
+from atlas.cli.output import Progress, format_option, print_frame
 
 from atlas.errors import PromptError
 from atlas.prompts import ENDINGS
@@ -19,14 +19,28 @@ from atlas.prompts import ENDINGS
     "--topics", "folder", type=click.Path(), help="Score every file of this folder as a topic named after it."
 )
 @click.option(
+    "--scorer", default="distance", show_default=True, help="distance, contrast, strawman or output (see README)."
+)
+@click.option(
     "--summary", default="mean", show_default=True, help="Weight of a prompt for a neuron: mean, max or count."
 )
 @click.option("--distance", default="euclidean", show_default=True, help="Distance of embeddings: euclidean or cosine.")
 @click.option("--power", default=2.0, show_default=True, help="Exponent of the distance.")
 @click.option("--min-support", default=20, show_default=True, help="Neurons that fired on fewer prompts get no score.")
+@click.option("--null-topics", default=64, show_default=True, help="Random topics that z is measured against; 0: no z.")
+@click.option(
+    "--bootstraps",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Samples of the prompts to measure the ranking's stability by.",
+)
+@click.option("--candidates", default=300, show_default=True, help="Best neurons by distance that scorer output tries.")
 @click.option("--sae-id", default=None, help="Which SAE, by id or key.  [default: all]")
 @click.option("--text-column", default=None, help="Column of the texts.  [default: text, else prompt]")
 @click.option("--encoder", default=None, help="Where the atlas's sentence encoder is now.  [default: as it was built]")
+@click.option("--model", default=None, help="Where the language model is now.  [default: as it was built]")
+@click.option("--release", default=None, help="Where the SAEs are now.  [default: as they were built]")
 @click.option("--replace", is_flag=True, help="Give a topic that exists these texts instead of its own.")
 @click.option(
     "-n", default=5, show_default=True, type=click.IntRange(min=1), help="Neurons to print per topic and SAE."
@@ -37,18 +51,26 @@ def score(
     topic: str | None,
     texts: str | None,
     folder: str | None,
+    scorer: str,
     summary: str,
     distance: str,
     power: float,
     min_support: int,
+    null_topics: int,
+    bootstraps: int,
+    candidates: int,
     sae_id: str | None,
     text_column: str | None,
     encoder: str | None,
+    model: str | None,
+    release: str | None,
     replace: bool,
     n: int,
     style: str,
 ) -> None:
     """Score every neuron of ATLAS for TOPIC by the texts in TEXTS, store the scores, and print the best neurons.
+
+    Scorer contrast and strawman run the language model over the texts, scorer output over the best neurons by distance.
 
     \b
     Examples:
@@ -66,19 +88,35 @@ def score(
     import atlas as library
 
     opened = library.open(atlas)
-    opened.score_many(
-        sets,
-        sae_id=sae_id,
-        replace=replace,
-        encoder=encoder,
-        summary=summary,
-        distance=distance,
-        power=power,
-        min_support=min_support,
-    )
-    frame = pl.concat([opened.top(name, n, sae_id=sae_id) for name in sets])
+    from atlas.scorers import SCORERS
+
+    probe = None
+    progress = Progress()
+    try:
+        if scorer in SCORERS and SCORERS[scorer].needs:
+            from atlas.probe import ModelProbe
+
+            probe = ModelProbe(opened.store, model=model, release=release, progress=progress)
+        opened.score_many(
+            sets,
+            sae_id=sae_id,
+            replace=replace,
+            encoder=encoder,
+            bootstraps=bootstraps,
+            probe=probe,
+            scorer=scorer,
+            summary=summary,
+            distance=distance,
+            power=power,
+            min_support=min_support,
+            null_topics=null_topics,
+            candidates=candidates,
+        )
+    finally:
+        progress.close()
+    frame = pl.concat([opened.top(name, n, sae_id=sae_id, scorer=scorer) for name in sets])
     if style == "table":
-        frame = frame.select("topic", "sae_id", "neuron", "score", "support", "fires_on", "top_tokens")
+        frame = frame.select("topic", "sae_id", "neuron", "score", "se", "z", "support", "fires_on", "top_tokens")
     print_frame(frame, style)
 
 

@@ -1,10 +1,13 @@
 -- What users call, from any DuckDB client. A macro's parameter that is also a column name in scope would silently be the
 -- column: each macro first puts its parameters into a row of their own, under other names.
--- `sae` is a sae_id or a sae_key; null means every SAE. `scoring` is a scoring_id; null means the current one.
+-- `sae` is a sae_id or a sae_key; null means every SAE. `scoring` is a scoring_id; null means the current one of the
+-- scorer, which is `distance` unless another is named.
 
-create or replace macro top_neurons(topic, n, sae := null, scoring := null) as table
+create or replace macro top_neurons(topic, n, sae := null, scoring := null, scorer := 'distance') as table
 with wanted as (
-    select topic as wanted_topic, n as wanted_n, sae::varchar as wanted_sae, scoring as wanted_scoring
+    select
+        topic as wanted_topic, n as wanted_n, sae::varchar as wanted_sae, scoring as wanted_scoring,
+        scorer as wanted_scorer
 ), words as (
     select x.sae_key, x.neuron, lower(trim(x.token)) as word, min(x.rank) as first_rank
     from examples as x
@@ -26,7 +29,7 @@ join scores as s on s.scoring_id = g.scoring_id
 join neurons as r on r.sae_key = g.sae_key and r.neuron = s.neuron
 left join fires as f on f.sae_key = g.sae_key and f.neuron = s.neuron
 where s.score is not null
-    and coalesce(g.scoring_id = w.wanted_scoring, g.is_current)
+    and coalesce(g.scoring_id = w.wanted_scoring, g.is_current and g.scorer = w.wanted_scorer)
     and coalesce(e.sae_id = w.wanted_sae or e.sae_key::varchar = w.wanted_sae, true)
 qualify row_number() over (partition by g.scoring_id order by s.score desc, s.neuron) <= w.wanted_n
 order by g.scoring_id, s.score desc, s.neuron;
@@ -40,7 +43,7 @@ with wanted as (
     join topics as t on t.name = w.wanted_topic
     join scorings as g on g.topic_id = t.topic_id
     join saes as e on e.sae_key = g.sae_key
-    where coalesce(g.scoring_id = w.wanted_scoring, g.is_current)
+    where coalesce(g.scoring_id = w.wanted_scoring, g.is_current) and g.scorer = 'distance'
         and coalesce(e.sae_id = w.wanted_sae or e.sae_key::varchar = w.wanted_sae, true)
 ), weights as (
     select
@@ -80,7 +83,7 @@ centred as (
         s.g - avg(s.g) over (partition by g.scoring_id) as centred_g
     from wanted as w
     join topics as t on t.name in (w.wanted_a, w.wanted_b)
-    join scorings as g on g.topic_id = t.topic_id and g.is_current
+    join scorings as g on g.topic_id = t.topic_id and g.is_current and g.scorer = 'distance'
     join saes as e on e.sae_key = g.sae_key
     join scores as s on s.scoring_id = g.scoring_id
     where s.score is not null

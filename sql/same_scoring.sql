@@ -2,6 +2,8 @@
 select g.scoring_id
 from scorings as g
 join topics as t on t.topic_id = g.topic_id
-where t.name = $topic and g.sae_key = $sae_key and g.scorer = $scorer and g.summary = $summary
-    and g.distance = $distance and g.power = $power and g.min_support = $min_support
+where t.name = $topic and g.sae_key = $sae_key and g.scorer = $scorer
+    and g.summary is not distinct from $summary and g.distance is not distinct from $distance
+    and g.power is not distinct from $power and g.min_support is not distinct from $min_support
+    and g.null_topics is not distinct from $null_topics and g.candidates is not distinct from $candidates
     and g.reference_hash = $reference_hash

@@ -126,6 +126,10 @@ create table neurons (
     mass_mean double,
     mass_max double,
     mass_count double,
+    square_mean double,
+    square_max double,
+    square_count double,
+    density double,
     max_activation float,
     decoder_norm float,
     top_tokens varchar[],
@@ -138,6 +142,10 @@ comment on column neurons.support is 'Reference prompts on which it fired';
 comment on column neurons.mass_mean is 'Sum over prompts of its share of the prompt''s summed activation';
 comment on column neurons.mass_max is 'The same with the largest activation per prompt';
 comment on column neurons.mass_count is 'The same with the number of tokens on which it fired';
+comment on column neurons.square_mean is 'Sum of the squares of what mass_mean sums; for standard errors';
+comment on column neurons.square_max is 'The same of mass_max';
+comment on column neurons.square_count is 'The same of mass_count';
+comment on column neurons.density is 'Share of the reference tokens on which it fired';
 comment on column neurons.max_activation is 'Its largest activation on a reference token; 0 when it never fired';
 comment on column neurons.decoder_norm is 'Length of its decoder row, as decoding applies it';
 comment on column neurons.top_tokens is 'Tokens its decoder row promotes most (final norm and unembedding), best first';
@@ -169,11 +177,31 @@ comment on column topics.topic_id is 'Our integer for the topic';
 comment on column topics.name is 'Its name';
 comment on column topics.created_at is 'When it was first scored (UTC)';
 
-create table topic_texts (topic_id uinteger, text varchar, vector float[]);
+create table topic_texts (topic_id uinteger, text_id uinteger, text varchar, n_tokens uinteger, vector float[]);
 comment on table topic_texts is 'An alignment text of a topic';
 comment on column topic_texts.topic_id is 'The topic';
+comment on column topic_texts.text_id is 'Number of the text within the topic, from 0';
+comment on column topic_texts.n_tokens is 'Tokens that count; null until scorer contrast or strawman ran the model over it';
 comment on column topic_texts.text is 'The text';
 comment on column topic_texts.vector is 'Its embedding of length 1';
+
+create table topic_activations (
+    topic_id uinteger,
+    sae_key uinteger,
+    text_id uinteger,
+    neuron uinteger,
+    act_sum float,
+    act_max float,
+    act_count uinteger
+);
+comment on table topic_activations is 'A (neuron, topic text) that fired; made by the scorers contrast and strawman';
+comment on column topic_activations.topic_id is 'The topic';
+comment on column topic_activations.sae_key is 'The SAE';
+comment on column topic_activations.text_id is 'The text of the topic';
+comment on column topic_activations.neuron is 'The neuron';
+comment on column topic_activations.act_sum is 'Sum of the activation over the text''s tokens';
+comment on column topic_activations.act_max is 'Largest activation on a token';
+comment on column topic_activations.act_count is 'Number of tokens on which it fired';
 
 create table scorings (
     scoring_id uinteger,
@@ -184,7 +212,12 @@ create table scorings (
     distance varchar,
     power double,
     min_support uinteger,
+    null_topics uinteger,
+    candidates uinteger,
     reference_hash varchar,
+    rank_stability double,
+    top_overlap double,
+    bootstraps uinteger,
     is_current boolean,
     created_at timestamp
 );
@@ -192,11 +225,17 @@ comment on table scorings is 'One scoring of an SAE''s neurons for a topic';
 comment on column scorings.scoring_id is 'Our integer for the scoring';
 comment on column scorings.topic_id is 'The topic';
 comment on column scorings.sae_key is 'The SAE';
-comment on column scorings.scorer is 'How neurons were scored: distance';
+comment on column scorings.scorer is 'How neurons were scored: distance, contrast, strawman or output';
 comment on column scorings.summary is 'Which summary of a prompt''s activations weighs the prompts: mean, max or count';
 comment on column scorings.distance is 'Distance between sentence embeddings: euclidean or cosine';
 comment on column scorings.power is 'Exponent of the distance';
 comment on column scorings.min_support is 'Neurons that fired on fewer prompts have no score';
+comment on column scorings.null_topics is 'Random topics behind z; 0 for none';
+comment on column scorings.candidates is 'Scorer output: how many of the best neurons by distance were tried';
+comment on column scorings.rank_stability is
+'Mean Spearman correlation of the ranking with those over bootstrap samples of the prompts; null until computed';
+comment on column scorings.top_overlap is 'Mean share of the 20 best neurons that are among the 20 best of a bootstrap sample';
+comment on column scorings.bootstraps is 'Bootstrap samples behind the two';
 comment on column scorings.reference_hash is 'Reference prompts it was made with';
 comment on column scorings.is_current is 'Whether top, why and steer use it: the last one asked for, over today''s prompts';
 comment on column scorings.created_at is 'When it was made (UTC)';
@@ -205,14 +244,138 @@ create table scores (scoring_id uinteger, neuron uinteger, g double, score doubl
 comment on table scores is 'A neuron under a scoring';
 comment on column scores.scoring_id is 'The scoring';
 comment on column scores.neuron is 'The neuron';
-comment on column scores.g is 'Weighted mean of distance ** power over the prompts; null when it never fired';
-comment on column scores.score is '1 for the neuron closest to the topic, 0 for the farthest; null below min_support';
-comment on column scores.se is 'Standard error of the score; null until computed';
-comment on column scores.z is 'Standard score against random topics; null until computed';
+comment on column scores.g is
+'What the score is made of. distance: weighted mean of distance ** power over the prompts; contrast: mean activation per token on the topic''s texts minus that on the prompts; strawman: mean activation per token on the topic''s texts; output: output score';
+comment on column scores.score is
+'In [0, 1], 1 is best; null below min_support. distance and strawman: g mapped to [0, 1]; contrast: AUROC of topic texts against prompts; output: g';
+comment on column scores.se is 'Standard error of the score; scorer distance only';
+comment on column scores.z is
+'Standard score of g against random topics, below 0 is closer than chance; scorer distance only, and null when the topic has more texts than half the prompts';
+
+create table nulls (
+    null_id uinteger,
+    sae_key uinteger,
+    summary varchar,
+    distance varchar,
+    power double,
+    min_support uinteger,
+    null_topics uinteger,
+    texts uinteger,
+    reference_hash varchar
+);
+comment on table nulls is 'Random topics that z is measured against';
+comment on column nulls.null_id is 'Our integer for the set of random topics';
+comment on column nulls.sae_key is 'The SAE';
+comment on column nulls.summary is 'As in scorings';
+comment on column nulls.distance is 'As in scorings';
+comment on column nulls.power is 'As in scorings';
+comment on column nulls.min_support is 'As in scorings';
+comment on column nulls.null_topics is 'How many random topics';
+comment on column nulls.texts is 'Texts per random topic, drawn from the reference prompts';
+comment on column nulls.reference_hash is 'Reference prompts they were drawn from';
+
+create table null_scores (null_id uinteger, neuron uinteger, mean double, sd double);
+comment on table null_scores is 'A neuron under random topics';
+comment on column null_scores.null_id is 'The set of random topics';
+comment on column null_scores.neuron is 'The neuron';
+comment on column null_scores.mean is 'Mean of g minus the topic''s mean g over eligible neurons';
+comment on column null_scores.sd is 'Standard deviation of the same';
+
+create table pairs (name varchar, pair_id uinteger, prompt varchar, positive varchar, negative varchar);
+comment on table pairs is 'A contrast pair';
+comment on column pairs.name is 'The behaviour it shows';
+comment on column pairs.pair_id is 'Number of the pair within the behaviour, from 0';
+comment on column pairs.prompt is 'What both sides begin with; may be empty';
+comment on column pairs.positive is 'Completion that shows the behaviour';
+comment on column pairs.negative is 'Completion that shows the opposite';
+
+create table pair_codes (
+    name varchar,
+    sae_key uinteger,
+    "position" varchar,
+    pair_id uinteger,
+    side varchar,
+    neuron uinteger,
+    value float
+);
+comment on table pair_codes is 'A neuron that fired on one side of a contrast pair';
+comment on column pair_codes.name is 'The behaviour';
+comment on column pair_codes.sae_key is 'The SAE';
+comment on column pair_codes."position" is 'Where in the text the code was taken: last, answer or mean';
+comment on column pair_codes.pair_id is 'The pair';
+comment on column pair_codes.side is 'positive or negative';
+comment on column pair_codes.neuron is 'The neuron';
+comment on column pair_codes.value is 'Its activation';
+
+create table vectors (
+    vector_id uinteger,
+    name varchar,
+    kind varchar,
+    sae_key uinteger,
+    "position" varchar,
+    tau double,
+    pairs uinteger,
+    is_current boolean,
+    created_at timestamp
+);
+comment on table vectors is 'A steering vector made from contrast pairs';
+comment on column vectors.vector_id is 'Our integer for the vector';
+comment on column vectors.name is 'The behaviour';
+comment on column vectors.kind is 'sas: over the SAE''s neurons; dense: over the dimensions of the hook';
+comment on column vectors.sae_key is 'The SAE, whose hook a dense vector is for';
+comment on column vectors."position" is 'Where in the texts activations were taken: last, answer or mean';
+comment on column vectors.tau is 'Least share of the pairs in which a neuron fires on a side; null for dense';
+comment on column vectors.pairs is 'Pairs it was made from';
+comment on column vectors.is_current is 'Whether steer uses it: the last one asked for';
+comment on column vectors.created_at is 'When it was made (UTC)';
+
+create table vector_entries (vector_id uinteger, "index" uinteger, value double);
+comment on table vector_entries is 'A non-zero entry of a vector';
+comment on column vector_entries.vector_id is 'The vector';
+comment on column vector_entries."index" is 'Neuron (sas) or dimension (dense)';
+comment on column vector_entries.value is 'Its value, in units of the activation';
+
+create table runs (
+    run_id uinteger,
+    evaluation_id uinteger,
+    topic varchar,
+    method varchar,
+    parameters varchar,
+    seed ubigint,
+    created_at timestamp
+);
+comment on table runs is 'A method under an evaluation';
+comment on column runs.run_id is 'Our integer for the run';
+comment on column runs.evaluation_id is 'Runs of one evaluation share prompts and seeds';
+comment on column runs.topic is 'The topic, or the behaviour of a vector';
+comment on column runs.method is 'Steering method or control';
+comment on column runs.parameters is 'Settings of the method, of sampling and of the evaluation, as JSON';
+comment on column runs.seed is 'First seed of the sampling';
+comment on column runs.created_at is 'When it began (UTC)';
+
+create table calibrations (
+    topic varchar,
+    sae_keys uinteger[],
+    method varchar,
+    parameters varchar,
+    strength double,
+    rule varchar,
+    created_at timestamp
+);
+comment on table calibrations is 'The strength an evaluation picked';
+comment on column calibrations.topic is 'The topic, or the behaviour of a vector';
+comment on column calibrations.sae_keys is 'The SAEs steered at once';
+comment on column calibrations.method is 'Steering method';
+comment on column calibrations.parameters is 'Settings it was picked under, as JSON';
+comment on column calibrations.strength is 'The strength';
+comment on column calibrations.rule is 'The rule that picked it, in words';
+comment on column calibrations.created_at is 'When it was picked (UTC)';
 
 create table generations (
     generation_id uinteger,
+    run_id uinteger,
     scoring_ids uinteger[],
+    vector_ids uinteger[],
     method varchar,
     parameters varchar,
     prompt varchar,
@@ -222,6 +385,8 @@ create table generations (
 );
 comment on table generations is 'One generated text';
 comment on column generations.generation_id is 'Our integer for the generation';
+comment on column generations.run_id is 'The run of an evaluation it belongs to; null for one made by steer';
+comment on column generations.vector_ids is 'The vectors that steered it';
 comment on column generations.scoring_ids is 'The scorings that steered it, one per SAE; empty for method original';
 comment on column generations.method is 'Steering method';
 comment on column generations.parameters is 'Settings of the method and of sampling, as JSON';
@@ -230,8 +395,18 @@ comment on column generations.text is 'What it went on with, the prompt left out
 comment on column generations.seed is 'Seed of the sampling';
 comment on column generations.created_at is 'When it was generated (UTC)';
 
-create table metrics (generation_id uinteger, name varchar, value double);
-comment on table metrics is 'One figure of a generation';
-comment on column metrics.generation_id is 'The generation';
+create table metrics (
+    run_id uinteger,
+    generation_id uinteger,
+    name varchar,
+    value double,
+    low double,
+    high double
+);
+comment on table metrics is 'One figure of a generation or of a run';
+comment on column metrics.run_id is 'The run; null for a generation made by steer';
+comment on column metrics.generation_id is 'The generation; null for a figure of the whole run';
 comment on column metrics.name is 'Which figure, such as contamination';
 comment on column metrics.value is 'Its value';
+comment on column metrics.low is 'Lower end of the 95 % interval; null for a single generation';
+comment on column metrics.high is 'Upper end of the 95 % interval';

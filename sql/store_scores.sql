@@ -1,6 +1,15 @@
--- append the computed scores under the scoring ids in the frame `numbered`
-insert into scores (scoring_id, neuron, g, score)
-select n.scoring_id, c.neuron, c.g, c.score
-from computed as c
+-- append the computed scores under the scoring ids in the frame `numbered`, with z where the random topics are known
+insert into scores (scoring_id, neuron, g, score, se, z)
+with centred as (
+    select
+        c.topic_id, c.neuron, c.g, c.score, c.se,
+        c.g - avg(c.g) filter (where c.score is not null) over (partition by c.topic_id) as centred_g
+    from computed as c
+)
+select
+    n.scoring_id, c.neuron, c.g, c.score, c.se,
+    case when c.score is not null then (c.centred_g - r.mean) / nullif(r.sd, 0) end as z
+from centred as c
 join numbered as n on n.topic_id = c.topic_id
+left join null_scores as r on r.null_id = n.null_id and r.neuron = c.neuron
 order by n.scoring_id, c.neuron

@@ -30,6 +30,9 @@ def random_raw(rng: np.random.Generator, prompts: int, neurons: int, share: floa
     return np.stack([peak * (1 + count) / 2, peak, count]).astype(np.float32)
 
 
+TOKENS = 10  # of every prompt
+
+
 @functools.cache
 def _empty_atlas() -> bytes:
     """The file that `Store.create` makes, made once."""
@@ -45,7 +48,10 @@ def make_store(path: Path, raws: list[np.ndarray], vectors: np.ndarray, totals: 
     """
     path.write_bytes(_empty_atlas())
     store = Store(path)
-    prompts = pl.DataFrame({"prompt_id": range(len(vectors)), "text": [f"prompt {i}" for i in range(len(vectors))]})
+    prompts = pl.DataFrame({
+        "prompt_id": range(len(vectors)), "text": [f"prompt {i}" for i in range(len(vectors))],
+        "n_tokens": [TOKENS] * len(vectors),
+    })  # fmt: skip
     with store.write() as session:
         session.append("atlas", pl.DataFrame({
             "schema_version": [SCHEMA_VERSION], "state": ["complete"], "encoder": ["none"], "encoder_hash": ["none"],
@@ -62,7 +68,8 @@ def _append_sae(session, key: int, raw: np.ndarray, totals: np.ndarray) -> None:
     prompt, neuron = np.nonzero(raw[2])
     fired = raw[:, prompt, neuron]
     with np.errstate(divide="ignore", invalid="ignore"):
-        mass = np.where(raw > 0, raw / totals[:, :, None].astype(np.float64), 0).sum(axis=1)
+        weights = np.where(raw > 0, raw / totals[:, :, None].astype(np.float64), 0)
+    mass, square = weights.sum(axis=1), (weights**2).sum(axis=1)
     sae_key = pl.lit(key, pl.UInt32).alias("sae_key")
     neurons = range(raw.shape[2])
     session.append(
@@ -70,7 +77,9 @@ def _append_sae(session, key: int, raw: np.ndarray, totals: np.ndarray) -> None:
     )
     session.append("neurons", pl.DataFrame({
         "neuron": neurons, "support": (raw[2] > 0).sum(axis=0), "mass_mean": mass[0], "mass_max": mass[1],
-        "mass_count": mass[2], "max_activation": raw[1].max(axis=0), "top_tokens": [[f" t{n}"] for n in neurons],
+        "mass_count": mass[2], "square_mean": square[0], "square_max": square[1], "square_count": square[2],
+        "density": raw[2].sum(axis=0) / raw.shape[1] / TOKENS,
+        "max_activation": raw[1].max(axis=0), "top_tokens": [[f" t{n}"] for n in neurons],
     }).with_columns(sae_key))  # fmt: skip
     session.append("prompt_totals", pl.DataFrame({
         "prompt_id": range(raw.shape[1]), "sum_total": totals[0], "max_total": totals[1], "count_total": totals[2],

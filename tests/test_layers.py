@@ -12,12 +12,12 @@ import atlas
 
 LAYERS = [
     ["errors", "progress"],
-    ["prompts", "summaries", "codec", "sites"],
+    ["prompts", "summaries", "scorers", "codec", "sites"],
     ["methods", "store"],
     ["models"],
-    ["vocabulary", "steering", "checks", "pocket"],
+    ["vocabulary", "steering", "checks", "uncertainty", "pocket"],
     ["activations", "embeddings"],
-    ["plan", "score", "generate"],
+    ["plan", "probe", "score", "generate"],
     ["build", "steer"],
     ["api"],
 ]

@@ -235,7 +235,7 @@ def test_too_few_neurons_to_compare_is_said_and_nothing_is_stored(store, rng):
     ("fired_on", "message"),
     [
         ([0, PROMPTS, 2, 0], "1 neurons fired on 5 or more prompts, so"),
-        ([PROMPTS] * 4, "4 neurons fired on 5 or more prompts and all lie equally far, so"),
+        ([PROMPTS] * 4, "4 neurons fired on 5 or more prompts and all are equal, so"),
     ],
     ids=["one neuron", "all equal"],
 )

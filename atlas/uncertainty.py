@@ -1,0 +1,110 @@
+"""How sure is a score? Random topics for z, and bootstrap samples of the prompts for the stability of a ranking.
+
+The standard error in closed form is part of the scoring scan itself (sql/compute_scores.sql).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from atlas.store import Session
+
+NULL_SEED = 0
+SAMPLE_SEED = 0
+
+
+def ensure_null(
+    session: Session,
+    sae_key: int,
+    *,
+    texts: int,
+    null_topics: int,
+    summary: str,
+    distance: str,
+    power: float,
+    min_support: int,
+    reference_hash: object,
+) -> int | None:
+    """The id of the random topics that a topic of so many texts is measured against; made when they are not there.
+
+    Each random topic is `texts` reference prompts, left out of their own topic's sums (method: section 3).
+
+    Returns:
+        None when no null is asked for, or when the atlas has fewer than twice as many prompts as the topic has texts.
+    """
+    settings = {
+        "sae_key": sae_key,
+        "summary": summary,
+        "distance": distance,
+        "power": power,
+        "min_support": min_support,
+        "null_topics": null_topics,
+        "texts": texts,
+        "reference_hash": reference_hash,
+    }
+    prompts = session.ask("atlas_size").item(0, "prompts")
+    if null_topics == 0 or prompts < 2 * texts:
+        return None
+    found = session.value("same_null", **settings)
+    if found is not None:
+        return int(found)
+    null_id = int(session.value("next_null_id"))
+    powers, members = random_topics(session.ask("embedding_vectors"), texts, null_topics, distance, power)
+    kinds = {"sae_key": pl.UInt32, "min_support": pl.UInt32, "null_topics": pl.UInt32, "texts": pl.UInt32}
+    session.append("nulls", pl.DataFrame([{"null_id": null_id, **settings}]).cast({"null_id": pl.UInt32, **kinds}))  # type: ignore[arg-type]
+    with session.frame("random_powers", powers), session.frame("random_members", members):
+        session.run("compute_null", null_id=null_id, sae_key=sae_key, summary=summary, min_support=min_support)
+    return null_id
+
+
+def random_topics(
+    embeddings: pl.DataFrame, texts: int, topics: int, distance: str, power: float
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Frames `random_powers` and `random_members` of sql/compute_null.sql.
+
+    A matrix product gives these distances: its error of 1e-3 near 0 does not matter where the near prompts are left out.
+    """
+    ids = embeddings["prompt_id"].to_numpy()
+    vectors = np.stack(embeddings["vector"].to_numpy())
+    generator = np.random.default_rng(NULL_SEED)
+    columns: dict[str, np.ndarray | pl.Series] = {"prompt_id": ids}
+    members = []
+    for topic in range(topics):
+        chosen = generator.choice(len(ids), texts, replace=False)
+        cosine = (vectors @ vectors[chosen].T).max(axis=1).astype(np.float64)
+        far = np.clip(1 - cosine, 0, None) if distance == "cosine" else np.sqrt(np.clip(2 - 2 * cosine, 0, None))
+        powers = far**power
+        powers[chosen] = np.nan
+        columns[f"null_{topic}"] = pl.Series(powers).fill_nan(None)
+        members += [(f"null_{topic}", int(ids[row])) for row in chosen]
+    return pl.DataFrame(columns), pl.DataFrame(
+        members, schema={"name": pl.String, "prompt_id": pl.UInt32}, orient="row"
+    )
+
+
+def measure_stability(
+    session: Session, scoring_ids: Sequence[int], *, bootstraps: int, topic_ids: Sequence[int]
+) -> pl.DataFrame:
+    """Store and give how well the rankings of scorings hold over bootstrap samples of the prompts.
+
+    Needs the temporary table `distances` of their topics (sql/make_distances.sql).
+
+    Returns:
+        A row per scoring: scoring_id, rank_stability (mean Spearman correlation), top_overlap (share of the 20 best).
+    """
+    prompts = session.ask("embedding_vectors")["prompt_id"].to_numpy()
+    generator = np.random.default_rng(SAMPLE_SEED)
+    draws = generator.multinomial(len(prompts), np.full(len(prompts), 1 / len(prompts)), bootstraps)
+    samples = pl.DataFrame({"prompt_id": prompts, **{f"sample_{i}": draw for i, draw in enumerate(draws)}})
+    rows = []
+    for scoring_id, topic_id in zip(scoring_ids, topic_ids, strict=True):
+        scoring = session.ask("scoring", scoring_id=scoring_id).to_dicts()[0]
+        settings = {name: scoring[name] for name in ("sae_key", "summary", "distance", "power")}
+        with session.frame("samples", samples):
+            found = session.ask("compute_stability", scoring_id=scoring_id, topic_id=topic_id, **settings).to_dicts()[0]
+        session.run("store_stability", scoring_id=scoring_id, bootstraps=bootstraps, **found)
+        rows.append({"scoring_id": scoring_id, **found})
+    return pl.DataFrame(rows)
