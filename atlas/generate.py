@@ -10,8 +10,11 @@ import torch
 
 from atlas.errors import AtlasError
 from atlas.methods import Options
+from atlas.models import seeded_sampler
 from atlas.steering import Layer, Steering
 from atlas.vocabulary import bos_token_id
+
+BATCH_SIZE = 32  # texts generated at once
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,11 @@ class Generation:
     dropped: float
 
 
+@torch.inference_mode()
 def generate(
     model: Any,
     tokenizer: Any,
-    prompt: str,
+    prompts: Sequence[str],
     layers: Sequence[Layer],
     *,
     method: str,
@@ -69,34 +73,71 @@ def generate(
     positions: str,
     prepend_bos: bool,
     sampling: Sampling,
-) -> Generation:
-    """Go on with a prompt under a steering method; the caller's random state is put back."""
-    ids = [bos_token_id(tokenizer)] * prepend_bos + tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    context = model.config.max_position_embeddings
-    if not ids:
+    seeds: Sequence[int] | None = None,
+) -> list[Generation]:
+    """Go on with prompts under a steering method, in batches.
+
+    Each prompt has random numbers of its own seed, the same whatever the batch and the method, so that texts under two
+    methods differ by the method alone. The caller's random state is not touched.
+
+    Args:
+        prompts: what the model is given.
+        seeds: one per prompt; None for sampling.seed each.
+
+    Returns:
+        A generation per prompt, in order.
+    """
+    opening = [bos_token_id(tokenizer)] * prepend_bos
+    ids = [opening + tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    for prompt, row in zip(prompts, ids, strict=True):
+        _check_length(prompt, len(row), sampling.max_new_tokens, model.config.max_position_embeddings)
+    seeds = [sampling.seed] * len(prompts) if seeds is None else list(seeds)
+    found: dict[int, Generation] = {}
+    order = sorted(range(len(prompts)), key=lambda i: len(ids[i]))
+    for start in range(0, len(order), BATCH_SIZE):
+        chosen = order[start : start + BATCH_SIZE]
+        steering = Steering(
+            model,
+            layers,
+            method=method,
+            options=options,
+            keep_error=keep_error,
+            positions=positions,
+            special_ids=tokenizer.all_special_ids,
+        )
+        with steering:
+            texts = continue_ids(model, tokenizer, [ids[i] for i in chosen], [seeds[i] for i in chosen], sampling)
+        purity = steering.contamination()
+        changes = steering.swapped()
+        for place, i in enumerate(chosen):
+            found[i] = Generation(method, prompts[i], texts[place], seeds[i], purity[place], **changes[place])
+    return [found[i] for i in range(len(prompts))]
+
+
+def continue_ids(
+    model: Any, tokenizer: Any, ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+) -> list[str]:
+    """What the model, as it is now, goes on with after each row of token ids; one batch, padded on the left."""
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else bos_token_id(tokenizer)
+    longest = max(map(len, ids))
+    batch = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in ids], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=model.device)
+    out = model.generate(
+        batch,
+        attention_mask=mask,
+        pad_token_id=pad,
+        max_new_tokens=sampling.max_new_tokens,
+        do_sample=False,
+        logits_processor=seeded_sampler(seeds, sampling.temperature, sampling.top_k, sampling.top_p),
+    )
+    return tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
+
+
+def _check_length(prompt: str, tokens: int, new_tokens: int, context: int) -> None:
+    if not tokens:
         raise AtlasError(f"prompt {prompt!r} has no token: give some text")
-    if len(ids) + sampling.max_new_tokens > context:
+    if tokens + new_tokens > context:
         raise AtlasError(
-            f"a prompt of {len(ids)} tokens and {sampling.max_new_tokens} new ones do not fit into the context of "
+            f"a prompt of {tokens} tokens and {new_tokens} new ones do not fit into the context of "
             f"{context}: shorten the prompt or lower --max-new-tokens"
         )
-    settings: dict[str, Any] = {"max_new_tokens": sampling.max_new_tokens, "do_sample": sampling.temperature > 0}
-    if sampling.temperature > 0:
-        settings |= {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else bos_token_id(tokenizer)
-    batch = torch.tensor([ids], device=model.device)
-    steering = Steering(
-        model,
-        layers,
-        method=method,
-        options=options,
-        keep_error=keep_error,
-        positions=positions,
-        special_ids=tokenizer.all_special_ids,
-    )
-    with torch.random.fork_rng(), torch.inference_mode(), steering:
-        torch.manual_seed(sampling.seed)
-        out = model.generate(batch, attention_mask=torch.ones_like(batch), pad_token_id=pad, **settings)
-    text = tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True)
-    (contamination,) = steering.contamination()
-    return Generation(method, prompt, text, sampling.seed, contamination, **steering.swapped())

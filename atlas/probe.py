@@ -121,7 +121,7 @@ class ModelProbe:
             ranks = (logits.unsqueeze(-2) > promoted.unsqueeze(-1)).sum(-1) + 1
             chance = logits.softmax(-1).gather(-1, tokens[part]).amax(-1)
             values.append(chance * (1 - ranks.amin(-1) / logits.shape[-1]))
-        output = torch.cat(values).double().cpu().numpy() if values else []
+        output = torch.cat([torch.zeros(0), *(value.cpu() for value in values)]).double().numpy()
         return pl.DataFrame({"neuron": pl.Series(list(neurons), dtype=pl.UInt32), "output": output})
 
     def _logits_with(self, sae: LoadedSae, neurons: Tensor, raises: Tensor) -> Tensor:

@@ -214,7 +214,7 @@ def _gather(
             wanted = {neuron for (_, k), neurons in found.candidates.items() if k == key for neuron in neurons}
             missing = sorted(wanted - set(known[key]["neuron"]))
             fresh = _require(probe, config).output_scores(key, missing) if missing else known[key].clear()
-            found.outputs[key] = pl.concat([known[key], fresh.select(known[key].columns).cast(known[key].schema)])  # type: ignore[arg-type]
+            found.outputs[key] = pl.concat([known[key], fresh.select(known[key].columns).cast(known[key].schema)])
     return found
 
 

@@ -168,23 +168,20 @@ def steer_prompts(
     layers, scoring_ids, rows = steerer.layers(topic, keys)
     model, tokenizer = steerer.model
     results: list[Generation] = []
-    for method in methods:
-        for prompt in prompts:
-            progress("generating", len(results), len(methods) * len(prompts))
-            results.append(
-                generate(
-                    model,
-                    tokenizer,
-                    prompt,
-                    layers,
-                    method=method,
-                    options=options[method],
-                    keep_error=keep_error,
-                    positions=positions,
-                    prepend_bos=rows[0]["prepend_bos"],
-                    sampling=sampling,
-                )
-            )
+    for done, method in enumerate(methods):
+        progress("generating", done * len(prompts), len(methods) * len(prompts))
+        results += generate(
+            model,
+            tokenizer,
+            prompts,
+            layers,
+            method=method,
+            options=options[method],
+            keep_error=keep_error,
+            positions=positions,
+            prepend_bos=rows[0]["prepend_bos"],
+            sampling=sampling,
+        )
     progress("generating", len(results), len(results))
     if save:
         shared = {"keep_error": keep_error, "positions": positions, **asdict(sampling)}

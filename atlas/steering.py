@@ -110,11 +110,13 @@ class Steering:
             result.append(sum(known) / len(known) if known else None)
         return result
 
-    def swapped(self) -> dict[str, float]:
-        """Neurons per token: active before ("kept" after editing and "dropped") and "new"; means over all tokens."""
-        counts = sum((figures.counts for figures in self._figures), torch.zeros(3, dtype=torch.float64))
-        tokens = sum(figures.tokens for figures in self._figures)
-        return {name: float(counts[i]) / max(tokens, 1) for i, name in enumerate(("kept", "new", "dropped"))}
+    def swapped(self) -> list[dict[str, float]]:
+        """Per sequence: neurons per token that were active and stay so ("kept"), or not ("dropped"), and "new" ones."""
+        counts = [figures.swapped() for figures in self._figures]
+        return [
+            {name: sum(float(row[i]) for row in rows) / len(rows) for i, name in enumerate(("kept", "new", "dropped"))}
+            for rows in zip(*counts, strict=True)
+        ]
 
     def _remove(self) -> None:
         while self._handles:
@@ -196,22 +198,24 @@ class _Figures:
 
     def clear(self) -> None:
         self._sums: Tensor | None = None
-        self.counts = torch.zeros(3, dtype=torch.float64)
-        self.tokens = 0
 
     def add(self, acts: Tensor, before: Tensor, scores: Tensor, mask: Tensor) -> None:
         size = acts.abs()
         total = size.sum(dim=-1)
         known = mask & (total > 0)
         share = (size @ (1 - scores)) / total.clamp(min=1e-30)
-        sums = torch.stack([torch.where(known, share, 0).sum(dim=1), known.sum(dim=1)]).double().cpu()
-        self._sums = sums if self._sums is None or self._sums.shape != sums.shape else self._sums + sums
         was, now = before != 0, acts != 0
-        parts = torch.stack([(was & now).sum(-1), (now & ~was).sum(-1), (was & ~now).sum(-1)]) * mask
-        self.counts += parts.sum(dim=(1, 2)).double().cpu()
-        self.tokens += int(mask.sum())
+        changes = [(was & now).sum(-1) * mask, (now & ~was).sum(-1) * mask, (was & ~now).sum(-1) * mask]
+        columns = [torch.where(known, share, 0), known, mask, *changes]
+        sums = torch.stack([column.sum(dim=1) for column in columns]).double().cpu()
+        self._sums = sums if self._sums is None or self._sums.shape != sums.shape else self._sums + sums
 
     def contamination(self) -> list[float | None]:
         if self._sums is None:
             return []
-        return [float(share / n) if n else None for share, n in self._sums.T.tolist()]
+        return [float(share / n) if n else None for share, n in self._sums[:2].T.tolist()]
+
+    def swapped(self) -> list[list[float]]:
+        if self._sums is None:
+            return []
+        return (self._sums[3:] / self._sums[2].clamp(min=1)).T.tolist()

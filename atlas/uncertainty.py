@@ -53,8 +53,7 @@ def ensure_null(
         return int(found)
     null_id = int(session.value("next_null_id"))
     powers, members = random_topics(session.ask("embedding_vectors"), texts, null_topics, distance, power)
-    kinds = {"sae_key": pl.UInt32, "min_support": pl.UInt32, "null_topics": pl.UInt32, "texts": pl.UInt32}
-    session.append("nulls", pl.DataFrame([{"null_id": null_id, **settings}]).cast({"null_id": pl.UInt32, **kinds}))  # type: ignore[arg-type]
+    session.append("nulls", pl.DataFrame([{"null_id": null_id, **settings}]))
     with session.frame("random_powers", powers), session.frame("random_members", members):
         session.run("compute_null", null_id=null_id, sae_key=sae_key, summary=summary, min_support=min_support)
     return null_id
@@ -68,7 +67,7 @@ def random_topics(
     A matrix product gives these distances: its error of 1e-3 near 0 does not matter where the near prompts are left out.
     """
     ids = embeddings["prompt_id"].to_numpy()
-    vectors = np.stack(embeddings["vector"].to_numpy())
+    vectors = np.array(embeddings["vector"].to_list(), dtype=np.float32)
     generator = np.random.default_rng(NULL_SEED)
     columns: dict[str, np.ndarray | pl.Series] = {"prompt_id": ids}
     members = []

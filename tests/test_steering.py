@@ -194,7 +194,7 @@ def test_embeddings_without_ids_are_steered_at_every_position_and_that_is_said(t
 def test_swap_reports_kept_new_and_dropped_neurons(transformer):
     with Steering(transformer, [make_layer("topk")], method="swap") as steering:
         logits(transformer)
-    counts = steering.swapped()
+    [counts] = steering.swapped()
     assert counts["kept"] + counts["dropped"] == pytest.approx(4, abs=1)
     assert counts["new"] > 0
 
