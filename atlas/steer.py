@@ -20,8 +20,9 @@ from atlas.generate import Generation, Sampling, generate
 from atlas.methods import METHODS, Options, Target, settle_options, takes
 from atlas.models import LoadedSae, hash_model, hash_tokenizer, load_sae, load_transformer
 from atlas.progress import Progress, silent
+from atlas.selection import select_neurons
 from atlas.steering import Layer, check_positions
-from atlas.store import Store, now
+from atlas.store import Session, Store, now
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
@@ -57,16 +58,25 @@ class Steerer:
         check_model(model, tokenizer, row)
         return model, tokenizer
 
-    def layers(self, topic: str | None, sae_keys: Sequence[int] | None = None, *, scorer: str = "distance") -> Layers:
+    def layers(
+        self,
+        topic: str | None,
+        sae_keys: Sequence[int] | None = None,
+        *,
+        scorer: str = "distance",
+        select: str = "score",
+    ) -> Layers:
         """The SAEs with a topic's current scores.
 
         Args:
             topic: None gives every neuron the score 1.
             sae_keys: which SAEs; None for the first one that the topic is scored for.
             scorer: whose scores.
+            select: key of atlas.selection.RULES.
 
         Raises:
-            UnknownName: no such topic or scorer.
+            UnknownName: no such topic, scorer or rule.
+            AtlasError: the rule needs a signal that is not there.
             StoreError: the topic is not scored for an SAE over today's prompts, or an SAE has changed.
             ModelError: an SAE's folder is gone.
         """
@@ -83,7 +93,7 @@ class Steerer:
             frames = {key: session.ask("steering_columns", sae_key=key, scoring_id=current.get(key)) for key in keys}
         layers = []
         for key in keys:
-            target = make_target(frames[key], topic is None, self.device)
+            target = make_target(frames[key], topic is None, self.device, select)
             layers.append(Layer(rows[key]["hook_name"], self._sae(rows[key]).codec, target))
         return Layers(layers, [current[key] for key in keys if key in current], [rows[key] for key in keys])
 
@@ -111,13 +121,14 @@ def is_gone(name: str) -> bool:
     return name.startswith("/") and not Path(name).exists()
 
 
-def make_target(frame: pl.DataFrame, neutral: bool, device: str = "cpu") -> Target:
-    """A Target from columns score and max_activation, in neuron order; `neutral` scores are all 1."""
-    scores = np.ones(frame.height) if neutral else frame["score"].to_numpy()
-    known = np.flatnonzero(~np.isnan(scores.astype(float)))
-    best = known[np.argsort(-scores[known], kind="stable")]
+def make_target(frame: pl.DataFrame, neutral: bool, device: str = "cpu", select: str = "score") -> Target:
+    """A Target from the columns of sql/steering_columns.sql; `neutral` scores are all 1."""
+    if neutral:
+        scores, best = np.ones(frame.height, dtype=np.float32), np.arange(frame.height)
+    else:
+        scores, best = select_neurons(frame, select)
     return Target(
-        torch.tensor(np.nan_to_num(scores.astype(np.float32)), device=device),
+        torch.tensor(scores, device=device),
         torch.tensor(frame["max_activation"].to_numpy(), device=device),
         torch.tensor(best, device=device),
     )
@@ -186,7 +197,8 @@ def steer_prompts(
     if save:
         shared = {"keep_error": keep_error, "positions": positions, **asdict(sampling)}
         parameters = {method: {**asdict(options[method]), **shared} for method in methods}
-        store_generations(atlas.store, results, scoring_ids, parameters)
+        with atlas.store.write() as session:
+            store_generations(session, results, scoring_ids, parameters)
     return results
 
 
@@ -207,36 +219,42 @@ def options_for(method: str, settings: dict[str, Any], methods: Sequence[str]) -
 
 
 def store_generations(
-    store: Store, generations: Sequence[Generation], scoring_ids: Sequence[int], parameters: dict[str, dict[str, Any]]
+    session: Session,
+    generations: Sequence[Generation],
+    scoring_ids: Sequence[int],
+    parameters: dict[str, dict[str, Any]],
+    *,
+    run_id: int | None = None,
 ) -> list[int]:
     """Append to `generations` and `metrics`; the new ids. `parameters` are kept per method, as JSON."""
-    with store.write() as session:
-        first = session.value("next_generation_id")
-        ids = list(range(first, first + len(generations)))
-        session.append(
-            "generations",
-            pl.DataFrame(
-                {
-                    "generation_id": pl.Series(ids, dtype=pl.UInt32),
-                    "scoring_ids": pl.Series(
-                        [list(scoring_ids) if METHODS[g.method].edit else [] for g in generations],
-                        dtype=pl.List(pl.UInt32),
-                    ),
-                    "method": [g.method for g in generations],
-                    "parameters": [json.dumps(parameters[g.method]) for g in generations],
-                    "prompt": [g.prompt for g in generations],
-                    "text": [g.text for g in generations],
-                    "seed": pl.Series([g.seed for g in generations], dtype=pl.UInt64),
-                    "created_at": [now()] * len(generations),
-                }
-            ),
-        )
-        rows = [
-            (generation_id, name, asdict(generation)[name])
-            for generation_id, generation in zip(ids, generations, strict=True)
-            for name in ("contamination", "kept", "new", "dropped")
-            if asdict(generation)[name] is not None
-        ]
-        columns = {"generation_id": pl.UInt32, "name": pl.String, "value": pl.Float64}
-        session.append("metrics", pl.DataFrame(rows, schema=columns, orient="row"))
+    first = session.value("next_generation_id")
+    ids = list(range(first, first + len(generations)))
+    unsteered = [name for name, method in METHODS.items() if not method.edit]
+    session.append(
+        "generations",
+        pl.DataFrame(
+            {
+                "generation_id": pl.Series(ids, dtype=pl.UInt32),
+                "run_id": pl.Series([run_id] * len(ids), dtype=pl.UInt32),
+                "scoring_ids": pl.Series(
+                    [[] if g.method in unsteered else list(scoring_ids) for g in generations],
+                    dtype=pl.List(pl.UInt32),
+                ),
+                "method": [g.method for g in generations],
+                "parameters": [json.dumps(parameters[g.method]) for g in generations],
+                "prompt": [g.prompt for g in generations],
+                "text": [g.text for g in generations],
+                "seed": pl.Series([g.seed for g in generations], dtype=pl.UInt64),
+                "created_at": [now()] * len(generations),
+            }
+        ),
+    )
+    rows = [
+        (run_id, generation_id, name, getattr(generation, name))
+        for generation_id, generation in zip(ids, generations, strict=True)
+        for name in ("contamination", "kept", "new", "dropped")
+        if getattr(generation, name) is not None
+    ]
+    columns = {"run_id": pl.UInt32, "generation_id": pl.UInt32, "name": pl.String, "value": pl.Float64}
+    session.append("metrics", pl.DataFrame(rows, schema=columns, orient="row"))
     return ids

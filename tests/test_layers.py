@@ -13,12 +13,13 @@ import atlas
 LAYERS = [
     ["errors", "progress"],
     ["prompts", "summaries", "scorers", "codec", "sites"],
-    ["methods", "store"],
+    ["methods", "store", "intervals", "selection"],
     ["models"],
-    ["vocabulary", "steering", "checks", "uncertainty", "pocket"],
-    ["activations", "embeddings"],
+    ["vocabulary", "steering", "checks", "uncertainty", "pocket", "controls"],
+    ["activations", "embeddings", "layerwise", "metrics"],
     ["plan", "probe", "score", "generate"],
     ["build", "steer"],
+    ["evaluate"],
     ["api"],
 ]
 HEAVY = {

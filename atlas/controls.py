@@ -1,0 +1,70 @@
+"""Controls of a steering method: the same method by scores that cannot know the topic (method: section 6, point 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atlas.methods import Target
+
+STRATUM = 20  # neurons that are alike in support and decoder norm
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control.
+
+    Attributes:
+        permute: (support, decoder norm, random generator) of the neurons that have a score -> which one's score each gets.
+        help: what it is, in a line.
+    """
+
+    permute: Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]
+    help: str
+
+
+def shuffle(support: np.ndarray, norm: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Any neuron gets any score."""
+    return generator.permutation(len(support))
+
+
+def match(support: np.ndarray, norm: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Scores move only among STRATUM neurons of like support and, within that, like decoder norm."""
+    order = np.argsort(support, kind="stable")
+    wide = STRATUM * STRATUM
+    strata = np.concatenate(
+        [part[np.argsort(norm[part], kind="stable")] for part in np.split(order, range(wide, len(order), wide))]
+    )
+    source = np.arange(len(order))
+    for start in range(0, len(strata), STRATUM):
+        part = strata[start : start + STRATUM]
+        source[part] = generator.permutation(part)
+    return source
+
+
+CONTROLS = {
+    "shuffled": Control(shuffle, "the same method with the scores shuffled over all neurons"),
+    "random": Control(match, "the same method with the scores shuffled among neurons of like support and decoder norm"),
+}
+
+
+def control_target(target: Target, name: str, support: np.ndarray, norm: np.ndarray, seed: int) -> Target:
+    """A target whose scores were moved by a control; neurons without a score stay without one.
+
+    Args:
+        support: prompts per neuron [d_sae].
+        norm: decoder norm per neuron [d_sae].
+    """
+    ranked = target.best.cpu().numpy()
+    known = np.sort(ranked)
+    source = CONTROLS[name].permute(support[known], norm[known], np.random.default_rng(seed))
+    scores = target.scores.clone()
+    scores[torch.from_numpy(known)] = target.scores[torch.from_numpy(known[source])]
+    receiver = np.empty(len(support), dtype=np.int64)
+    receiver[known[source]] = known
+    best: Tensor = torch.from_numpy(receiver[ranked]).to(target.best.device)
+    return replace(target, scores=scores, best=best)

@@ -1,0 +1,381 @@
+"""Evaluate a topic's neurons and the text they steer, with intervals and controls (method: section 6, points 1 to 3).
+
+One evaluation is several runs: one per method or control, and one for detection. Every generated text and every figure is
+stored, so that a new metric can be measured on old texts.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from atlas.checks import check_encoder, require_complete
+from atlas.controls import CONTROLS, control_target
+from atlas.errors import AtlasError, UnknownName
+from atlas.generate import Generation, Sampling, generate
+from atlas.intervals import Interval, auroc_interval, mean_interval
+from atlas.layerwise import activity, layer_figures
+from atlas.methods import METHODS, Options, settle_options
+from atlas.metrics import METRICS, Judge
+from atlas.models import load_acceptability, load_encoder
+from atlas.progress import Progress, silent
+from atlas.steer import Steerer, store_generations
+from atlas.steering import Layer
+from atlas.store import Session, Store, now
+
+if TYPE_CHECKING:
+    from atlas.api import Atlas
+
+BEST = 20  # neurons that detection sums
+DRAWS = 20  # random sets of neurons it is compared with
+BASELINES = ("original", "sae")
+SCORED = tuple(name for name, method in METHODS.items() if method.edit and name != "sae")
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """What an evaluation runs on; nothing of it may be among the topic's own texts.
+
+    Attributes:
+        held_out: texts about the topic.
+        unaligned: everyday texts about nothing of the kind.
+        others: texts about other topics; may be empty.
+        prompts: neutral openings to generate from.
+    """
+
+    held_out: Sequence[str]
+    unaligned: Sequence[str]
+    prompts: Sequence[str]
+    others: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class MethodSetting:
+    """A steering method as it is evaluated.
+
+    Attributes:
+        method: key of METHODS, or "prefix" or "finetuned".
+        options: settings; None where the method's defaults are meant.
+        control: key of CONTROLS, or None.
+    """
+
+    method: str
+    options: Options = Options()
+    control: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.method if self.control is None else f"{self.method}/{self.control}"
+
+
+@dataclass
+class Run:
+    """One method of an evaluation: its texts, and per metric a value per text."""
+
+    setting: MethodSetting
+    generations: list[Generation] = field(default_factory=list)
+    values: dict[str, list[float | None]] = field(default_factory=dict)
+    figures: dict[str, Interval] = field(default_factory=dict)
+
+    def per_prompt(self, metric: str, prompts: Sequence[str]) -> list[float | None]:
+        """The mean over a prompt's samples, per prompt."""
+        sums: dict[str, list[float]] = {prompt: [] for prompt in prompts}
+        for generation, value in zip(self.generations, self.values[metric], strict=True):
+            if value is not None:
+                sums[generation.prompt].append(value)
+        return [sum(found) / len(found) if found else None for found in sums.values()]
+
+
+def evaluate(
+    atlas: Atlas,
+    topic: str,
+    data: EvaluationSet,
+    *,
+    methods: Sequence[MethodSetting],
+    samples: int = 1,
+    sae_ids: Sequence[str | int] | None = None,
+    scorer: str = "distance",
+    select: str = "score",
+    keep_error: bool = True,
+    positions: str = "all",
+    sampling: Sampling = Sampling(max_new_tokens=64),
+    steerer: Steerer | None = None,
+    encoder: Any = None,
+    models: Mapping[str, Any] | None = None,
+    progress: Progress = silent,
+) -> pl.DataFrame:
+    """Generate under every method and its controls, measure, and store.
+
+    Args:
+        atlas: an open atlas.
+        topic: a scored topic.
+        data: what to run on.
+        methods: each scored one is joined by its controls; `original` and `sae` always take part.
+        samples: texts per prompt, each with a seed of its own that is the same for every method.
+        sae_ids: which SAEs at once; None for the first that the topic is scored for.
+        scorer: whose scores.
+        select: key of atlas.selection.RULES.
+        keep_error: see Steering.
+        positions: see Steering.
+        sampling: the same for every method; its seed is the first.
+        steerer: the loaded model and SAEs.
+        encoder: the atlas's sentence encoder, when it is loaded already.
+        models: models to generate with under a method's name, such as {"finetuned": model}.
+        progress: called with (stage, done, total).
+
+    Returns:
+        A row per method and figure: method, name, value, low, high (95 %, paired by prompt).
+    """
+    if samples < 1:
+        raise AtlasError(f"samples {samples} is below 1: give the number of texts per prompt")
+    settings = _with_controls(methods)
+    progress("loading model, SAEs and encoder", 0, 0)
+    steerer = steerer or Steerer(atlas.store)
+    keys = None if sae_ids is None else [atlas.sae_key(one) for one in sae_ids]
+    layers, scoring_ids, rows = steerer.layers(topic, keys, scorer=scorer, select=select)
+    model, tokenizer = steerer.model
+    prepend_bos = bool(rows[0]["prepend_bos"])
+    with atlas.store.read() as session:
+        recorded = require_complete(session, atlas.store)
+        topic_texts = session.ask("topic_texts", topic=topic)["text"].to_list()
+        columns = {row["sae_key"]: session.ask("matching_columns", sae_key=row["sae_key"]) for row in rows}
+    encoder = encoder or load_encoder(str(recorded["encoder"]))
+    check_encoder(encoder, recorded)
+    judge = Judge(
+        model,
+        tokenizer,
+        prepend_bos,
+        encoder,
+        encoder.embed(topic_texts),
+        encoder.embed(data.held_out) if data.held_out else None,
+        load_acceptability(),
+    )
+    prompts = [prompt for prompt in data.prompts for _ in range(samples)]
+    seeds = [sampling.seed + i for i in range(len(prompts))]
+    runs = []
+    for done, setting in enumerate(settings):
+        progress("generating", done, len(settings))
+        run = Run(setting)
+        steered = setting.method in METHODS
+        chosen = [
+            _controlled(layer, setting.control, columns[row["sae_key"]], sampling.seed)
+            for layer, row in zip(layers, rows, strict=True)
+        ]
+        given = (
+            prompts
+            if setting.method != "prefix"
+            else [f"{topic_texts[i % len(topic_texts)]} {p}" for i, p in enumerate(prompts)]
+        )
+        texts = generate(
+            (models or {}).get(setting.method, model),
+            tokenizer,
+            given,
+            chosen,
+            method=setting.method if steered else "original",
+            options=setting.options,
+            keep_error=keep_error,
+            positions=positions,
+            prepend_bos=prepend_bos,
+            sampling=sampling,
+            seeds=seeds,
+        )
+        run.generations = [
+            Generation(
+                setting.name, prompt, text.text, text.seed, text.contamination, text.kept, text.new, text.dropped
+            )
+            for prompt, text in zip(prompts, texts, strict=True)
+        ]
+        run.values = measure(judge, run.generations)
+        runs.append(run)
+    compare(runs, data.prompts)
+    progress("what the neurons find", 0, 0)
+    detection = Run(MethodSetting("detection"))
+    detection.figures = detect(model, tokenizer, layers[0], data, columns[rows[0]["sae_key"]], prepend_bos=prepend_bos)
+    for run in runs:
+        if run.setting.method in METHODS and METHODS[run.setting.method].has_code and len(layers) == 1:
+            layer = _controlled(layers[0], run.setting.control, columns[rows[0]["sae_key"]], sampling.seed)
+            run.figures |= _layer_level(model, tokenizer, layer, data, run.setting, prepend_bos)
+    shared = {
+        "keep_error": keep_error,
+        "positions": positions,
+        "scorer": scorer,
+        "select": select,
+        "samples": samples,
+        **asdict(sampling),
+    }
+    store_runs(atlas.store, topic, [detection, *runs], scoring_ids, shared)
+    progress("generating", len(settings), len(settings))
+    return table([detection, *runs])
+
+
+def measure(
+    judge: Judge, generations: Sequence[Generation], names: Sequence[str] = tuple(METRICS)
+) -> dict[str, list[float | None]]:
+    """Every metric of every text; the figures that came with the generation too."""
+    prompts, texts = [g.prompt for g in generations], [g.text for g in generations]
+    found: dict[str, list[float | None]] = {name: METRICS[name].measure(judge, prompts, texts) for name in names}
+    own = {name: [getattr(g, name) for g in generations] for name in ("contamination", "kept", "new", "dropped")}
+    return found | own
+
+
+def compare(runs: Sequence[Run], prompts: Sequence[str]) -> None:
+    """Give every run its means, and its differences, paired by prompt, from its baselines and its own shuffled control."""
+    by_name = {run.setting.name: run for run in runs}
+    for run in runs:
+        against = [name for name in BASELINES if name != run.setting.name and name in by_name]
+        control = f"{run.setting.method}/shuffled"
+        if run.setting.control is None and control in by_name:
+            against.append(control)
+        for metric in run.values:
+            own = run.per_prompt(metric, prompts)
+            mean = mean_interval([value for value in own if value is not None])
+            if mean is None:
+                continue
+            run.figures[metric] = mean
+            for other in against:
+                theirs = by_name[other].per_prompt(metric, prompts)
+                pairs = [(a, b) for a, b in zip(own, theirs, strict=True) if a is not None and b is not None]
+                difference = mean_interval([a - b for a, b in pairs])
+                if difference is not None:
+                    run.figures[f"{metric} - {other.rpartition('/')[2]}"] = difference
+
+
+def detect(
+    model: Any,
+    tokenizer: Any,
+    layer: Layer,
+    data: EvaluationSet,
+    columns: pl.DataFrame,
+    *,
+    prepend_bos: bool,
+    best: np.ndarray | None = None,
+) -> dict[str, Interval]:
+    """AUROC of held-out texts by the summed activation of the best neurons, beside random neurons of matched support."""
+    ranked = layer.target.best.cpu().numpy() if best is None else best
+    own = activity(model, tokenizer, layer, data.held_out, prepend_bos=prepend_bos)
+    found = {}
+    for name, texts in (("everyday", data.unaligned), ("topics", data.others)):
+        if not texts:
+            continue
+        other = activity(model, tokenizer, layer, texts, prepend_bos=prepend_bos)
+        chosen = ranked[:BEST]
+        found[f"auroc_{name}"] = auroc_interval(own[:, chosen].sum(1), other[:, chosen].sum(1))
+        generator = np.random.default_rng(0)
+        draws = [matched_neurons(columns["support"].to_numpy(), ranked, chosen, generator) for _ in range(DRAWS)]
+        random = mean_interval([auroc_interval(own[:, d].sum(1), other[:, d].sum(1)).value for d in draws])
+        assert random is not None
+        found[f"auroc_{name} of random neurons"] = random
+    return found
+
+
+def matched_neurons(
+    support: np.ndarray, ranked: np.ndarray, best: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """For each of the best neurons another one that has a score, at random among the 50 nearest to it in support."""
+    others = np.setdiff1d(ranked, best)
+    size = support.astype(float)
+    nearest = [others[np.argsort(np.abs(size[others] - size[b]), kind="stable")[:50]] for b in best]
+    return np.array([generator.choice(choices) for choices in nearest])
+
+
+def _layer_level(
+    model: Any, tokenizer: Any, layer: Layer, data: EvaluationSet, setting: MethodSetting, prepend_bos: bool
+) -> dict[str, Interval]:
+    found = {}
+    for name, texts in (("aligned", data.held_out), ("unaligned", data.unaligned)):
+        figures = layer_figures(
+            model, tokenizer, layer, texts, setting.method, setting.options, prepend_bos=prepend_bos
+        )
+        for column, values in asdict(figures).items():
+            mean = mean_interval(values[~np.isnan(values)])
+            if mean is not None:
+                found[f"{column} on {name}"] = mean
+    return found
+
+
+def _with_controls(methods: Sequence[MethodSetting]) -> list[MethodSetting]:
+    settings = [MethodSetting(name, settle_options(name, Options())) for name in BASELINES]
+    for setting in methods:
+        if setting.method in BASELINES:
+            continue
+        if setting.method not in METHODS:
+            if setting.method not in ("prefix", "finetuned"):
+                raise UnknownName("method", setting.method, [*METHODS, "prefix", "finetuned"])
+            settings.append(setting)
+            continue
+        settled = settle_options(setting.method, setting.options)
+        settings.append(MethodSetting(setting.method, settled))
+        settings += [MethodSetting(setting.method, settled, control) for control in CONTROLS]
+    return settings
+
+
+def _controlled(layer: Layer, control: str | None, columns: pl.DataFrame, seed: int) -> Layer:
+    if control is None:
+        return layer
+    support, norm = columns["support"].to_numpy(), columns["decoder_norm"].to_numpy()
+    return Layer(layer.hook_name, layer.codec, control_target(layer.target, control, support, norm, seed))
+
+
+def store_runs(
+    store: Store, topic: str, runs: Sequence[Run], scoring_ids: Sequence[int], shared: Mapping[str, Any]
+) -> int:
+    """Append an evaluation to `runs`, `generations` and `metrics`; its id."""
+    with store.write() as session:
+        evaluation = int(session.value("next_evaluation_id"))
+        first = int(session.value("next_run_id"))
+        for run_id, run in enumerate(runs, start=first):
+            parameters = {**asdict(run.setting), **shared}
+            session.append(
+                "runs",
+                pl.DataFrame(
+                    {
+                        "run_id": [run_id],
+                        "evaluation_id": [evaluation],
+                        "topic": [topic],
+                        "method": [run.setting.name],
+                        "parameters": [json.dumps(parameters)],
+                        "seed": [shared["seed"]],
+                        "created_at": [now()],
+                    }
+                ),
+            )
+            ids = store_generations(
+                session, run.generations, scoring_ids, {run.setting.name: parameters}, run_id=run_id
+            )
+            store_values(session, run_id, ids, {name: values for name, values in run.values.items() if name in METRICS})
+            rows = [(run_id, name, *figure) for name, figure in run.figures.items()]
+            schema = {
+                "run_id": pl.UInt32,
+                "name": pl.String,
+                "value": pl.Float64,
+                "low": pl.Float64,
+                "high": pl.Float64,
+            }
+            session.append("metrics", pl.DataFrame(rows, schema=schema, orient="row"))
+    return evaluation
+
+
+def store_values(
+    session: Session, run_id: int, ids: Sequence[int], values: Mapping[str, Sequence[float | None]]
+) -> None:
+    """Append figures of generations to `metrics`."""
+    rows = [
+        (run_id, generation_id, name, value)
+        for name, found in values.items()
+        for generation_id, value in zip(ids, found, strict=True)
+        if value is not None
+    ]
+    schema = {"run_id": pl.UInt32, "generation_id": pl.UInt32, "name": pl.String, "value": pl.Float64}
+    session.append("metrics", pl.DataFrame(rows, schema=schema, orient="row"))
+
+
+def table(runs: Sequence[Run]) -> pl.DataFrame:
+    """A row per method and figure."""
+    rows = [(run.setting.name, name, *figure) for run in runs for name, figure in run.figures.items()]
+    schema = {"method": pl.String, "name": pl.String, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64}
+    return pl.DataFrame(rows, schema=schema, orient="row")

@@ -1,0 +1,135 @@
+"""Figures of generated text: each is one function and one entry in METRICS (method: section 6, point 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atlas.models import Encoder
+from atlas.vocabulary import bos_token_id
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What texts are judged by.
+
+    Attributes:
+        model: the unsteered language model.
+        tokenizer: its tokenizer.
+        prepend_bos: whether texts begin with a BOS token.
+        encoder: the atlas's sentence encoder.
+        topic: embeddings of the topic's texts [text, dimension].
+        held_out: embeddings of texts about the topic that it was not scored by [text, dimension], or None.
+        acceptability: texts -> probability of being acceptable English, or None where the classifier is not at hand.
+    """
+
+    model: Any
+    tokenizer: Any
+    prepend_bos: bool
+    encoder: Encoder
+    topic: np.ndarray | None
+    held_out: np.ndarray | None
+    acceptability: Callable[[Sequence[str]], list[float]] | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """An entry of METRICS.
+
+    Attributes:
+        measure: (judge, prompts, texts) -> a value per text; None where there is none.
+        better: "low" or "high".
+        help: what it is, in a line.
+    """
+
+    measure: Callable[[Judge, Sequence[str], Sequence[str]], list[float | None]]
+    better: str
+    help: str
+
+
+@torch.inference_mode()
+def perplexity(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    """exp of the mean negative log-likelihood of the generated tokens only, under the unsteered model."""
+    found: list[float | None] = []
+    for start in range(0, len(texts), BATCH_SIZE):
+        part = slice(start, start + BATCH_SIZE)
+        found += _perplexities(judge, prompts[part], texts[part])
+    return found
+
+
+def _perplexities(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    opening = [bos_token_id(judge.tokenizer)] * judge.prepend_bos
+    context = judge.model.config.max_position_embeddings
+    heads = [opening + ids for ids in _encode(judge.tokenizer, prompts)]
+    tails = _encode(judge.tokenizer, texts)
+    rows = [(head + tail)[:context] for head, tail in zip(heads, tails, strict=True)]
+    longest = max(map(len, rows))
+    device = judge.model.device
+    batch = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
+    chances = judge.model(batch, attention_mask=mask).logits[:, :-1].float().log_softmax(-1)
+    losses: Tensor = -chances.gather(-1, batch[:, 1:, None]).squeeze(-1)
+    found: list[float | None] = []
+    for loss, head, row in zip(losses, heads, rows, strict=True):
+        own = loss[max(len(head), 1) - 1 : len(row) - 1]
+        found.append(float(own.mean().exp()) if len(own) else None)
+    return found
+
+
+def distance_topic(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    """Distance of the text's embedding to the nearest of the topic's texts (method: section 2)."""
+    return _distances(judge, judge.topic, texts)
+
+
+def distance_held_out(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    """Distance of the text's embedding to the nearest of the held-out texts about the topic."""
+    return _distances(judge, judge.held_out, texts)
+
+
+def _distances(judge: Judge, others: np.ndarray | None, texts: Sequence[str]) -> list[float | None]:
+    if others is None:
+        return [None] * len(texts)
+    own = judge.encoder.embed(texts)
+    far = np.linalg.norm(own[:, None] - others[None], axis=2).min(axis=1)
+    return [float(value) if text.strip() else None for value, text in zip(far, texts, strict=True)]
+
+
+def distinct(n: int) -> Callable[[Judge, Sequence[str], Sequence[str]], list[float | None]]:
+    """Distinct n-grams of tokens over all n-grams of a text: 1 when nothing is repeated (Li et al. 2016)."""
+
+    def measure(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+        found: list[float | None] = []
+        for ids in _encode(judge.tokenizer, texts):
+            grams = list(zip(*(ids[i:] for i in range(n)), strict=False))
+            found.append(len(set(grams)) / len(grams) if grams else None)
+        return found
+
+    return measure
+
+
+def acceptability(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    """Probability of being acceptable English, by a classifier trained on CoLA; None where it is not at hand."""
+    if judge.acceptability is None:
+        return [None] * len(texts)
+    return [value if text.strip() else None for value, text in zip(judge.acceptability(texts), texts, strict=True)]
+
+
+def _encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+
+
+METRICS = {
+    "perplexity": Metric(perplexity, "low", "of the generated tokens, under the unsteered model"),
+    "distance_topic": Metric(distance_topic, "low", "distance to the nearest of the topic's texts"),
+    "distance_held_out": Metric(distance_held_out, "low", "distance to the nearest of the topic's held-out texts"),
+    "distinct_1": Metric(distinct(1), "high", "distinct tokens over tokens"),
+    "distinct_2": Metric(distinct(2), "high", "distinct pairs of tokens over pairs"),
+    "acceptability": Metric(acceptability, "high", "probability of acceptable English, by a CoLA classifier"),
+}
