@@ -252,6 +252,11 @@ def _finish(store: Store, model: LanguageModel, progress: Progress) -> None:
         texts = session.ask("example_prompts")
         policies = {row["sae_key"]: row["prepend_bos"] for row in session.ask("all_saes").to_dicts()}
     progress("sorting the tables", 0, 0)
+    write_sorted(store, add_context(examples, texts, model, policies))
+
+
+def write_sorted(store: Store, examples: pl.DataFrame) -> None:
+    """Put in the place of an atlas whose shards are in the finished one: tables sorted, neurons settled."""
     store.checkpoint()
     new = Store(store.path.with_name(store.path.name + ".new"), memory_limit=store.memory_limit)
     new.path.unlink(missing_ok=True)
@@ -260,7 +265,7 @@ def _finish(store: Store, model: LanguageModel, progress: Progress) -> None:
         with new.write() as session:
             session.attach(store.path, "old")
             session.run("copy_tables")
-            session.append("examples", add_context(examples, texts, model, policies))
+            session.append("examples", examples)
         with new.write(threads=1) as session:  # a sum over one thread does not depend on the scheduler
             session.attach(store.path, "old")
             session.run("settle_neurons")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from atlas.metrics import METRICS, Judge
 from atlas.models import load_acceptability, load_encoder
 from atlas.progress import Progress, silent
 from atlas.steer import Steerer, store_generations
-from atlas.steering import Layer
+from atlas.steering import Layer, check_positions
 from atlas.store import Session, Store, now
 
 if TYPE_CHECKING:
@@ -91,126 +91,179 @@ class Run:
         return [sum(found) / len(found) if found else None for found in sums.values()]
 
 
-def evaluate(
-    atlas: Atlas,
-    topic: str,
-    data: EvaluationSet,
-    *,
-    methods: Sequence[MethodSetting],
-    samples: int = 1,
-    sae_ids: Sequence[str | int] | None = None,
-    scorer: str = "distance",
-    select: str = "score",
-    keep_error: bool = True,
-    positions: str = "all",
-    sampling: Sampling = Sampling(max_new_tokens=64),
-    steerer: Steerer | None = None,
-    encoder: Any = None,
-    models: Mapping[str, Any] | None = None,
-    progress: Progress = silent,
-) -> pl.DataFrame:
-    """Generate under every method and its controls, measure, and store.
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What two evaluations must share to be comparable.
+
+    Attributes:
+        samples: texts per prompt, each with a seed of its own that is the same for every method.
+        scorer: whose scores steer.
+        select: key of atlas.selection.RULES.
+        keep_error: see Steering.
+        positions: see Steering.
+        sampling: the same for every method; its seed is the first.
+    """
+
+    samples: int = 1
+    scorer: str = "distance"
+    select: str = "score"
+    keep_error: bool = True
+    positions: str = "all"
+    sampling: Sampling = Sampling(max_new_tokens=64)
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise AtlasError(f"samples {self.samples} is below 1: give the number of texts per prompt")
+        check_positions(self.positions)
+
+    def flat(self) -> dict[str, Any]:
+        """As it is stored: one level of names."""
+        values = asdict(self)
+        return {**values, **values.pop("sampling")}
+
+
+class Examiner:
+    """A topic's steered model with everything its texts are measured by, loaded once.
 
     Args:
         atlas: an open atlas.
         topic: a scored topic.
         data: what to run on.
-        methods: each scored one is joined by its controls; `original` and `sae` always take part.
-        samples: texts per prompt, each with a seed of its own that is the same for every method.
+        config: how to run.
         sae_ids: which SAEs at once; None for the first that the topic is scored for.
-        scorer: whose scores.
-        select: key of atlas.selection.RULES.
-        keep_error: see Steering.
-        positions: see Steering.
-        sampling: the same for every method; its seed is the first.
         steerer: the loaded model and SAEs.
         encoder: the atlas's sentence encoder, when it is loaded already.
         models: models to generate with under a method's name, such as {"finetuned": model}.
+    """
+
+    def __init__(
+        self,
+        atlas: Atlas,
+        topic: str,
+        data: EvaluationSet,
+        config: EvaluationConfig = EvaluationConfig(),
+        *,
+        sae_ids: Sequence[str | int] | None = None,
+        steerer: Steerer | None = None,
+        encoder: Any = None,
+        models: Mapping[str, Any] | None = None,
+    ) -> None:
+        steerer = steerer or Steerer(atlas.store)
+        keys = None if sae_ids is None else [atlas.sae_key(one) for one in sae_ids]
+        self.store, self.topic, self.data, self.config = atlas.store, topic, data, config
+        self.layers, self.scoring_ids, self.rows = steerer.layers(
+            topic, keys, scorer=config.scorer, select=config.select
+        )
+        self.model, self.tokenizer = steerer.model
+        self.prepend_bos = bool(self.rows[0]["prepend_bos"])
+        self.models = dict(models or {})
+        self.encoder = encoder or load_encoder(steerer.recorded_encoder)
+        with atlas.store.read() as session:
+            check_encoder(self.encoder, require_complete(session, atlas.store))
+            self.topic_texts = session.ask("topic_texts", topic=topic)["text"].to_list()
+            self.columns = [session.ask("matching_columns", sae_key=row["sae_key"]) for row in self.rows]
+        overlap = sorted(set(self.topic_texts) & set(data.held_out))
+        if overlap:
+            raise AtlasError(
+                f"{len(overlap)} held-out texts are among the topic's own, such as {overlap[0][:60]!r}: leave them out"
+            )
+        self.judge = Judge(
+            self.model,
+            self.tokenizer,
+            self.prepend_bos,
+            self.encoder,
+            self.encoder.embed(self.topic_texts),
+            self.encoder.embed(data.held_out),
+            load_acceptability(),
+        )
+        self.sae_keys = [row["sae_key"] for row in self.rows]
+
+    def run(self, setting: MethodSetting) -> Run:
+        """Generate from every prompt under a method, and measure."""
+        config = self.config
+        prompts = [prompt for prompt in self.data.prompts for _ in range(config.samples)]
+        given = prompts
+        if setting.method == "prefix":
+            given = [f"{self.topic_texts[i % len(self.topic_texts)]} {prompt}" for i, prompt in enumerate(prompts)]
+        texts = generate(
+            self.models.get(setting.method, self.model),
+            self.tokenizer,
+            given,
+            self._controlled(setting),
+            method=setting.method if setting.method in METHODS else "original",
+            options=setting.options,
+            keep_error=config.keep_error,
+            positions=config.positions,
+            prepend_bos=self.prepend_bos,
+            sampling=config.sampling,
+            seeds=[config.sampling.seed + i for i in range(len(prompts))],
+        )
+        run = Run(setting)
+        run.generations = [
+            replace(text, method=setting.name, prompt=prompt) for prompt, text in zip(prompts, texts, strict=True)
+        ]
+        run.values = measure(self.judge, run.generations)
+        return run
+
+    def detection(self) -> Run:
+        """AUROC of held-out texts, per SAE, by the best neurons and by random ones."""
+        run = Run(MethodSetting("detection"))
+        for layer, row, columns in zip(self.layers, self.rows, self.columns, strict=True):
+            found = detect(self.model, self.tokenizer, layer, self.data, columns, prepend_bos=self.prepend_bos)
+            suffix = "" if len(self.rows) == 1 else f" ({row['sae_id']})"
+            run.figures |= {name + suffix: figure for name, figure in found.items()}
+        return run
+
+    def layer_level(self, setting: MethodSetting) -> dict[str, Interval]:
+        """What a method that edits the code does to held-out and to unaligned texts (first SAE)."""
+        found = {}
+        layer = self._controlled(setting)[0]
+        for name, texts in (("aligned", self.data.held_out), ("unaligned", self.data.unaligned)):
+            figures = layer_figures(
+                self.model, self.tokenizer, layer, texts, setting.method, setting.options, prepend_bos=self.prepend_bos
+            )
+            for column, values in asdict(figures).items():
+                mean = mean_interval(values[~np.isnan(values)])
+                if mean is not None:
+                    found[f"{column} on {name}"] = mean
+        return found
+
+    def _controlled(self, setting: MethodSetting) -> list[Layer]:
+        if setting.control is None:
+            return self.layers
+        layers = []
+        for layer, columns in zip(self.layers, self.columns, strict=True):
+            support, norm = columns["support"].to_numpy(), columns["decoder_norm"].to_numpy()
+            seed = self.config.sampling.seed
+            layers.append(replace(layer, target=control_target(layer.target, setting.control, support, norm, seed)))
+        return layers
+
+
+def evaluate(examiner: Examiner, methods: Sequence[MethodSetting], *, progress: Progress = silent) -> pl.DataFrame:
+    """Generate under every method and its controls, measure, and store.
+
+    Args:
+        examiner: a topic's steered model.
+        methods: each scored one is joined by its controls; `original` and `sae` always take part.
         progress: called with (stage, done, total).
 
     Returns:
         A row per method and figure: method, name, value, low, high (95 %, paired by prompt).
     """
-    if samples < 1:
-        raise AtlasError(f"samples {samples} is below 1: give the number of texts per prompt")
-    settings = _with_controls(methods)
-    progress("loading model, SAEs and encoder", 0, 0)
-    steerer = steerer or Steerer(atlas.store)
-    keys = None if sae_ids is None else [atlas.sae_key(one) for one in sae_ids]
-    layers, scoring_ids, rows = steerer.layers(topic, keys, scorer=scorer, select=select)
-    model, tokenizer = steerer.model
-    prepend_bos = bool(rows[0]["prepend_bos"])
-    with atlas.store.read() as session:
-        recorded = require_complete(session, atlas.store)
-        topic_texts = session.ask("topic_texts", topic=topic)["text"].to_list()
-        columns = {row["sae_key"]: session.ask("matching_columns", sae_key=row["sae_key"]) for row in rows}
-    encoder = encoder or load_encoder(str(recorded["encoder"]))
-    check_encoder(encoder, recorded)
-    judge = Judge(
-        model,
-        tokenizer,
-        prepend_bos,
-        encoder,
-        encoder.embed(topic_texts),
-        encoder.embed(data.held_out) if data.held_out else None,
-        load_acceptability(),
-    )
-    prompts = [prompt for prompt in data.prompts for _ in range(samples)]
-    seeds = [sampling.seed + i for i in range(len(prompts))]
+    settings = with_controls(methods)
     runs = []
     for done, setting in enumerate(settings):
         progress("generating", done, len(settings))
-        run = Run(setting)
-        steered = setting.method in METHODS
-        chosen = [
-            _controlled(layer, setting.control, columns[row["sae_key"]], sampling.seed)
-            for layer, row in zip(layers, rows, strict=True)
-        ]
-        given = (
-            prompts
-            if setting.method != "prefix"
-            else [f"{topic_texts[i % len(topic_texts)]} {p}" for i, p in enumerate(prompts)]
-        )
-        texts = generate(
-            (models or {}).get(setting.method, model),
-            tokenizer,
-            given,
-            chosen,
-            method=setting.method if steered else "original",
-            options=setting.options,
-            keep_error=keep_error,
-            positions=positions,
-            prepend_bos=prepend_bos,
-            sampling=sampling,
-            seeds=seeds,
-        )
-        run.generations = [
-            Generation(
-                setting.name, prompt, text.text, text.seed, text.contamination, text.kept, text.new, text.dropped
-            )
-            for prompt, text in zip(prompts, texts, strict=True)
-        ]
-        run.values = measure(judge, run.generations)
-        runs.append(run)
-    compare(runs, data.prompts)
-    progress("what the neurons find", 0, 0)
-    detection = Run(MethodSetting("detection"))
-    detection.figures = detect(model, tokenizer, layers[0], data, columns[rows[0]["sae_key"]], prepend_bos=prepend_bos)
-    for run in runs:
-        if run.setting.method in METHODS and METHODS[run.setting.method].has_code and len(layers) == 1:
-            layer = _controlled(layers[0], run.setting.control, columns[rows[0]["sae_key"]], sampling.seed)
-            run.figures |= _layer_level(model, tokenizer, layer, data, run.setting, prepend_bos)
-    shared = {
-        "keep_error": keep_error,
-        "positions": positions,
-        "scorer": scorer,
-        "select": select,
-        "samples": samples,
-        **asdict(sampling),
-    }
-    store_runs(atlas.store, topic, [detection, *runs], scoring_ids, shared)
+        runs.append(examiner.run(setting))
     progress("generating", len(settings), len(settings))
-    return table([detection, *runs])
+    compare(runs, examiner.data.prompts)
+    progress("what the neurons find", 0, 0)
+    for run in runs:
+        if run.setting.method in METHODS and METHODS[run.setting.method].has_code:
+            run.figures |= examiner.layer_level(run.setting)
+    every = [examiner.detection(), *runs]
+    store_runs(examiner.store, examiner.topic, every, examiner.scoring_ids, examiner.config.flat())
+    return table(every)
 
 
 def measure(
@@ -283,22 +336,8 @@ def matched_neurons(
     return np.array([generator.choice(choices) for choices in nearest])
 
 
-def _layer_level(
-    model: Any, tokenizer: Any, layer: Layer, data: EvaluationSet, setting: MethodSetting, prepend_bos: bool
-) -> dict[str, Interval]:
-    found = {}
-    for name, texts in (("aligned", data.held_out), ("unaligned", data.unaligned)):
-        figures = layer_figures(
-            model, tokenizer, layer, texts, setting.method, setting.options, prepend_bos=prepend_bos
-        )
-        for column, values in asdict(figures).items():
-            mean = mean_interval(values[~np.isnan(values)])
-            if mean is not None:
-                found[f"{column} on {name}"] = mean
-    return found
-
-
-def _with_controls(methods: Sequence[MethodSetting]) -> list[MethodSetting]:
+def with_controls(methods: Sequence[MethodSetting]) -> list[MethodSetting]:
+    """The baselines, then each method followed by its controls, options settled."""
     settings = [MethodSetting(name, settle_options(name, Options())) for name in BASELINES]
     for setting in methods:
         if setting.method in BASELINES:
@@ -312,13 +351,6 @@ def _with_controls(methods: Sequence[MethodSetting]) -> list[MethodSetting]:
         settings.append(MethodSetting(setting.method, settled))
         settings += [MethodSetting(setting.method, settled, control) for control in CONTROLS]
     return settings
-
-
-def _controlled(layer: Layer, control: str | None, columns: pl.DataFrame, seed: int) -> Layer:
-    if control is None:
-        return layer
-    support, norm = columns["support"].to_numpy(), columns["decoder_norm"].to_numpy()
-    return Layer(layer.hook_name, layer.codec, control_target(layer.target, control, support, norm, seed))
 
 
 def store_runs(
@@ -379,3 +411,46 @@ def table(runs: Sequence[Run]) -> pl.DataFrame:
     rows = [(run.setting.name, name, *figure) for run in runs for name, figure in run.figures.items()]
     schema = {"method": pl.String, "name": pl.String, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64}
     return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def measure_again(
+    atlas: Atlas, topic: str, held_out: Sequence[str], *, steerer: Steerer | None = None, progress: Progress = silent
+) -> int:
+    """Give the stored texts of a topic's runs the metrics they lack, without generating; how many figures were added."""
+    with atlas.store.read() as session:
+        recorded = require_complete(session, atlas.store)
+        topic_texts = session.ask("topic_texts", topic=topic)["text"].to_list()
+        rows = session.ask("run_generations", topic=topic)
+        have = session.ask("run_metrics", topic=topic)
+        prepend_bos = bool(session.ask("all_saes").to_dicts()[0]["prepend_bos"])
+    if rows.is_empty():
+        raise AtlasError(f"topic {topic!r} has no evaluated text: run `atlas evaluate` without --measure-again first")
+    progress("loading model and encoder", 0, 0)
+    model, tokenizer = (steerer or Steerer(atlas.store)).model
+    encoder = load_encoder(str(recorded["encoder"]))
+    check_encoder(encoder, recorded)
+    judge = Judge(
+        model,
+        tokenizer,
+        prepend_bos,
+        encoder,
+        encoder.embed(topic_texts),
+        encoder.embed(held_out) if held_out else None,
+        load_acceptability(),
+    )
+    added = 0
+    for done, (name, metric) in enumerate(METRICS.items()):
+        progress("measuring", done, len(METRICS))
+        known = have.filter(pl.col("name") == name)["generation_id"]
+        missing = rows.filter(~pl.col("generation_id").is_in(known.implode()))
+        if missing.is_empty():
+            continue
+        values = metric.measure(judge, missing["prompt"].to_list(), missing["text"].to_list())
+        frame = missing.select("run_id", "generation_id").with_columns(
+            name=pl.lit(name), value=pl.Series(values, dtype=pl.Float64)
+        )
+        found = frame.filter(pl.col("value").is_not_null())
+        with atlas.store.write() as session:
+            session.append("metrics", found)
+        added += found.height
+    return added

@@ -48,15 +48,32 @@ class Steerer:
     @cached_property
     def model(self) -> tuple[Any, Any]:
         """The Hugging Face model and its tokenizer; ModelError or StoreError when it is gone or another one."""
-        with self.store.read() as session:
-            require_complete(session, self.store)
-            row = session.ask("all_saes").to_dicts()[0]
-        name = self._model_name or row["model"]
-        if self._model_name is None and is_gone(name):
-            raise ModelError(f"the model's folder {name} is gone: say where it is now with --model")
-        model, tokenizer = load_transformer(name, device=self.device, dtype=row["dtype"])
+        row = self._first_row
+        model, tokenizer = load_transformer(self.model_name, device=self.device, dtype=row["dtype"])
         check_model(model, tokenizer, row)
         return model, tokenizer
+
+    @property
+    def model_name(self) -> str:
+        """Where the language model is; ModelError when its folder is gone."""
+        if self._model_name is not None:
+            return self._model_name
+        name = str(self._first_row["model"])
+        if is_gone(name):
+            raise ModelError(f"the model's folder {name} is gone: say where it is now with --model")
+        return name
+
+    @cached_property
+    def _first_row(self) -> dict[str, Any]:
+        with self.store.read() as session:
+            require_complete(session, self.store)
+            return dict(session.ask("all_saes").to_dicts()[0])
+
+    @cached_property
+    def recorded_encoder(self) -> str:
+        """The sentence encoder, as it was named at build."""
+        with self.store.read() as session:
+            return str(require_complete(session, self.store)["encoder"])
 
     def layers(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -78,6 +78,30 @@ class Session:
         """Let this session read another atlas file as the database `name`."""
         quoted = str(path).replace("'", "''")
         self._connection.execute(f"attach '{quoted}' as {name} (read_only)")
+
+    def write_parquet(self, text: str, path: Path, **parameters: Any) -> int:
+        """Write the rows of an SQL text into a Parquet file, in their order; how many there were."""
+        quoted = str(path).replace("'", "''")
+        statement = f"copy ({text}) to '{quoted}' (format parquet, compression zstd)"
+        try:
+            [(rows,)] = self._connection.execute(statement, parameters or None).fetchall()
+        except duckdb.IOException as error:
+            raise translate(error, path) or error from error
+        return int(rows)
+
+    def read_parquet(self, table: str, paths: Sequence[str]) -> None:
+        """Append the rows of Parquet files to a table, in their order, by column name."""
+        source = "read_parquet($paths, hive_partitioning = true)"
+        self._connection.execute(f'insert into "{table}" by name select * from {source}', {"paths": list(paths)})
+
+    def parquet_rows(self, paths: Sequence[str]) -> dict[str, int]:
+        """Path -> rows, as the files' footers say; StoreError when one is no Parquet file or was cut."""
+        try:
+            return dict(self.ask("parquet_rows", files=list(paths)).iter_rows())
+        except (duckdb.IOException, duckdb.InvalidInputException) as error:
+            raise StoreError(
+                f"a Parquet file is damaged ({' '.join(str(error).split())}): copy the export again"
+            ) from error
 
     def append(self, table: str, frame: pl.DataFrame) -> None:
         """Append a frame to a table, by column name; missing columns become null."""

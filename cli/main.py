@@ -19,6 +19,7 @@ COMMANDS = {
     "top": ("ask", "The best neurons of a topic, and what they write."),
     "why": ("ask", "The reference prompts behind a neuron's score."),
     "steer": ("steer", "Generate text steered by a topic's stored scores."),
+    "evaluate": ("evaluate", "How well a topic is found and steered to, with intervals and controls."),
     "query": ("ask", "Ask an atlas in SQL, read-only."),
 }
 

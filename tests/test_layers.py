@@ -18,14 +18,15 @@ LAYERS = [
     ["vocabulary", "steering", "checks", "uncertainty", "pocket", "controls"],
     ["activations", "embeddings", "layerwise", "metrics"],
     ["plan", "probe", "score", "generate"],
-    ["build", "steer"],
+    ["build", "steer", "finetune"],
     ["evaluate"],
+    ["calibrate"],
     ["api"],
 ]
 HEAVY = {
     "transformer_lens": {"models"},
     "sae_lens": {"models"},
-    "transformers": {"models"},
+    "transformers": {"models", "finetune"},
     "sentence_transformers": {"models"},
     "sqlalchemy": {"store"},
     "duckdb": {"store"},

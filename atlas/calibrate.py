@@ -1,0 +1,120 @@
+"""How strongly to steer: a dose-response curve on prompts of its own, and a stated rule that picks a point on it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import polars as pl
+
+from atlas.errors import AtlasError
+from atlas.evaluate import EvaluationConfig, Examiner, MethodSetting, compare, store_runs, table
+from atlas.methods import METHODS, Options, settle_options
+from atlas.progress import Progress, silent
+from atlas.store import Session, now
+
+DOSES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)  # times the method's default strength
+MOST_PERPLEXITY, LEAST_DISTINCT = 1.4, 0.95
+RULE = (
+    f"the strength with the smallest distance to the topic's texts among those with at most {MOST_PERPLEXITY} times the "
+    f"perplexity and at least {LEAST_DISTINCT} times the distinct_2 of unsteered text from the same prompts"
+)
+
+
+def calibrate(
+    examiner: Examiner,
+    setting: MethodSetting,
+    *,
+    strengths: Sequence[float] | None = None,
+    progress: Progress = silent,
+) -> tuple[pl.DataFrame, float | None]:
+    """Measure a method at several strengths, and store the curve and the strength that RULE picks.
+
+    Args:
+        examiner: a topic's steered model, over prompts that no later evaluation uses.
+        setting: the method; its own strength does not matter.
+        strengths: None for DOSES times the method's default.
+
+    Returns:
+        A row per strength and figure (columns strength, name, value, low, high; strength 0 is unsteered text), and the
+        strength picked; None, and nothing is stored as picked, when every strength breaks the rule's limits.
+
+    Raises:
+        AtlasError: the method has no strength.
+    """
+    default = METHODS[setting.method].strength if setting.method in METHODS else None
+    if default is None:
+        raise AtlasError(f"method {setting.method} has no strength to calibrate: use one of {_with_strength()}")
+    doses = [default * dose for dose in DOSES] if strengths is None else list(strengths)
+    original = MethodSetting("original", settle_options("original", Options()))
+    settings = [
+        replace(setting, options=settle_options(setting.method, replace(setting.options, strength=s))) for s in doses
+    ]
+    runs = []
+    for done, one in enumerate([original, *settings]):
+        progress("trying strengths", done, len(settings) + 1)
+        runs.append(examiner.run(one))
+    for run in runs[1:]:
+        compare([runs[0], run], examiner.data.prompts)
+    picked = pick([{name: figure.value for name, figure in run.figures.items()} for run in runs], [0.0, *doses])
+    store_runs(examiner.store, examiner.topic, runs, examiner.scoring_ids, examiner.config.flat())
+    if picked is not None:
+        with examiner.store.write() as session:
+            session.append(
+                "calibrations",
+                pl.DataFrame(
+                    {
+                        "topic": [examiner.topic],
+                        "sae_keys": pl.Series([examiner.sae_keys], dtype=pl.List(pl.UInt32)),
+                        "method": [setting.method],
+                        "parameters": [conditions(examiner.config, settings[0].options)],
+                        "strength": [picked],
+                        "rule": [RULE],
+                        "created_at": [now()],
+                    }
+                ),
+            )
+    curve = pl.concat(
+        [table([run]).with_columns(strength=pl.lit(dose)) for run, dose in zip(runs, [0.0, *doses], strict=True)]
+    )
+    return curve.select("strength", "name", "value", "low", "high"), picked
+
+
+def pick(figures: Sequence[dict[str, float]], strengths: Sequence[float]) -> float | None:
+    """The strength that RULE picks; the first entry is unsteered text. None when none keeps the limits."""
+    plain = figures[0]
+    good = [
+        (found["distance_topic"], strength)
+        for found, strength in zip(figures[1:], strengths[1:], strict=True)
+        if found["perplexity"] <= MOST_PERPLEXITY * plain["perplexity"]
+        and found["distinct_2"] >= LEAST_DISTINCT * plain["distinct_2"]
+    ]
+    return min(good)[1] if good else None
+
+
+def conditions(config: EvaluationConfig, options: Options) -> str:
+    """What a picked strength holds under, as JSON."""
+    settings = {name: value for name, value in asdict(options).items() if name != "strength"}
+    shared = {name: getattr(config, name) for name in ("scorer", "select", "keep_error", "positions")}
+    return json.dumps({**settings, **shared}, sort_keys=True)
+
+
+def calibrated_strength(
+    session: Session, topic: str, sae_keys: Sequence[int], method: str, config: EvaluationConfig, options: Options
+) -> float | None:
+    """The strength picked last for a topic and method under these conditions; None when there is none."""
+    settled = settle_options(method, options)
+    found: Any = session.value(
+        "calibrated_strength",
+        topic=topic,
+        sae_keys=list(sae_keys),
+        method=method,
+        parameters=conditions(config, settled),
+    )
+    return None if found is None else float(found)
+
+
+def _with_strength() -> str:
+    return ", ".join(name for name, method in METHODS.items() if method.strength is not None)

@@ -1,0 +1,272 @@
+"""atlas evaluate"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from atlas.cli.output import Progress, format_option, print_frame, print_table
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from atlas.evaluate import EvaluationSet
+
+SHOWN = ("perplexity", "distinct_2", "acceptability", "contamination", "distance_held_out")
+AGAINST = ("original", "sae", "shuffled")
+
+
+@click.command()
+@click.argument("atlas", type=click.Path())
+@click.argument("topic")
+@click.option(
+    "--held-out", type=click.Path(), help="Texts about the topic it was not scored by.  [default: the bundled]"
+)
+@click.option(
+    "--unaligned", type=click.Path(), help="Everyday texts about nothing of the kind.  [default: the bundled]"
+)
+@click.option("--others", type=click.Path(), help="Folder of texts about other topics.  [default: the bundled]")
+@click.option("--prompts", type=click.Path(), help="Openings to generate from.  [default: the bundled]")
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    help="A steering method (see atlas steer), prefix or finetuned; again for more.  [default: swap, add, prefix]",
+)
+@click.option(
+    "--strength", type=float, default=None, help="Of the methods that have one.  [default: picked, else theirs]"
+)
+@click.option("--neurons", type=int, default=None, help="How many of the best neurons clamp and add use.  [default: 5]")
+@click.option("--sigma", default="own", show_default=True, help="Selection of swap and weight: own, or topk.")
+@click.option("--scorer", default="distance", show_default=True, help="Whose scores steer.")
+@click.option(
+    "--select", default="score", show_default=True, help="Which neurons: score, remarkable, writes or combined."
+)
+@click.option("--keep-error/--drop-error", default=True, show_default=True, help="Keep what the SAE cannot represent.")
+@click.option("--positions", default="all", show_default=True, help="Tokens to steer: all, prompt or generated.")
+@click.option("--sae-id", "sae_ids", multiple=True, help="Which SAE, by id or key; again for several at once.")
+@click.option("--samples", default=1, show_default=True, help="Texts per prompt.")
+@click.option("--max-new-tokens", default=64, show_default=True, help="Tokens per text.")
+@click.option("--temperature", default=1.0, show_default=True, help="0 takes the likeliest token each time.")
+@click.option("--top-k", default=5, show_default=True, help="Sample among so many tokens; 0 for all.")
+@click.option("--top-p", default=1.0, show_default=True, help="Sample among the likeliest with this total probability.")
+@click.option("--seed", default=0, show_default=True, help="First seed; every prompt and sample has its own.")
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="First pick each method's strength on half of the prompts; evaluate on the other half.",
+)
+@click.option("--finetune", type=click.Path(), help="Folder of the fine-tuned models of method finetuned.")
+@click.option("--measure-again", is_flag=True, help="Generate nothing: give stored texts the metrics they lack.")
+@click.option("--model", default=None, help="Where the language model is now.  [default: as it was built]")
+@click.option("--release", default=None, help="Where the SAEs are now.  [default: as they were built]")
+@click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@format_option
+def evaluate(
+    atlas: str,
+    topic: str,
+    held_out: str | None,
+    unaligned: str | None,
+    others: str | None,
+    prompts: str | None,
+    methods: tuple[str, ...],
+    strength: float | None,
+    neurons: int | None,
+    sigma: str,
+    scorer: str,
+    select: str,
+    keep_error: bool,
+    positions: str,
+    sae_ids: tuple[str, ...],
+    samples: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    seed: int,
+    calibrate: bool,
+    finetune: str | None,
+    measure_again: bool,
+    model: str | None,
+    release: str | None,
+    device: str,
+    style: str,
+) -> None:
+    """Measure how well ATLAS finds TOPIC in texts, and what steering towards it does to generated text.
+
+    Every method is compared with unsteered text, with the SAE's plain reconstruction, and with itself under shuffled scores:
+    differences are paired by prompt and stand with their 95 % interval. All texts and figures are stored.
+
+    \b
+    Example:
+      atlas evaluate pocket.atlas medicine --method add --calibrate
+    """
+    import atlas as library
+    from atlas.calibrate import calibrate as pick_strength
+    from atlas.evaluate import EvaluationConfig, Examiner, MethodSetting
+    from atlas.evaluate import evaluate as run
+    from atlas.evaluate import measure_again as measure
+    from atlas.generate import Sampling
+    from atlas.methods import METHODS
+    from atlas.steer import Steerer, options_for
+
+    opened = library.open(atlas)
+    data = read_data(topic, held_out, unaligned, others, prompts)
+    steerer = Steerer(opened.store, model=model, release=release, device=device)
+    progress = Progress()
+    try:
+        if measure_again:
+            added = measure(opened, topic, data.held_out, steerer=steerer, progress=progress)
+            click.echo(f"{atlas}: {added:,} figures added")
+            return
+        chosen = methods or ("swap", "add", "prefix")
+        known = [name for name in chosen if name in METHODS]
+        given = {"strength": strength, "neurons": neurons, "sigma": sigma}
+        settings = [
+            MethodSetting(name, options_for(name, given, known)) if name in known else MethodSetting(name)
+            for name in chosen
+        ]
+        config = EvaluationConfig(
+            samples, scorer, select, keep_error, positions, Sampling(max_new_tokens, temperature, top_k, top_p, seed)
+        )
+        progress("loading model, SAEs and encoder", 0, 0)
+        tuned = {}
+        if "finetuned" in chosen:
+            if finetune is None:
+                raise click.UsageError("method finetuned needs --finetune FOLDER, where its weights are kept")
+            tuned["finetuned"] = make_finetuned(opened, steerer, topic, finetune)
+        halves = (data.prompts[0::2], data.prompts[1::2]) if calibrate else ((), data.prompts)
+
+        def examine(some: Any) -> Examiner:
+            from dataclasses import replace
+
+            return Examiner(
+                opened,
+                topic,
+                replace(data, prompts=some),
+                config,
+                sae_ids=sae_ids or None,
+                steerer=steerer,
+                models=tuned,
+            )
+
+        if calibrate:
+            trial = examine(halves[0])
+            settings = [
+                with_strength(setting, pick_strength(trial, setting, progress=progress), style)
+                if setting.method in METHODS and METHODS[setting.method].strength
+                else setting
+                for setting in settings
+            ]
+        frame = run(examine(halves[1]), settings, progress=progress)
+    finally:
+        progress.close()
+    if style != "table":
+        print_frame(frame, style)
+        return
+    print_summary(frame)
+
+
+def read_data(
+    topic: str, held_out: str | None, unaligned: str | None, others: str | None, prompts: str | None
+) -> EvaluationSet:
+    """The texts that were named, the bundled ones elsewhere; PromptError when a topic has no bundled ones."""
+    from atlas.cli.score import topic_files
+
+    from atlas import pocket
+    from atlas.errors import PromptError
+    from atlas.evaluate import EvaluationSet
+    from atlas.prompts import read_texts
+
+    bundled = {name: texts.texts for name, texts in pocket.read_topics("held_out").items()}
+    if held_out is None and topic not in bundled:
+        raise PromptError(f"topic {topic!r} has no bundled held-out texts: name a file of some with --held-out")
+    files = {} if others is None else topic_files(Path(others))
+    rest = {name: read_texts(path).texts for name, path in files.items()} if files else bundled
+    return EvaluationSet(
+        held_out=read_texts(held_out).texts if held_out else bundled[topic],
+        unaligned=read_texts(unaligned or pocket.UNALIGNED).texts,
+        prompts=read_texts(prompts or pocket.NEUTRAL_PROMPTS).texts,
+        others=[text for name, texts in rest.items() if name != topic for text in texts],
+    )
+
+
+def make_finetuned(opened: Any, steerer: Any, topic: str, folder: str) -> Any:
+    """The fine-tuned model of a topic, trained now when it is not there."""
+    from atlas.finetune import finetuned
+
+    with opened.store.read() as session:
+        texts = session.ask("topic_texts", topic=topic)["text"].to_list()
+        row = session.ask("all_saes").to_dicts()[0]
+    found, seconds = finetuned(
+        steerer.model_name, texts, Path(folder) / topic, prepend_bos=row["prepend_bos"], device=steerer.device
+    )
+    click.echo(f"fine-tuned on {len(texts)} texts in {seconds:.1f} s: {Path(folder) / topic}", err=True)
+    return found
+
+
+def with_strength(setting: Any, calibrated: tuple[pl.DataFrame, float | None], style: str) -> Any:
+    """The method at the strength that was picked; prints the curve."""
+    from dataclasses import replace
+
+    import polars as pl
+
+    curve, picked = calibrated
+    if style == "table":
+        names = ["distance_topic", "perplexity", "distinct_2"]
+        wide = curve.filter(pl.col("name").is_in(names)).pivot("name", index="strength", values="value")
+        click.echo(f"\n{setting.method} by strength (0 is unsteered):")
+        print_table(wide.select("strength", *names))
+        click.echo(f"picked: {picked:g}" if picked is not None else "picked: none, every strength breaks the limits")
+    return setting if picked is None else replace(setting, options=replace(setting.options, strength=picked))
+
+
+def print_summary(frame: pl.DataFrame) -> None:
+    """One line per method, then what the neurons find and what the methods do to the code."""
+    import polars as pl
+
+    figures = {(row["method"], row["name"]): row for row in frame.iter_rows(named=True)}
+    rows = []
+    for method in frame["method"].unique(maintain_order=True):
+        if method == "detection":
+            continue
+        row = {"method": method}
+        for name in SHOWN:
+            found = figures.get((method, name))
+            row[name] = None if found is None else found["value"]
+        for other in AGAINST:
+            found = figures.get((method, f"distance_held_out - {other}"))
+            row[f"closer than {other}"] = None if found is None else interval(found, sign=-1)
+        rows.append(row)
+    click.echo("\nGenerated text (differences of distance_held_out, 95 % intervals, paired by prompt):")
+    table = pl.DataFrame(rows)
+    empty = [name for name in SHOWN if table[name].null_count() == table.height]
+    print_table(table.drop(empty))
+    if "acceptability" in empty:
+        click.echo("acceptability: not available (textattack/roberta-base-CoLA is not in the local cache)")
+    click.echo("\nDetection of held-out texts by the 20 best neurons:")
+    for (method, name), row in figures.items():
+        if method == "detection":
+            click.echo(f"  {name}: {interval(row)}")
+    if any(" on " in name for _, name in figures):
+        click.echo("\nWhat the methods do to the code of held-out (aligned) and everyday (unaligned) texts, per token:")
+        print_table(
+            pl.DataFrame(
+                [
+                    {
+                        "method": method,
+                        **{n: figures[method, n]["value"] for m, n in figures if m == method and " on " in n},
+                    }
+                    for method in dict.fromkeys(m for m, n in figures if " on " in n)
+                ]
+            )
+        )
+
+
+def interval(row: dict[str, Any], sign: int = 1) -> str:
+    """A mean and its interval."""
+    if row["low"] is None:
+        return f"{sign * row['value']:.3f}"
+    low, high = sorted((sign * row["low"], sign * row["high"]))
+    return f"{sign * row['value']:.3f} [{low:.3f}, {high:.3f}]"

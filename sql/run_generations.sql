@@ -1,0 +1,6 @@
+-- a text generated in a run of a topic's evaluations
+select g.generation_id, g.run_id, g.prompt, g.text
+from generations as g
+join runs as r on r.run_id = g.run_id
+where r.topic = $topic
+order by g.generation_id
