@@ -13,6 +13,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from atlas.codec import Codec
 from atlas.models import LanguageModel, LoadedSae
 from atlas.sites import find_site
 from atlas.vocabulary import bos_token_id
@@ -76,12 +77,17 @@ def encode_entries(sae: LoadedSae, x: Tensor, ids: Sequence[Sequence[int]], spec
     keep = torch.zeros(x.shape[:2], dtype=torch.bool)
     for row, given in enumerate(ids):
         keep[row, : len(given)] = torch.tensor([token not in special for token in given], dtype=torch.bool)
-    prompts, positions = keep.nonzero(as_tuple=True)
+    return entries_at(sae.codec, x, keep)
+
+
+def entries_at(codec: Codec, x: Tensor, keep: Tensor) -> Entries:
+    """Encode x [batch, token, ...] at the tokens of `keep` [batch, token], and keep what fired."""
+    prompts, positions = keep.cpu().nonzero(as_tuple=True)
     flat = x[prompts.to(x.device), positions.to(x.device)]
     parts = []
-    step = max(1, CHUNK_VALUES // sae.codec.d_sae)
+    step = max(1, CHUNK_VALUES // codec.d_sae)
     for start in range(0, len(flat), step):
-        acts = sae.codec.encode(flat[start : start + step]).acts.abs()
+        acts = codec.encode(flat[start : start + step]).acts.abs()
         tokens, neurons = acts.nonzero(as_tuple=True)
         values = acts[tokens, neurons].float().cpu().numpy()
         parts.append((tokens.cpu().numpy() + start, neurons.cpu().numpy(), values))

@@ -10,19 +10,23 @@ import polars as pl
 
 from atlas.checks import require_complete, require_scored
 from atlas.errors import AtlasError, UnknownName
+from atlas.pairs import PairSet, collect_pairs, read_pairs
 from atlas.prompts import TextSet, collect_texts, read_texts
 from atlas.score import ScoringConfig, score_topics
 from atlas.scorers import SCORERS
-from atlas.store import MEMORY_LIMIT, Store
+from atlas.selection import DEFAULT_RULE
+from atlas.store import MEMORY_LIMIT, Scan, Store, scan_here
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from atlas.models import LoadedSae
     from atlas.probe import ModelProbe
-    from atlas.steer import Steerer
     from atlas.steering import Steering
 
+ORDERS = ("score", "z")
 Texts = str | Path | Sequence[str] | TextSet
+Pairs = str | Path | Sequence[tuple[str, str, str]] | PairSet
 
 
 def open(path: str | Path, *, memory_limit: str = MEMORY_LIMIT) -> Atlas:
@@ -40,7 +44,7 @@ class Atlas:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._steerers: dict[tuple[str | None, str], Steerer] = {}
+        self._saes: dict[tuple[str | None, str], dict[int, LoadedSae]] = {}
 
     def info(self) -> dict[str, Any]:
         """What is in it: the row of `atlas`, counts, and the frames `saes` (with coverage) and `topics`."""
@@ -89,12 +93,13 @@ class Atlas:
         encoder: str | None = None,
         bootstraps: int = 0,
         probe: ModelProbe | None = None,
+        scan: Scan = scan_here,
         **config: Any,
     ) -> dict[str, list[int]]:
         """Score several topics in one scan per SAE; the scoring ids per topic.
 
         The arguments are those of `score`; `probe` runs the language model for the scorers that need it, and is made
-        when it is not given.
+        when it is not given; `scan` is the engine that reads the activations (atlas.spark), DuckDB unless given.
         """
         from atlas.checks import check_encoder
         from atlas.embeddings import embed_frame
@@ -114,8 +119,9 @@ class Atlas:
         settled = ScoringConfig(**config)
         if SCORERS[settled.scorer].needs and probe is None:
             from atlas.probe import ModelProbe
+            from atlas.steerer import Steerer
 
-            probe = ModelProbe(self.store)
+            probe = ModelProbe(Steerer(self.store))
         return score_topics(
             self.store,
             sets,
@@ -125,14 +131,31 @@ class Atlas:
             replace=replace,
             probe=probe,
             bootstraps=bootstraps,
+            scan=scan,
         )
 
     def top(
-        self, topic: str, n: int = 10, *, sae_id: str | int | None = None, scorer: str = "distance"
+        self,
+        topic: str,
+        n: int = 10,
+        *,
+        sae_id: str | int | None = None,
+        scorer: str = "distance",
+        by: str = "score",
     ) -> pl.DataFrame:
-        """The n best neurons of a topic per SAE: score, error, z, support, what they fire on and what they write."""
+        """The n best neurons of a topic per SAE: score, error, z, support, what they fire on and what they write.
+
+        Args:
+            topic: a scored topic.
+            n: neurons per SAE.
+            sae_id: which SAE; None for all.
+            scorer: whose scores.
+            by: "score", or "z" for the neurons that are closest to the topic compared with random topics.
+        """
+        if by not in ORDERS:
+            raise UnknownName("order", by, ORDERS)
         self._require_scored(topic, scorer)
-        return self._ask("top_neurons", topic=topic, n=n, sae=self._checked(sae_id), scorer=scorer)
+        return self._ask("top_neurons", topic=topic, n=n, sae=self._checked(sae_id), scorer=scorer, by=by)
 
     def why(self, topic: str, neuron: int, *, sae_id: str | int | None = None) -> pl.DataFrame:
         """The reference prompts behind a neuron's score, heaviest first; the contributions sum to g."""
@@ -151,6 +174,26 @@ class Atlas:
         """Rows of an SQL query; the session is read-only and can touch neither other files nor the network."""
         return self.store.query(text)
 
+    def contrast(self, name: str, pairs: Pairs, **settings: Any) -> pl.DataFrame:
+        """Make a behaviour's steering vectors from contrast pairs, store them, and give a row of counts per SAE.
+
+        Args:
+            name: the behaviour.
+            pairs: (prompt, positive, negative) each, or a file of them.
+            settings: those of atlas.contrast.contrast: tau, position, sae_ids, replace, steerer, progress.
+        """
+        from atlas.contrast import contrast
+
+        return contrast(self, name, as_pair_set(pairs, name), **settings)
+
+    def vector(self, name: str, n: int = 10, *, sae_id: str | int | None = None) -> pl.DataFrame:
+        """The n strongest entries per SAE of a behaviour's current sparse vector, and what their neurons fire on."""
+        from atlas.vectors import current_vectors
+
+        with self.store.read() as session:
+            current_vectors(session, [name])
+        return self._ask("strongest_entries", behaviour=name, n=n, sae=self._checked(sae_id))
+
     def steer(
         self,
         model: nn.Module,
@@ -161,7 +204,10 @@ class Atlas:
         strength: float | None = None,
         neurons: int | None = None,
         sigma: str = "own",
-        keep_error: bool = False,
+        vector: str | Sequence[str] = (),
+        scorer: str = "distance",
+        select: str = DEFAULT_RULE,
+        keep_error: bool = True,
         positions: str = "all",
         tokenizer: Any = None,
         release: str | None = None,
@@ -175,29 +221,39 @@ class Atlas:
             sae_id: which SAEs, one or several; None for the first that the topic is scored for.
             strength: in the method's unit; None for its default.
             neurons: how many of the best neurons `clamp` and `add` use, per SAE.
-            sigma: selection of `swap` and `weight`: "own" or "topk".
-            keep_error: keep what the SAE cannot represent.
+            sigma: selection of `swap` and `weight`: "own" or "topk"; of `sas`: "own", "relu" or "none".
+            vector: behaviours that `sas`, `dense` and `filtered` steer by; the vectors of several are added up.
+            scorer: whose scores.
+            select: which neurons: key of atlas.selection.RULES.
+            keep_error: keep what the SAE cannot represent; the papers' arithmetic drops it.
             positions: "all", "prompt" or "generated".
             tokenizer: the model's; read for its special tokens. None: taken from the bridge, or loaded by name.
             release: the SAELens release or folder where the SAEs are now; None for where they were at build.
 
         Raises:
-            UnknownName: topic, SAE, method, sigma or positions.
+            UnknownName: topic, SAE, method, sigma, positions or vector.
+            AtlasError: the method steers by a vector and none is named, or the vector has no entry.
             StoreError: the topic's scores are stale, or the model is not the one the atlas was built with.
         """
         from atlas.methods import Options
         from atlas.models import load_tokenizer
-        from atlas.steer import Steerer, check_model
+        from atlas.probe import ensure_signals
+        from atlas.steerer import Steerer, check_model
         from atlas.steering import Steering
 
         chosen = None if sae_id is None else [sae_id] if isinstance(sae_id, str | int) else list(sae_id)
         keys = None if chosen is None else [self.sae_key(one) for one in chosen]
+        with self.store.read() as session:
+            require_complete(session, self.store)
+            row = session.ask("all_saes").to_dicts()[0]
+        tokenizer = tokenizer or getattr(model, "tokenizer", None) or load_tokenizer(row["model"])
+        check_model(model, tokenizer, row)
         place = (release, str(next(model.parameters()).device))
-        if place not in self._steerers:
-            self._steerers[place] = Steerer(self.store, release=release, device=place[1])
-        layers, _, rows = self._steerers[place].layers(topic, keys)
-        tokenizer = tokenizer or getattr(model, "tokenizer", None) or load_tokenizer(rows[0]["model"])
-        check_model(model, tokenizer, rows[0])
+        steerer = Steerer(self.store, release=release, device=place[1], loaded=(model, tokenizer))
+        steerer.saes = self._saes.setdefault(place, {})
+        ensure_signals(steerer, topic, select, keys)
+        named = [vector] if isinstance(vector, str) else list(vector)
+        layers, _, _ = steerer.layers(topic, keys, scorer=scorer, select=select, vectors=named)
         return Steering(
             model,
             layers,
@@ -208,7 +264,7 @@ class Atlas:
             special_ids=tokenizer.all_special_ids,
         )
 
-    def _ask(self, name: str, **parameters: Any) -> pl.DataFrame:
+    def _ask(self, name: str, /, **parameters: Any) -> pl.DataFrame:
         with self.store.read() as session:
             return session.ask(name, **parameters)
 
@@ -241,3 +297,12 @@ def _as_text_set(texts: Texts, name: str) -> TextSet:
     if isinstance(texts, str | Path):
         return read_texts(texts)
     return collect_texts(texts, origin=f"topic {name!r}")
+
+
+def as_pair_set(pairs: Pairs, name: str) -> PairSet:
+    """Contrast pairs however they were given; PromptError for those that cannot be used."""
+    if isinstance(pairs, PairSet):
+        return pairs
+    if isinstance(pairs, str | Path):
+        return read_pairs(pairs)
+    return collect_pairs(pairs, origin=f"vector {name!r}")

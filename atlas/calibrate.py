@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import polars as pl
 
 from atlas.errors import AtlasError
-from atlas.evaluate import EvaluationConfig, Examiner, MethodSetting, compare, store_runs, table
+from atlas.evaluate import Examiner, MethodSetting, compare, store_runs, table
 from atlas.methods import METHODS, Options, settle_options
 from atlas.progress import Progress, silent
-from atlas.store import Session, now
+from atlas.steer import conditions
+from atlas.store import now
 
-DOSES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)  # times the method's default strength
+DOSES = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # times the method's default strength
 MOST_PERPLEXITY, LEAST_DISTINCT = 1.4, 0.95
 RULE = (
     f"the strength with the smallest distance to the topic's texts among those with at most {MOST_PERPLEXITY} times the "
@@ -69,7 +68,7 @@ def calibrate(
                         "topic": [examiner.topic],
                         "sae_keys": pl.Series([examiner.sae_keys], dtype=pl.List(pl.UInt32)),
                         "method": [setting.method],
-                        "parameters": [conditions(examiner.config, settings[0].options)],
+                        "parameters": [conditions(settings[0].options, examiner.config.conditions())],
                         "strength": [picked],
                         "rule": [RULE],
                         "created_at": [now()],
@@ -92,28 +91,6 @@ def pick(figures: Sequence[dict[str, float]], strengths: Sequence[float]) -> flo
         and found["distinct_2"] >= LEAST_DISTINCT * plain["distinct_2"]
     ]
     return min(good)[1] if good else None
-
-
-def conditions(config: EvaluationConfig, options: Options) -> str:
-    """What a picked strength holds under, as JSON."""
-    settings = {name: value for name, value in asdict(options).items() if name != "strength"}
-    shared = {name: getattr(config, name) for name in ("scorer", "select", "keep_error", "positions")}
-    return json.dumps({**settings, **shared}, sort_keys=True)
-
-
-def calibrated_strength(
-    session: Session, topic: str, sae_keys: Sequence[int], method: str, config: EvaluationConfig, options: Options
-) -> float | None:
-    """The strength picked last for a topic and method under these conditions; None when there is none."""
-    settled = settle_options(method, options)
-    found: Any = session.value(
-        "calibrated_strength",
-        topic=topic,
-        sae_keys=list(sae_keys),
-        method=method,
-        parameters=conditions(config, settled),
-    )
-    return None if found is None else float(found)
 
 
 def _with_strength() -> str:

@@ -121,6 +121,22 @@ class Codec:
         step = change[..., changed] @ self.decoder_rows[changed]
         return self.add(x, step, code.scale)
 
+    @torch.no_grad()
+    def select(self, acts: Tensor) -> Tensor:
+        """The SAE's own σ on a code [..., d_sae]: ReLU, JumpReLU's threshold, TopK, or TopK by magnitude.
+
+        A code that the SAE itself made comes back as it is.
+        """
+        config = self.sae.cfg
+        architecture = config.architecture()
+        if architecture in ("topk", "abstopk"):
+            size = acts.abs() if self.signed else acts.relu()
+            chosen = size.topk(config.k, dim=-1).indices
+            kept = torch.zeros_like(acts, dtype=torch.bool).scatter_(-1, chosen, value=True)
+            return torch.where(kept & (size > 0), acts, 0)
+        least = self.sae.threshold.clamp(min=0) if architecture == "jumprelu" else 0
+        return torch.where(acts > least, acts, 0)
+
     def add(self, x: Tensor, step: Tensor, scale: Tensor | float) -> Tensor:
         """x + scale · step, step [..., d_in] in the SAE's units, in the shape and dtype of x."""
         moved = self.flatten(x).to(step.dtype) + scale * step

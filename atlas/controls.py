@@ -35,7 +35,7 @@ def shuffle(support: np.ndarray, norm: np.ndarray, generator: np.random.Generato
 def match(support: np.ndarray, norm: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Scores move only among STRATUM neurons of like support and, within that, like decoder norm."""
     order = np.argsort(support, kind="stable")
-    wide = STRATUM * STRATUM
+    wide = STRATUM * max(1, round((len(order) / STRATUM) ** 0.5))  # as many classes of support as of norm in each
     strata = np.concatenate(
         [part[np.argsort(norm[part], kind="stable")] for part in np.split(order, range(wide, len(order), wide))]
     )
@@ -55,12 +55,15 @@ CONTROLS = {
 def control_target(target: Target, name: str, support: np.ndarray, norm: np.ndarray, seed: int) -> Target:
     """A target whose scores were moved by a control; neurons without a score stay without one.
 
+    Scores move among all neurons that have one, not among those that a selection rule chose: which ones it chose says
+    much about the topic. The best neurons of the control are those that got the scores of the chosen ones.
+
     Args:
         support: prompts per neuron [d_sae].
         norm: decoder norm per neuron [d_sae].
     """
     ranked = target.best.cpu().numpy()
-    known = np.sort(ranked)
+    known = np.union1d(ranked, target.scores.nonzero().squeeze(-1).cpu().numpy())  # a score of 0 moves nothing
     source = CONTROLS[name].permute(support[known], norm[known], np.random.default_rng(seed))
     scores = target.scores.clone()
     scores[torch.from_numpy(known)] = target.scores[torch.from_numpy(known[source])]

@@ -16,15 +16,18 @@ import polars as pl
 
 from atlas.checks import check_encoder, require_complete
 from atlas.controls import CONTROLS, control_target
-from atlas.errors import AtlasError, UnknownName
+from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.generate import Generation, Sampling, generate
 from atlas.intervals import Interval, auroc_interval, mean_interval
 from atlas.layerwise import activity, layer_figures
 from atlas.methods import METHODS, Options, settle_options
 from atlas.metrics import METRICS, Judge
 from atlas.models import load_acceptability, load_encoder
+from atlas.probe import ensure_signals
 from atlas.progress import Progress, silent
-from atlas.steer import Steerer, store_generations
+from atlas.selection import DEFAULT_RULE
+from atlas.steer import KEEP_ERROR, store_generations
+from atlas.steerer import Steerer
 from atlas.steering import Layer, check_positions
 from atlas.store import Session, Store, now
 
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 BEST = 20  # neurons that detection sums
 DRAWS = 20  # random sets of neurons it is compared with
 BASELINES = ("original", "sae")
-SCORED = tuple(name for name, method in METHODS.items() if method.edit and name != "sae")
+BY_SCORE = " by score"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ class EvaluationSet:
     unaligned: Sequence[str]
     prompts: Sequence[str]
     others: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name, texts in (("held-out text", self.held_out), ("prompt to generate from", self.prompts)):
+            if not texts:
+                raise AtlasError(f"there is no {name} to evaluate on: give at least one")
 
 
 @dataclass(frozen=True)
@@ -99,15 +107,15 @@ class EvaluationConfig:
         samples: texts per prompt, each with a seed of its own that is the same for every method.
         scorer: whose scores steer.
         select: key of atlas.selection.RULES.
-        keep_error: see Steering.
+        keep_error: see Steering; the baseline `sae` drops the error always, it would be `original` otherwise.
         positions: see Steering.
         sampling: the same for every method; its seed is the first.
     """
 
     samples: int = 1
     scorer: str = "distance"
-    select: str = "score"
-    keep_error: bool = True
+    select: str = DEFAULT_RULE
+    keep_error: bool = KEEP_ERROR
     positions: str = "all"
     sampling: Sampling = Sampling(max_new_tokens=64)
 
@@ -115,6 +123,10 @@ class EvaluationConfig:
         if self.samples < 1:
             raise AtlasError(f"samples {self.samples} is below 1: give the number of texts per prompt")
         check_positions(self.positions)
+
+    def conditions(self) -> dict[str, Any]:
+        """What a picked strength holds under."""
+        return {name: getattr(self, name) for name in ("scorer", "select", "keep_error", "positions")}
 
     def flat(self) -> dict[str, Any]:
         """As it is stored: one level of names."""
@@ -149,8 +161,10 @@ class Examiner:
         models: Mapping[str, Any] | None = None,
     ) -> None:
         steerer = steerer or Steerer(atlas.store)
+        self.steerer = steerer
         keys = None if sae_ids is None else [atlas.sae_key(one) for one in sae_ids]
         self.store, self.topic, self.data, self.config = atlas.store, topic, data, config
+        ensure_signals(steerer, topic, config.select, keys)
         self.layers, self.scoring_ids, self.rows = steerer.layers(
             topic, keys, scorer=config.scorer, select=config.select
         )
@@ -181,6 +195,8 @@ class Examiner:
     def run(self, setting: MethodSetting) -> Run:
         """Generate from every prompt under a method, and measure."""
         config = self.config
+        if setting.method not in self.models and setting.method == "finetuned":
+            raise AtlasError("method finetuned has no model to generate with: give Examiner one in `models`")
         prompts = [prompt for prompt in self.data.prompts for _ in range(config.samples)]
         given = prompts
         if setting.method == "prefix":
@@ -192,7 +208,7 @@ class Examiner:
             self._controlled(setting),
             method=setting.method if setting.method in METHODS else "original",
             options=setting.options,
-            keep_error=config.keep_error,
+            keep_error=config.keep_error and setting.method != "sae",
             positions=config.positions,
             prepend_bos=self.prepend_bos,
             sampling=config.sampling,
@@ -206,13 +222,42 @@ class Examiner:
         return run
 
     def detection(self) -> Run:
-        """AUROC of held-out texts, per SAE, by the best neurons and by random ones."""
+        """AUROC of held-out texts by the best neurons: as they are selected here, by other rankings, and at random."""
         run = Run(MethodSetting("detection"))
-        for layer, row, columns in zip(self.layers, self.rows, self.columns, strict=True):
-            found = detect(self.model, self.tokenizer, layer, self.data, columns, prepend_bos=self.prepend_bos)
+        rankings = self._rankings()
+        for i, (layer, row) in enumerate(zip(self.layers, self.rows, strict=True)):
+            own, everyday, topics = (
+                activity(self.model, self.tokenizer, layer, texts, prepend_bos=self.prepend_bos) if texts else None
+                for texts in (self.data.held_out, self.data.unaligned, self.data.others)
+            )
+            support = self.columns[i]["support"].to_numpy()
             suffix = "" if len(self.rows) == 1 else f" ({row['sae_id']})"
-            run.figures |= {name + suffix: figure for name, figure in found.items()}
+            for name, ranked in rankings.items():
+                for figure, value in detect(own, everyday, topics, ranked[i][:BEST]).items():
+                    run.figures[figure + name + suffix] = value
+            scored, best = rankings[BY_SCORE if BY_SCORE in rankings else ""][i], rankings[""][i][:BEST]
+            generator = np.random.default_rng(self.config.sampling.seed)
+            draws = [
+                detect(own, everyday, topics, matched_neurons(support, scored, best, generator)) for _ in range(DRAWS)
+            ]
+            for figure in draws[0]:
+                mean = mean_interval([draw[figure].value for draw in draws])
+                assert mean is not None
+                run.figures[f"{figure} of random neurons{suffix}"] = mean
         return run
+
+    def _rankings(self) -> dict[str, list[np.ndarray]]:
+        """What a ranking is called in the figures -> neurons per SAE, best first."""
+        found = {"": [layer.target.best.cpu().numpy() for layer in self.layers]}
+        for name, scorer in ((BY_SCORE, "distance"), (" by strawman", "strawman")):
+            if (self.config.scorer, self.config.select) == (scorer, "score"):
+                continue
+            try:
+                layers = self.steerer.layers(self.topic, self.sae_keys, scorer=scorer, select="score").layers
+            except StoreError:  # the topic was not scored that way
+                continue
+            found[name] = [layer.target.best.cpu().numpy() for layer in layers]
+        return found
 
     def layer_level(self, setting: MethodSetting) -> dict[str, Interval]:
         """What a method that edits the code does to held-out and to unaligned texts (first SAE)."""
@@ -299,30 +344,18 @@ def compare(runs: Sequence[Run], prompts: Sequence[str]) -> None:
 
 
 def detect(
-    model: Any,
-    tokenizer: Any,
-    layer: Layer,
-    data: EvaluationSet,
-    columns: pl.DataFrame,
-    *,
-    prepend_bos: bool,
-    best: np.ndarray | None = None,
+    own: np.ndarray | None, everyday: np.ndarray | None, topics: np.ndarray | None, best: np.ndarray
 ) -> dict[str, Interval]:
-    """AUROC of held-out texts by the summed activation of the best neurons, beside random neurons of matched support."""
-    ranked = layer.target.best.cpu().numpy() if best is None else best
-    own = activity(model, tokenizer, layer, data.held_out, prepend_bos=prepend_bos)
+    """AUROC of held-out texts against others by the summed activation of some neurons (method: section 6, point 1).
+
+    Args:
+        own, everyday, topics: mean activation per token of held-out, everyday and other topics' texts [text, d_sae].
+        best: the neurons.
+    """
     found = {}
-    for name, texts in (("everyday", data.unaligned), ("topics", data.others)):
-        if not texts:
-            continue
-        other = activity(model, tokenizer, layer, texts, prepend_bos=prepend_bos)
-        chosen = ranked[:BEST]
-        found[f"auroc_{name}"] = auroc_interval(own[:, chosen].sum(1), other[:, chosen].sum(1))
-        generator = np.random.default_rng(0)
-        draws = [matched_neurons(columns["support"].to_numpy(), ranked, chosen, generator) for _ in range(DRAWS)]
-        random = mean_interval([auroc_interval(own[:, d].sum(1), other[:, d].sum(1)).value for d in draws])
-        assert random is not None
-        found[f"auroc_{name} of random neurons"] = random
+    for name, other in (("everyday", everyday), ("topics", topics)):
+        if own is not None and other is not None:
+            found[f"auroc_{name}"] = auroc_interval(own[:, best].sum(1), other[:, best].sum(1))
     return found
 
 

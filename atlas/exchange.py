@@ -12,6 +12,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,8 @@ from typing import Any
 from atlas.checks import require_complete
 from atlas.errors import StoreError
 from atlas.progress import Progress, silent
-from atlas.store import SCHEMA_VERSION, Session, Store, read_sql, replace_file, require_writable
+from atlas.store import MANIFEST, SCHEMA_VERSION, Session, Store, read_sql, replace_file, require_writable
 
-MANIFEST = "manifest.json"
 KIND = "neuron-atlas export"
 ROWS_PER_FILE = 4_000_000  # activation rows, some 20 MB
 
@@ -33,20 +35,20 @@ class Manifest:
     Attributes:
         folder: where it is.
         reference_hash: of the prompts it was built over.
-        tables: table -> its files, as (path under the folder, rows), in the order of the rows.
+        tables: table -> file under the folder -> its rows; files in the order of the rows.
     """
 
     folder: Path
     reference_hash: str
-    tables: dict[str, list[tuple[str, int]]]
+    tables: dict[str, dict[str, int]]
 
     def files(self, table: str) -> list[str]:
         """The paths of a table's files."""
-        return [str(self.folder / name) for name, _ in self.tables[table]]
+        return [str(self.folder / name) for name in self.tables[table]]
 
     def rows(self, table: str) -> int:
         """How many rows a table has."""
-        return sum(rows for _, rows in self.tables[table])
+        return sum(self.tables[table].values())
 
 
 def export_atlas(
@@ -89,23 +91,21 @@ def _require_new_folder(folder: Path) -> None:
         raise StoreError(f"{folder} cannot be made ({error.strerror}): choose another place") from error
 
 
-def _write_tables(
-    session: Session, folder: Path, rows_per_file: int, progress: Progress
-) -> dict[str, list[tuple[str, int]]]:
+def _write_tables(session: Session, folder: Path, rows_per_file: int, progress: Progress) -> dict[str, dict[str, int]]:
     ranges = session.ask("neuron_ranges", rows=rows_per_file)
     done, total = 0, int(ranges["rows"].sum())
     progress("exporting", 0, total)
-    tables: dict[str, list[tuple[str, int]]] = {}
+    tables: dict[str, dict[str, int]] = {}
     for table in session.ask("table_names")["table_name"]:
         if table != "activations":
             name = f"{table}.parquet"
-            tables[table] = [(name, session.write_parquet(f'select * from "{table}"', folder / name))]
-    tables["activations"] = []
+            tables[table] = {name: session.write_parquet(f'select * from "{table}"', folder / name)}
+    tables["activations"] = {}
     for part in ranges.drop("rows").to_dicts():
         name = "activations/sae_key={sae_key}/neurons_{first_neuron:06}_{last_neuron:06}.parquet".format(**part)
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         rows = session.write_parquet(read_sql("activation_range"), folder / name, **part)
-        tables["activations"].append((name, rows))
+        tables["activations"][name] = rows
         done += rows
         progress("exporting", done, total)
     return tables
@@ -141,13 +141,12 @@ def read_manifest(folder: str | Path) -> Manifest:
             f"{folder} has schema version {version}, this program reads version {SCHEMA_VERSION}: "
             "export it again, or install the version of atlas that made it"
         )
-    tables = {table: [(name, rows) for name, rows in files] for table, files in content["tables"].items()}
-    return Manifest(folder, content["reference_hash"], tables)
+    return Manifest(folder, content["reference_hash"], content["tables"])
 
 
 def check_files(session: Session, manifest: Manifest) -> None:
     """Raise StoreError unless every file of an export is there with its rows."""
-    expected = {str(manifest.folder / name): rows for files in manifest.tables.values() for name, rows in files}
+    expected = {str(manifest.folder / name): rows for files in manifest.tables.values() for name, rows in files.items()}
     for name in expected:
         if not Path(name).is_file():
             raise StoreError(f"{name} is missing, and the manifest lists it: copy the export again")
@@ -189,3 +188,28 @@ def import_atlas(folder: str | Path, path: str | Path, *, progress: Progress = s
         new.path.unlink(missing_ok=True)
         Path(f"{new.path}.wal").unlink(missing_ok=True)
     return manifest
+
+
+VIEWED = ("prompts", "embeddings", "activations", "prompt_totals", "examples")
+COPIED = ("atlas", "saes", "shards", "neurons")
+
+
+@contextmanager
+def open_export(folder: str | Path) -> Iterator[Store]:
+    """An atlas for a moment, to score: it reads prompts and activations from an export's files, and has no topics yet.
+
+    Raises:
+        StoreError: the folder is no whole export of this schema version.
+    """
+    manifest = read_manifest(Path(folder).resolve())
+    with tempfile.TemporaryDirectory() as scratch:
+        store = Store(Path(scratch) / "export.atlas")
+        store.create()
+        with store.write() as session:
+            check_files(session, manifest)
+            for table in COPIED:
+                session.read_parquet(table, manifest.files(table))
+            for table in VIEWED:
+                if manifest.tables[table]:
+                    session.view_parquet(table, manifest.files(table))
+        yield store

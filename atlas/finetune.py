@@ -66,6 +66,7 @@ def finetuned(
         ModelError: the folder holds something else.
     """
     folder = Path(folder)
+    model: Any
     model, tokenizer = load_transformer(model_name, device=device)
     wanted = {
         "model_hash": hash_model(model),
@@ -107,7 +108,8 @@ def _train(model: Any, tokenizer: Any, texts: Sequence[str], config: FinetuneCon
         mask = [[1] * len(row["input_ids"]) + [0] * (longest - len(row["input_ids"])) for row in batch]
         return {"input_ids": torch.tensor(ids), "labels": torch.tensor(labels), "attention_mask": torch.tensor(mask)}
 
-    model.requires_grad_(True).train()
+    model.requires_grad_(True)
+    model.train()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch, quiet(), torch.random.fork_rng():
         arguments = TrainingArguments(
@@ -125,5 +127,6 @@ def _train(model: Any, tokenizer: Any, texts: Sequence[str], config: FinetuneCon
             model=model, args=arguments, train_dataset=[{"input_ids": row} for row in rows], data_collator=collate
         )
         trainer.train()
-    model.requires_grad_(False).eval()
+    model.requires_grad_(False)
+    model.eval()
     return time.perf_counter() - started

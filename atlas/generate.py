@@ -58,6 +58,7 @@ class Generation:
     kept: float
     new: float
     dropped: float
+    strength: float | None = None
 
 
 @torch.inference_mode()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 
 class Interval(NamedTuple):
@@ -41,10 +41,23 @@ def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
 
 
 def auroc_interval(positive: np.ndarray, negative: np.ndarray) -> Interval:
-    """AUROC with its 95 % interval after DeLong (1988)."""
+    """AUROC with its 95 % interval after Newcombe (2006, method 5); the ends are None for fewer than two on a side.
+
+    The ends are the areas whose own standard error puts the value 1.96 of them away, so that an area of 1 has a lower
+    end too. An interval around the value's own standard error (DeLong's) is far too narrow near 1.
+    """
     value = auroc(positive, negative)
-    per_positive = np.array([auroc(np.array([p]), negative) for p in positive])
-    per_negative = np.array([auroc(positive, np.array([n])) for n in negative])
-    variance = per_positive.var(ddof=1) / len(positive) + per_negative.var(ddof=1) / len(negative)
-    half = 1.96 * float(np.sqrt(variance))
-    return Interval(value, max(value - half, 0.0), min(value + half, 1.0))
+    counts = len(positive), len(negative)
+    if min(counts) < 2:
+        return Interval(value, None, None)
+    return Interval(value, _lower_end(value, *counts), 1 - _lower_end(1 - value, *counts))
+
+
+def _lower_end(value: float, m: int, n: int) -> float:
+    """The area at which `value` lies 1.96 standard errors above it."""
+
+    def excess(area: float) -> float:
+        spread = 1 + ((m + n) / 2 - 1) * ((1 - area) / (2 - area) + area / (1 + area))
+        return area + 1.96 * float(np.sqrt(area * (1 - area) / (m * n) * spread)) - value
+
+    return float(optimize.brentq(excess, 0.0, min(value, 1 - 1e-9)))

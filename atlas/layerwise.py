@@ -39,25 +39,45 @@ def hook_activations(
     model: Any, tokenizer: Any, texts: Sequence[str], hook_name: str, *, prepend_bos: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Per batch of texts: the activation at a hook [batch, token, ...], and which tokens count [batch, token]."""
-    context = model.config.max_position_embeddings
+    inner = getattr(model, "original_model", model)  # a TransformerBridge does too
+    context, device = inner.config.max_position_embeddings, next(inner.parameters()).device
     opening = [bos_token_id(tokenizer)] * prepend_bos
     special = torch.tensor(sorted(tokenizer.all_special_ids))
-    pad = next(iter(tokenizer.all_special_ids), 0)
-    site = find_site(model, hook_name)
     for start in range(0, len(texts), BATCH_SIZE):
         rows = tokenizer(list(texts[start : start + BATCH_SIZE]), add_special_tokens=False, verbose=False)["input_ids"]
-        ids = [(opening + row)[:context] for row in rows]
-        longest = max(map(len, ids))
-        batch = torch.tensor([row + [pad] * (longest - len(row)) for row in ids], device=model.device)
-        mask = torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in ids], device=model.device)
-        caught: list[Tensor] = []
-        handle = site.edit(lambda x, caught=caught: caught.append(x) or x)  # type: ignore[misc]
-        try:
-            with torch.no_grad():
-                model(batch, attention_mask=mask.long(), use_cache=False)
-        finally:
+        batch, mask = pad_rows(tokenizer, [(opening + row)[:context] for row in rows], device)
+        x = catch_activations(model, batch, mask, [hook_name])[hook_name]
+        yield x, mask & ~torch.isin(batch, special.to(batch.device))
+
+
+def pad_rows(tokenizer: Any, ids: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Tensor]:
+    """Rows of token ids padded on the right, and where they are [batch, token]."""
+    pad = next(iter(tokenizer.all_special_ids), 0)
+    longest = max(map(len, ids))
+    batch = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in ids], device=device)
+    mask = torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in ids], device=device)
+    return batch, mask
+
+
+def catch_activations(model: Any, batch: Tensor, mask: Tensor, hook_names: Sequence[str]) -> dict[str, Tensor]:
+    """The activations at some hooks in one forward pass: hook name -> [batch, token, ...]."""
+    caught: dict[str, Tensor] = {}
+
+    def catch(name: str, x: Tensor) -> Tensor:
+        caught[name] = x
+        return x
+
+    handles = [
+        find_site(model, name).edit(lambda x, name=name: catch(name, x))  # type: ignore[misc]
+        for name in dict.fromkeys(hook_names)
+    ]
+    try:
+        with torch.no_grad():
+            model(batch, attention_mask=mask.long(), use_cache=False)
+    finally:
+        for handle in handles:
             handle.remove()
-        yield caught[0], mask & ~torch.isin(batch, special.to(batch.device))
+    return caught
 
 
 def activity(model: Any, tokenizer: Any, layer: Layer, texts: Sequence[str], *, prepend_bos: bool) -> np.ndarray:
@@ -103,7 +123,7 @@ def layer_figures(
         changed = (edit.acts != edit.code.acts).sum(-1).float()
         size = edit.acts.abs().float()
         total = size.sum(-1)
-        impure = (size @ (1 - layer.target.scores.to(size))) / total.clamp(min=1e-30)
+        impure = (size @ layer.impurity.to(size)) / total.clamp(min=1e-30)
         for row in range(len(mask)):
             counts = mask[row]
             if not counts.any():

@@ -1,8 +1,8 @@
-"""Steering methods: how the code of one token is edited (method: section 4).
+"""Steering methods: how the code of one token is edited (method: sections 4 and 5).
 
 A method is one function and one entry in METHODS. It takes the SAE's codec, the activation x [..., *site], the target
-(the stored scores) and the options, and gives the edited code with the encoding it came from; methods without a code
-give the new activation instead.
+(the stored scores and vectors) and the options, and gives the edited code with the encoding it came from; methods
+without a code give the new activation instead.
 """
 
 from __future__ import annotations
@@ -18,23 +18,32 @@ from atlas.errors import AtlasError, UnknownName
 
 SIGMAS = {
     "own": "the SAE's own selection",
+    "sae": "another name for own",
     "topk": "as many neurons as the token has active, chosen by score * pre-activation / threshold",
+    "relu": "every neuron above 0",
+    "none": "every neuron",
 }
 
 
 @dataclass(frozen=True)
 class Target:
-    """What the store says of an SAE's neurons under a scoring.
+    """What the store says of an SAE's neurons under a scoring, and the vectors to steer by.
 
     Attributes:
         scores: in [0, 1] [d_sae]; 0 where the store has NULL.
         max_activation: largest reference activation per neuron [d_sae].
         best: the neurons that have a score, best first.
+        sas: sparse vector over the neurons [d_sae], or the sum of several; None where no vector was asked for.
+        dense: mean difference of the activations [d_in], or the sum of several.
+        difference: mean difference of the codes [d_sae], or the sum of several.
     """
 
     scores: Tensor
     max_activation: Tensor
     best: Tensor
+    sas: Tensor | None = None
+    dense: Tensor | None = None
+    difference: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -42,9 +51,9 @@ class Options:
     """Settings of a steering method.
 
     Attributes:
-        strength: the method's own unit (see METHODS); None for its default.
+        strength: the method's own unit (see METHODS); None for its default. Vectors take a negative one too.
         neurons: how many of the best neurons clamp and add use; None for the method's default.
-        sigma: key of SIGMAS, for swap and weight.
+        sigma: key of SIGMAS, for swap, weight and sas.
     """
 
     strength: float | None = None
@@ -69,8 +78,9 @@ class Method:
         edit: the function; None leaves the activation as it is.
         strength: default strength; None when the method has none.
         neurons: default number of best neurons; None when the method uses all.
-        has_sigma: whether the selection can be replaced.
+        sigmas: keys of SIGMAS that it can select by; empty when it has no selection.
         has_code: whether it edits the code and then decodes.
+        vector: the attribute of Target that it steers by, when that is a contrastive vector.
         help: what it does, in a line.
     """
 
@@ -78,8 +88,14 @@ class Method:
     help: str
     strength: float | None = None
     neurons: int | None = None
-    has_sigma: bool = False
+    sigmas: tuple[str, ...] = ()
     has_code: bool = True
+    vector: str | None = None
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether it steers by a topic's scores and by nothing else."""
+        return self.edit not in (None, sae) and self.vector is None
 
 
 def sae(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
@@ -138,28 +154,80 @@ def add(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     return Edit(activation=codec.add(x, step, codec.input_scale(x)))
 
 
+def sas(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
+    """a' = σ(a + λ v); with the error kept x' = x + s(x) · (a' - a) · D (arXiv 2503.00177); exactly x at λ = 0."""
+    if options.strength == 0:
+        return Edit(activation=x)
+    assert target.sas is not None, "Steering sees to it"
+    code = codec.encode(x)
+    moved = code.acts + _strength(options) * target.sas.to(code.acts)
+    if options.sigma == "relu":
+        if codec.signed:
+            raise AtlasError("sigma relu would drop the negative activations of an AbsTopK SAE: use own or none")
+        moved = moved.relu()
+    return Edit(codec.select(moved) if options.sigma == "own" else moved, code)
+
+
+def dense(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
+    """x' = x + λ · mean over pairs of (x⁺ - x⁻) (CAA, arXiv 2312.06681)."""
+    assert target.dense is not None, "Steering sees to it"
+    step = target.dense.to(x.device)
+    return Edit(activation=x if options.strength == 0 else codec.add(x, _strength(options) * step, 1.0))
+
+
+def filtered(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
+    """x' = x + λ · s(x) · Σ over neurons of score_i d_i D_i, d the mean over pairs of (a⁺ - a⁻).
+
+    The dense vector as the SAE reads it, with neurons off the topic muted, after Conmy and Nanda's report on activation
+    steering with SAEs (2024), which encodes the vector itself. Here the two sides are encoded instead and then subtracted:
+    a difference lies outside what an encoder was trained on, and a code of it cannot be negative (arXiv 2411.08790). By
+    x⁺ - x⁻ = s · (a⁺ - a⁻) · D + (e⁺ - e⁻) this is the dense vector less its reconstruction error when all scores are 1.
+    """
+    if options.strength == 0:
+        return Edit(activation=x)
+    assert target.difference is not None, "Steering sees to it"
+    rows = codec.decoder_rows
+    step = _strength(options) * ((target.difference * target.scores).to(rows) @ rows)
+    return Edit(activation=codec.add(x, step, codec.input_scale(x)))
+
+
 METHODS = {
     "original": Method(None, "the model as it is", has_code=False),
     "sae": Method(sae, "reconstruction by the SAE, nothing changed"),
     "clamp": Method(clamp, "best neurons set to strength x their largest reference activation", 10.0, 5),
     "clamp-own": Method(clamp_own, "best neurons set to strength x their own activation", 10.0, 5),
     "clamp-plus": Method(clamp_plus, "best neurons raised by strength", 10.0, 5),
-    "weight": Method(weight, "activations selected and weighed by score", has_sigma=True),
+    "weight": Method(weight, "activations selected and weighed by score", sigmas=("own", "topk")),
     "swap": Method(
-        swap, "neurons chosen by score x pre-activation, values kept (the paper's proposal)", has_sigma=True
+        swap, "neurons chosen by score x pre-activation, values kept (the paper's proposal)", sigmas=("own", "topk")
     ),
     "add": Method(
-        add, "best neurons' decoder rows added, strength x their largest reference activation", 1.0, 5, has_code=False
+        add, "best neurons' decoder rows added, strength x their largest reference activation", 0.1, 60, has_code=False
+    ),
+    "sas": Method(
+        sas,
+        "strength x a contrastive sparse vector added to the code, which is then selected again (SAS)",
+        1.0,
+        sigmas=("own", "relu", "none"),
+        vector="sas",
+    ),
+    "dense": Method(dense, "strength x a contrastive dense vector added (CAA)", 1.0, has_code=False, vector="dense"),
+    "filtered": Method(
+        filtered,
+        "the dense vector as the SAE reads it, neurons weighed by score, added",
+        1.0,
+        has_code=False,
+        vector="difference",
     ),
 }
 
 
-def takes(name: str, option: str) -> bool:
-    """Whether a method has an option (a field of Options)."""
+def takes(name: str, option: str, value: object = None) -> bool:
+    """Whether a method has an option (a field of Options), and sigma of this value."""
     method = METHODS[name]
-    return {"strength": method.strength, "neurons": method.neurons, "sigma": method.has_sigma or None}[
-        option
-    ] is not None
+    if option == "sigma":
+        return bool(method.sigmas) and (value in (None, "sae") or value in method.sigmas)
+    return {"strength": method.strength, "neurons": method.neurons}[option] is not None
 
 
 def settle_options(name: str, options: Options) -> Options:
@@ -169,15 +237,18 @@ def settle_options(name: str, options: Options) -> Options:
     if options.sigma not in SIGMAS:
         raise UnknownName("sigma", options.sigma, SIGMAS)
     method = METHODS[name]
+    sigma = "own" if options.sigma == "sae" else options.sigma
     for option, value in asdict(options).items():
-        if value not in (None, "own") and not takes(name, option):
+        if value not in (None, "own", "sae") and not takes(name, option):
             raise AtlasError(f"method {name} has no {option}: leave it out, or use another method")
+    if sigma != "own" and sigma not in method.sigmas:
+        raise UnknownName(f"sigma of method {name}", sigma, method.sigmas)
     if options.neurons is not None and options.neurons < 0:
         raise AtlasError(f"number of neurons {options.neurons} is negative: give 0 or more")
     return Options(
         method.strength if options.strength is None else options.strength,
         method.neurons if options.neurons is None else options.neurons,
-        options.sigma,
+        sigma,
     )
 
 

@@ -6,94 +6,72 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
 
-from atlas.activations import encode_entries, run_model, summarise, tokenize
+from atlas.activations import entries_at, summarise
 from atlas.checks import check_identity, require_complete
-from atlas.errors import ModelError
-from atlas.models import LanguageModel, LoadedSae, load_language_model, load_sae
+from atlas.errors import ModelError, UnknownName
+from atlas.layerwise import hook_activations
+from atlas.models import LanguageModel, LoadedSae, load_language_model
 from atlas.progress import Progress, silent
+from atlas.prompts import collect_texts
+from atlas.score import ScoringConfig, score_topics
+from atlas.scorers import SCORERS
+from atlas.selection import RULES, SCORERS_OF
 from atlas.sites import find_site
-from atlas.store import Store
+from atlas.steerer import Steerer
 from atlas.vocabulary import bos_token_id, promoted_ids
 
 NEUTRAL_PREFIX = "I think that"
 PROMOTED = 20  # tokens a neuron is taken to write
 RAISED_BY = 10.0  # times the neuron's largest reference activation
+BATCH_SIZE = 32  # raised neurons per forward pass
 
 
 class ModelProbe:
-    """The language model and SAEs of an atlas, loaded when they are first asked.
+    """The language model and SAEs of an atlas, loaded when they are first asked (score.Probe).
 
     Args:
-        store: a finished atlas.
-        model: where the language model is now; None for where it was at build.
-        release: where the SAEs are now; None for where they were at build.
-        device: torch device.
-        batch_size: texts, or raised neurons, per forward pass.
+        steerer: the model and SAEs.
         progress: called with (stage, done, total).
     """
 
-    def __init__(
-        self,
-        store: Store,
-        *,
-        model: str | None = None,
-        release: str | None = None,
-        device: str = "cpu",
-        batch_size: int = 32,
-        progress: Progress = silent,
-    ) -> None:
-        self._model_name, self._release = model, release
-        self._device, self._batch_size, self._progress = device, batch_size, progress
-        with store.read() as session:
-            require_complete(session, store)
+    def __init__(self, steerer: Steerer, *, progress: Progress = silent) -> None:
+        self._steerer, self._progress = steerer, progress
+        with steerer.store.read() as session:
+            require_complete(session, steerer.store)
             self._rows = {row["sae_key"]: row for row in session.ask("all_saes").to_dicts()}
-            self._peaks = {
-                key: session.ask("steering_columns", sae_key=key, scoring_id=None)["max_activation"].to_torch()
-                for key in self._rows
-            }
-        self._loaded: dict[int, LoadedSae] = {}
 
     @cached_property
     def model(self) -> LanguageModel:
-        """The language model; StoreError when it is not the one the atlas was built with."""
-        row = next(iter(self._rows.values()))
+        """The language model as a TransformerBridge; StoreError when it is not the one the atlas was built with."""
+        row, steerer = next(iter(self._rows.values())), self._steerer
         self._progress("loading model and SAEs", 0, 0)
-        loaded = load_language_model(self._model_name or row["model"], device=self._device, dtype=row["dtype"])
+        loaded = load_language_model(steerer.model_name, device=steerer.device, dtype=row["dtype"])
         check_identity(row, loaded.model_hash, loaded.tokenizer_hash)
         return loaded
 
-    def sae(self, key: int) -> LoadedSae:
-        """An SAE; StoreError when it is not the one the atlas was built with."""
-        if key not in self._loaded:
-            row = self._rows[key]
-            loaded = load_sae(self._release or row["release"], row["sae_id"], device=self._device, dtype=row["dtype"])
-            check_identity(row, row["model_hash"], row["tokenizer_hash"], loaded.sae_hash)
-            self._loaded[key] = loaded
-        return self._loaded[key]
-
     def topic_activations(self, texts: Sequence[str], sae_keys: Sequence[int]) -> tuple[list[int], pl.DataFrame]:
-        """Tokens per text, and rows of `topic_activations` without their topic_id (score.Probe)."""
-        special = frozenset(self.model.tokenizer.all_special_ids)
-        counts: list[int] = []
+        """Tokens per text, and rows of `topic_activations` without their topic_id."""
+        model, tokenizer = self._steerer.model
+        counts: dict[int, list[int]] = {}
         frames: list[pl.DataFrame] = []
-        for start in range(0, len(texts), self._batch_size):
-            some = texts[start : start + self._batch_size]
-            self._progress("running the model over the topic", start, len(texts))
-            text_ids = torch.arange(start, start + len(some)).numpy()
-            for key in sae_keys:
-                sae = self.sae(key)
-                ids, _ = tokenize(self.model, some, prepend_bos=sae.prepend_bos)
-                caught = run_model(self.model, ids, [sae.hook_name])[sae.hook_name]
-                rows, _ = summarise(encode_entries(sae, caught, ids, special), text_ids, sae.codec.d_sae)
+        for key in sae_keys:
+            row = self._rows[key]
+            codec, done, counts[key] = self._steerer.sae(row).codec, 0, []
+            batches = hook_activations(model, tokenizer, texts, row["hook_name"], prepend_bos=row["prepend_bos"])
+            for x, mask in batches:
+                self._progress("running the model over the topic", done, len(texts))
+                text_ids = np.arange(done, done + len(mask))
+                rows, _ = summarise(entries_at(codec, x, mask), text_ids, codec.d_sae)
                 key_column = pl.lit(key, pl.UInt32).alias("sae_key")
                 frames.append(rows.rename({"prompt_id": "text_id"}).with_columns(key_column))
-                if key == sae_keys[0]:
-                    counts += [sum(token not in special for token in row) for row in ids]
-        return counts, pl.concat(frames)
+                counts[key] += mask.sum(dim=1).tolist()
+                done += len(mask)
+        return counts[sae_keys[0]], pl.concat(frames)
 
     @torch.no_grad()
     def output_scores(self, sae_key: int, neurons: Sequence[int]) -> pl.DataFrame:
@@ -105,18 +83,20 @@ class ModelProbe:
         Raises:
             ModelError: the SAE's hook does not write to the residual stream.
         """
-        sae, wanted = self.sae(sae_key), torch.tensor(list(neurons), dtype=torch.long)
+        sae, wanted = self._steerer.sae(self._rows[sae_key]), torch.tensor(list(neurons), dtype=torch.long)
         tokens = promoted_ids(self.model, sae, count=PROMOTED, neurons=wanted)
         if tokens is None:
             raise ModelError(
                 f"SAE {sae.sae_id}: {sae.hook_name} does not write to the residual stream, so its neurons have no "
                 "output score"
             )
+        with self._steerer.store.read() as session:
+            peaks = session.ask("steering_columns", sae_key=sae_key, scoring_id=None)["max_activation"].to_torch()
         values: list[Tensor] = []
-        for start in range(0, len(wanted), self._batch_size):
+        for start in range(0, len(wanted), BATCH_SIZE):
             self._progress("raising neurons", start, len(wanted))
-            part = slice(start, start + self._batch_size)
-            logits = self._logits_with(sae, wanted[part], self._peaks[sae_key][wanted[part]] * RAISED_BY)
+            part = slice(start, start + BATCH_SIZE)
+            logits = self._logits_with(sae, wanted[part], peaks[wanted[part]] * RAISED_BY)
             promoted = logits.gather(-1, tokens[part])
             ranks = (logits.unsqueeze(-2) > promoted.unsqueeze(-1)).sum(-1) + 1
             chance = logits.softmax(-1).gather(-1, tokens[part]).amax(-1)
@@ -129,7 +109,7 @@ class ModelProbe:
         tokenizer, codec = self.model.tokenizer, sae.codec
         ids = tokenizer(NEUTRAL_PREFIX, add_special_tokens=False)["input_ids"]
         row = [bos_token_id(tokenizer)] * sae.prepend_bos + ids
-        batch = torch.tensor([row] * len(neurons), device=self._device)
+        batch = torch.tensor([row] * len(neurons), device=self._steerer.device)
         steps = raises.to(codec.decoder_rows).unsqueeze(-1) * codec.decoder_rows[neurons.to(codec.decoder_rows.device)]
 
         def raise_last(x: Tensor) -> Tensor:
@@ -142,3 +122,44 @@ class ModelProbe:
             return bridge(batch)[:, -1].float()
         finally:
             handle.remove()
+
+
+def ensure_signals(
+    steerer: Steerer,
+    topic: str | None,
+    rule: str,
+    sae_keys: Sequence[int] | None = None,
+    *,
+    progress: Progress = silent,
+) -> None:
+    """Score a topic by what a selection rule needs and the loaded model can give at once (scorer contrast), once.
+
+    A signal that takes longer, such as output, is left to `atlas score`, and selection says so.
+
+    Args:
+        topic: None needs no signal.
+        rule: key of RULES.
+        sae_keys: which SAEs; None for all that the topic is scored for.
+    """
+    if rule not in RULES:
+        raise UnknownName("selection rule", rule, RULES)
+    scorers = {SCORERS_OF[column] for column in RULES[rule].needs}
+    wanted = [name for name in scorers if SCORERS[name].needs == "activations"]
+    if topic is None or not wanted:
+        return
+    with steerer.store.read() as session:
+        texts = session.ask("topic_texts", topic=topic)["text"].to_list()
+        scored = {name: session.ask("current_scorings", topic=topic, scorer=name) for name in ("distance", *wanted)}
+    keys = scored["distance"]["sae_key"].to_list() if sae_keys is None else list(sae_keys)
+    for name in wanted:
+        missing = [key for key in keys if key not in scored[name]["sae_key"].to_list()]
+        if missing and texts:
+            probe = ModelProbe(steerer, progress=progress)
+            config = ScoringConfig(scorer=name)
+            score_topics(
+                steerer.store, {topic: collect_texts(texts)}, embed=_never, config=config, sae_keys=missing, probe=probe
+            )
+
+
+def _never(texts: Sequence[str]) -> pl.DataFrame:
+    raise AssertionError("a topic's own texts are embedded already")

@@ -56,7 +56,7 @@ def read_texts(path: str | Path, *, text_column: str | None = None) -> TextSet:
         return collect_texts(_read_lines(path), origin=str(path))
     if path.suffix.lower() not in ENDINGS:
         raise PromptError(f"{path}: unknown ending {path.suffix!r}, use one of {', '.join(ENDINGS)}")
-    return _read_table(path, text_column)
+    return _pick_texts(path, read_table(path), text_column)
 
 
 def collect_texts(
@@ -101,15 +101,21 @@ def _decode(path: Path) -> str:
         raise PromptError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
 
 
-def _read_table(path: Path, text_column: str | None) -> TextSet:
+def read_table(path: Path) -> pl.DataFrame:
+    """Every column of a .csv, .json, .jsonl, .ndjson or .parquet file; PromptError for one that is empty or unreadable."""
     import polars as pl
 
     if path.stat().st_size == 0:
         raise PromptError(f"{path} is empty: give at least one text")
     try:
-        frame = _read_frame(path)
+        return _read_frame(path)
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
+
+
+def _pick_texts(path: Path, frame: pl.DataFrame, text_column: str | None) -> TextSet:
+    import polars as pl
+
     wanted = [text_column] if text_column else list(TEXT_COLUMNS)
     column = next((name for name in wanted if name in frame.columns), None)
     if column is None:
@@ -129,9 +135,12 @@ def _read_frame(path: Path) -> pl.DataFrame:
 
     if path.suffix.lower() == ".parquet":
         return pl.read_parquet(path)
-    data = io.BytesIO(_decode(path).encode())  # says what is wrong with a binary or non-UTF-8 file
+    text = _decode(path)  # says what is wrong with a binary or non-UTF-8 file
+    data = io.BytesIO(text.encode())
     if path.suffix.lower() == ".csv":
         return pl.read_csv(data, infer_schema=False)
+    if text.lstrip().startswith("["):
+        return pl.read_json(data, infer_schema_length=None)
     return pl.read_ndjson(data, infer_schema_length=None)
 
 

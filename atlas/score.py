@@ -16,7 +16,7 @@ from atlas.checks import require_complete, require_scored
 from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.prompts import TextSet
 from atlas.scorers import SCORERS
-from atlas.store import Session, Store, now
+from atlas.store import Scan, Session, Store, now, scan_here
 from atlas.summaries import SUMMARIES
 from atlas.uncertainty import ensure_null, measure_stability
 
@@ -92,6 +92,7 @@ def score_topics(
     replace: bool = False,
     probe: Probe | None = None,
     bootstraps: int = 0,
+    scan: Scan = scan_here,
 ) -> dict[str, list[int]]:
     """Score topics against SAEs and make the scorings the current ones.
 
@@ -104,6 +105,7 @@ def score_topics(
         replace: give a topic other texts than it has, dropping its scorings.
         probe: the language model, for scorers that need it.
         bootstraps: bootstrap samples of the prompts to measure the rankings' stability by (scorer distance); 0 for none.
+        scan: runs the queries that read the activations; DuckDB unless another engine is given.
 
     Returns:
         Topic name -> scoring ids, in the order of the SAEs. Scorings that were there already are not computed again.
@@ -152,8 +154,9 @@ def score_topics(
                     session.run("make_distances")
             for key, chosen in todo.items():
                 if chosen:
-                    _compute(session, {name: ids[name] for name in chosen}, key, config, evidence)
-                    _store_scores(session, {name: ids[name] for name in chosen}, key, config, texts, reference_hash)
+                    numbers = {name: ids[name] for name in chosen}
+                    _compute(session, numbers, key, config, evidence, scan)
+                    _store_scores(session, numbers, key, config, texts, reference_hash, scan)
             if bootstraps and config.scorer == "distance":
                 for name in some:
                     current = require_scored(session, name)
@@ -245,7 +248,7 @@ def _make_current(session: Session, name: str, sae_key: int, config: ScoringConf
 
 
 def _compute(
-    session: Session, ids: Mapping[str, int], sae_key: int, config: ScoringConfig, evidence: _Evidence
+    session: Session, ids: Mapping[str, int], sae_key: int, config: ScoringConfig, evidence: _Evidence, scan: Scan
 ) -> None:
     """The temporary table `computed` of an SAE and several topics (name -> id), in one scan of its activations."""
     settings = {"sae_key": sae_key, "summary": config.summary, "min_support": config.min_support}
@@ -255,7 +258,7 @@ def _compute(
                 "make_factors", sae_key=sae_key, distance=config.distance, power=config.power, summary=config.summary
             )
             session.run("pivot_factors")
-            session.run("compute_scores", **settings)
+            scan(session, "compute_scores", **settings)
         elif config.scorer == "output":
             rows = [(ids[name], neuron) for name in ids for neuron in evidence.candidates[name, sae_key]]
             frame = pl.DataFrame(rows, schema={"topic_id": pl.UInt32, "neuron": pl.UInt32}, orient="row")
@@ -279,13 +282,16 @@ def _store_scores(
     config: ScoringConfig,
     texts: Mapping[str, Sequence[str]],
     reference_hash: object,
+    scan: Scan,
 ) -> None:
     """Store what `computed` holds, as the current scorings."""
     nulls = {}
     if config.scorer == "distance":
         settings = {name: value for name, value in config.columns().items() if name not in ("scorer", "candidates")}
         for count in {len(texts[name]) for name in ids}:
-            nulls[count] = ensure_null(session, sae_key, texts=count, reference_hash=reference_hash, **settings)
+            nulls[count] = ensure_null(
+                session, sae_key, texts=count, reference_hash=reference_hash, scan=scan, **settings
+            )
     first = session.value("next_scoring_id")
     numbered = _topic_frame(ids.values()).with_columns(
         scoring_id=pl.Series(range(first, first + len(ids)), dtype=pl.UInt32),

@@ -1,7 +1,7 @@
-"""Which neurons steer: rules over a neuron's signals for a topic.
+"""Which neurons steer, in which order: rules over a neuron's signals for a topic.
 
-A rule is one entry in RULES. Methods that use the best neurons take the chosen ones by score; for methods that weigh every
-neuron (swap, weight) a neuron that is not chosen counts at most as the median neuron.
+A rule is one entry in RULES. Methods that use the best neurons take the chosen ones in the rule's order; methods that weigh
+every neuron (swap, weight) weigh them by the rule's value, and one that is not chosen counts at most as the median neuron.
 """
 
 from __future__ import annotations
@@ -13,41 +13,57 @@ import polars as pl
 
 from atlas.errors import AtlasError, UnknownName
 
+DEFAULT_RULE = "combined"  # what evaluation showed to be best; the paper's is "score"
+REMARKABLE = -2  # z of a neuron that is closer to the topic than to random topics
+
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule.
+    """One rule, over the columns score, se, z, auroc, output and density of a topic's scored neurons.
 
     Attributes:
-        choose: over the columns score, se, z, auroc, output and density of a topic's scored neurons; null is not chosen.
-        needs: columns that must not be all null.
         help: what it is, in a line.
+        value: what the chosen are ordered by, in [0, 1], 1 is best; null is not chosen.
+        choose: which are chosen; null is not chosen.
+        needs: columns that must not be all null.
     """
 
-    choose: pl.Expr
-    needs: tuple[str, ...]
     help: str
+    value: pl.Expr
+    choose: pl.Expr
+    needs: tuple[str, ...] = ()
 
+
+def _unit(value: pl.Expr) -> pl.Expr:
+    """Mapped to [0, 1]."""
+    return (value - value.min()) / (value.max() - value.min())
+
+
+_EVERY = pl.lit(value=True)
+_BY_SCORE, _BY_Z = pl.col("score"), _unit(-pl.col("z"))
 
 RULES = {
-    "score": Rule(pl.lit(value=True), (), "every neuron that has a score"),
-    "remarkable": Rule(pl.col("z") <= -2, ("z",), "z at most -2: closer to the topic than to random topics"),
+    "score": Rule("every scored neuron, by score (the paper)", _BY_SCORE, _EVERY),
+    "z": Rule("every scored neuron, by z: closer to the topic than to random topics", _BY_Z, _EVERY, ("z",)),
+    "remarkable": Rule(f"z at most {REMARKABLE}, by score", _BY_SCORE, pl.col("z") <= REMARKABLE, ("z",)),
     "writes": Rule(
-        pl.col("output") >= pl.col("output").median(),
-        ("output",),
-        "output score in the upper half: raising the neuron raises what it writes",
+        f"z at most {REMARKABLE} and output score in the upper half, by z",
+        _BY_Z,
+        (pl.col("z") <= REMARKABLE) & (pl.col("output") >= pl.col("output").median()),
+        ("z", "output"),
     ),
     "combined": Rule(
-        (pl.col("z") <= -2) & (pl.col("output") >= pl.col("output").median()),
-        ("z", "output"),
-        "both of these",
+        f"z at most {REMARKABLE}, by contrast AUROC: near the topic, and active on its texts",
+        pl.col("auroc"),
+        pl.col("z") <= REMARKABLE,
+        ("z", "auroc"),
     ),
 }
-SCORERS_OF = {"z": "distance", "output": "output"}
+SCORERS_OF = {"z": "distance", "output": "output", "auroc": "contrast"}
 
 
 def select_neurons(frame: pl.DataFrame, rule: str) -> tuple[np.ndarray, np.ndarray]:
-    """Scores with 0 for NULL [d_sae], and the chosen neurons, best first.
+    """The rule's values, 0 where there is no score [d_sae], and the chosen neurons, best first.
 
     Args:
         frame: columns neuron, score, se, z, auroc, output and density of every neuron, in order; score may be null.
@@ -65,14 +81,15 @@ def select_neurons(frame: pl.DataFrame, rule: str) -> tuple[np.ndarray, np.ndarr
             raise AtlasError(
                 f"selection rule {rule!r} needs {column}: run `atlas score` "
                 + ("with --null-topics 64" if scorer == "distance" else f"--scorer {scorer}")
-                + " for the topic first"
+                + " for the topic first, or use another rule, such as --select score"
             )
-    chosen = scored.filter(RULES[rule].choose.fill_null(value=False))
+    valued = scored.with_columns(value=RULES[rule].value, chosen=RULES[rule].choose & RULES[rule].value.is_not_null())
+    chosen = valued.filter(pl.col("chosen").fill_null(value=False))
     if chosen.is_empty():
         raise AtlasError(f"selection rule {rule!r} leaves no neuron of {scored.height}: use another rule")
-    best = chosen.sort("score", "neuron", descending=[True, False])["neuron"].to_numpy().astype(np.int64)
-    scores = frame["score"].fill_null(0).to_numpy().astype(np.float32)
-    if rule != "score":
-        rest = np.setdiff1d(np.arange(len(scores)), best)
-        scores[rest] = np.minimum(scores[rest], np.float32(np.median(scored["score"].to_numpy())))
-    return scores, best
+    best = chosen.sort("value", "neuron", descending=[True, False])["neuron"].to_numpy().astype(np.int64)
+    values = np.zeros(frame.height, dtype=np.float32)
+    values[valued["neuron"].to_numpy()] = valued["value"].fill_null(0).to_numpy()
+    rest = np.setdiff1d(valued["neuron"].to_numpy(), best)
+    values[rest] = np.minimum(values[rest], np.float32(valued["value"].median()))  # type: ignore[arg-type]
+    return values, best

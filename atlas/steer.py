@@ -3,170 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
-import torch
-from torch import nn
 
-from atlas.checks import check_identity, require_complete, require_scored
-from atlas.errors import AtlasError, ModelError, StoreError
+from atlas.errors import AtlasError
 from atlas.generate import Generation, Sampling, generate
-from atlas.methods import METHODS, Options, Target, settle_options, takes
-from atlas.models import LoadedSae, hash_model, hash_tokenizer, load_sae, load_transformer
+from atlas.methods import METHODS, Options, settle_options, takes
+from atlas.probe import ensure_signals
 from atlas.progress import Progress, silent
-from atlas.selection import select_neurons
-from atlas.steering import Layer, check_positions
-from atlas.store import Session, Store, now
+from atlas.selection import DEFAULT_RULE
+from atlas.steerer import Steerer
+from atlas.steering import check_positions
+from atlas.store import Session, now
+from atlas.vectors import vector_ids
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
 
-
-class Steerer:
-    """The language model and the SAEs of an atlas, each loaded once and checked, with the layers of any topic.
-
-    Args:
-        store: a finished atlas.
-        model: where the language model is now; None for where it was at build.
-        release: the SAELens release or folder where the SAEs are now; None for where they were at build.
-        device: torch device.
-    """
-
-    def __init__(
-        self, store: Store, *, model: str | None = None, release: str | None = None, device: str = "cpu"
-    ) -> None:
-        self.store, self.device = store, device
-        self._model_name, self._release = model, release
-        self._saes: dict[int, LoadedSae] = {}
-
-    @cached_property
-    def model(self) -> tuple[Any, Any]:
-        """The Hugging Face model and its tokenizer; ModelError or StoreError when it is gone or another one."""
-        row = self._first_row
-        model, tokenizer = load_transformer(self.model_name, device=self.device, dtype=row["dtype"])
-        check_model(model, tokenizer, row)
-        return model, tokenizer
-
-    @property
-    def model_name(self) -> str:
-        """Where the language model is; ModelError when its folder is gone."""
-        if self._model_name is not None:
-            return self._model_name
-        name = str(self._first_row["model"])
-        if is_gone(name):
-            raise ModelError(f"the model's folder {name} is gone: say where it is now with --model")
-        return name
-
-    @cached_property
-    def _first_row(self) -> dict[str, Any]:
-        with self.store.read() as session:
-            require_complete(session, self.store)
-            return dict(session.ask("all_saes").to_dicts()[0])
-
-    @cached_property
-    def recorded_encoder(self) -> str:
-        """The sentence encoder, as it was named at build."""
-        with self.store.read() as session:
-            return str(require_complete(session, self.store)["encoder"])
-
-    def layers(
-        self,
-        topic: str | None,
-        sae_keys: Sequence[int] | None = None,
-        *,
-        scorer: str = "distance",
-        select: str = "score",
-    ) -> Layers:
-        """The SAEs with a topic's current scores.
-
-        Args:
-            topic: None gives every neuron the score 1.
-            sae_keys: which SAEs; None for the first one that the topic is scored for.
-            scorer: whose scores.
-            select: key of atlas.selection.RULES.
-
-        Raises:
-            UnknownName: no such topic, scorer or rule.
-            AtlasError: the rule needs a signal that is not there.
-            StoreError: the topic is not scored for an SAE over today's prompts, or an SAE has changed.
-            ModelError: an SAE's folder is gone.
-        """
-        with self.store.read() as session:
-            require_complete(session, self.store)
-            rows = {row["sae_key"]: row for row in session.ask("all_saes").to_dicts()}
-            current = {} if topic is None else require_scored(session, topic, scorer)
-            keys = list(sae_keys) if sae_keys is not None else sorted(current or rows)[:1]
-            for key in keys:
-                if topic is not None and key not in current:
-                    raise StoreError(
-                        f"topic {topic!r} is not scored for SAE {rows[key]['sae_id']}: run `atlas score` for it"
-                    )
-            frames = {key: session.ask("steering_columns", sae_key=key, scoring_id=current.get(key)) for key in keys}
-        layers = []
-        for key in keys:
-            target = make_target(frames[key], topic is None, self.device, select)
-            layers.append(Layer(rows[key]["hook_name"], self._sae(rows[key]).codec, target))
-        return Layers(layers, [current[key] for key in keys if key in current], [rows[key] for key in keys])
-
-    def _sae(self, row: dict[str, Any]) -> LoadedSae:
-        key, release = row["sae_key"], self._release or row["release"]
-        if key not in self._saes:
-            if self._release is None and is_gone(release):
-                raise ModelError(f"the SAEs' folder {release} is gone: say where it is now with --release")
-            loaded = load_sae(release, row["sae_id"], device=self.device, dtype=row["dtype"])
-            check_identity(row, row["model_hash"], row["tokenizer_hash"], loaded.sae_hash)
-            self._saes[key] = loaded
-        return self._saes[key]
-
-
-class Layers(NamedTuple):
-    """SAEs with scores, the scorings they come from, and the SAEs' rows in the store."""
-
-    layers: list[Layer]
-    scoring_ids: list[int]
-    rows: list[dict[str, Any]]
-
-
-def is_gone(name: str) -> bool:
-    """Whether a recorded name is a local folder that is not there any more."""
-    return name.startswith("/") and not Path(name).exists()
-
-
-def make_target(frame: pl.DataFrame, neutral: bool, device: str = "cpu", select: str = "score") -> Target:
-    """A Target from the columns of sql/steering_columns.sql; `neutral` scores are all 1."""
-    if neutral:
-        scores, best = np.ones(frame.height, dtype=np.float32), np.arange(frame.height)
-    else:
-        scores, best = select_neurons(frame, select)
-    return Target(
-        torch.tensor(scores, device=device),
-        torch.tensor(frame["max_activation"].to_numpy(), device=device),
-        torch.tensor(best, device=device),
-    )
-
-
-def check_model(model: nn.Module, tokenizer: Any, row: dict[str, Any]) -> None:
-    """Raise StoreError when a model or tokenizer is not the one the SAE's activations came from."""
-    found = hash_tokenizer(tokenizer) if tokenizer is not None else row["tokenizer_hash"]
-    check_identity(row, hash_model(model), found)
+KEEP_ERROR = True  # what evaluation showed to be better; the papers' own arithmetic drops the error
 
 
 def steer_prompts(
     atlas: Atlas,
-    topic: str,
+    topic: str | None,
     prompts: Sequence[str],
     *,
     methods: Sequence[str],
     sae_ids: Sequence[str | int] | None = None,
     settings: dict[str, Any],
-    keep_error: bool = False,
+    vectors: Sequence[str] = (),
+    scorer: str = "distance",
+    select: str = DEFAULT_RULE,
+    keep_error: bool = KEEP_ERROR,
     positions: str = "all",
+    calibrated: bool = True,
     steerer: Steerer | None = None,
     sampling: Sampling = Sampling(),
     save: bool = True,
@@ -176,13 +49,17 @@ def steer_prompts(
 
     Args:
         atlas: an open atlas.
-        topic: a scored topic.
+        topic: a scored topic; None for methods that need none.
         prompts: what the model is given.
         methods: keys of METHODS.
         sae_ids: which SAEs at once; None for the first that the topic is scored for.
         settings: fields of Options; each method takes those it has, and one that no method has is an error.
+        vectors: behaviours whose contrastive vectors are added up, for the methods that steer by them.
+        scorer: whose scores.
+        select: key of atlas.selection.RULES.
         keep_error: see Steering.
         positions: see Steering.
+        calibrated: where no strength is given, whether to take the one that `atlas evaluate --calibrate` picked.
         steerer: the loaded model and SAEs; None loads them from where they were at build.
         sampling: the same for every method and prompt.
         save: whether to store the generations.
@@ -190,15 +67,26 @@ def steer_prompts(
     """
     options = {method: options_for(method, settings, methods) for method in methods}
     check_positions(positions)
+    check_sources(topic, methods, vectors)
     progress("loading SAEs and model", 0, 0)
     keys = None if sae_ids is None else [atlas.sae_key(one) for one in sae_ids]
     steerer = steerer or Steerer(atlas.store)
-    layers, scoring_ids, rows = steerer.layers(topic, keys)
+    ensure_signals(steerer, topic, select, keys, progress=progress)
+    layers, scoring_ids, rows = steerer.layers(topic, keys, scorer=scorer, select=select, vectors=vectors)
+    chosen_keys = [row["sae_key"] for row in rows]
+    if calibrated and settings.get("strength") is None:
+        shared = {"scorer": scorer, "select": select, "keep_error": keep_error, "positions": positions}
+        with atlas.store.read() as session:
+            for method, chosen in options.items():
+                if METHODS[method].vector:
+                    continue  # strengths are picked for topics
+                picked = calibrated_strength(session, topic, chosen_keys, method, chosen, shared)
+                options[method] = chosen if picked is None else replace(chosen, strength=picked)
     model, tokenizer = steerer.model
     results: list[Generation] = []
     for done, method in enumerate(methods):
         progress("generating", done * len(prompts), len(methods) * len(prompts))
-        results += generate(
+        texts = generate(
             model,
             tokenizer,
             prompts,
@@ -210,13 +98,67 @@ def steer_prompts(
             prepend_bos=rows[0]["prepend_bos"],
             sampling=sampling,
         )
+        results += [replace(text, strength=options[method].strength) for text in texts]
     progress("generating", len(results), len(results))
+    if topic is None:  # scores of 1 say nothing about purity
+        results = [replace(result, contamination=None) for result in results]
     if save:
-        shared = {"keep_error": keep_error, "positions": positions, **asdict(sampling)}
+        shared = {
+            "scorer": scorer,
+            "select": select,
+            "keep_error": keep_error,
+            "positions": positions,
+            **asdict(sampling),
+        }
         parameters = {method: {**asdict(options[method]), **shared} for method in methods}
         with atlas.store.write() as session:
-            store_generations(session, results, scoring_ids, parameters)
+            ids = {
+                method: vector_ids(session, vectors, chosen_keys, used) if (used := METHODS[method].vector) else []
+                for method in methods
+            }
+            store_generations(session, results, scoring_ids, parameters, vector_ids=ids)
     return results
+
+
+def check_sources(topic: str | None, methods: Sequence[str], vectors: Sequence[str]) -> None:
+    """Raise AtlasError for a method that needs a topic or a vector where there is none, or a vector that none uses."""
+    for method in methods:
+        if topic is None and METHODS[method].needs_scores:
+            raise AtlasError(f"method {method} steers by a topic's scores: name a topic")
+        if METHODS[method].vector and not vectors:
+            raise AtlasError(f"method {method} steers by a contrastive vector: name one with --vector")
+    if vectors and not any(METHODS[method].vector for method in methods):
+        users = [name for name, method in METHODS.items() if method.vector]
+        raise AtlasError(f"none of the methods {', '.join(methods)} uses a vector: add one of {', '.join(users)}")
+
+
+def conditions(options: Options, shared: Mapping[str, Any]) -> str:
+    """What a picked strength holds under, as JSON: every setting of the method and the run but the strength itself."""
+    settings = {name: value for name, value in asdict(options).items() if name != "strength"}
+    return json.dumps({**settings, **shared}, sort_keys=True)
+
+
+def calibrated_strength(
+    session: Session,
+    topic: str | None,
+    sae_keys: Sequence[int],
+    method: str,
+    options: Options,
+    shared: Mapping[str, Any],
+) -> float | None:
+    """The strength picked last for a topic and method under these conditions; None when there is none.
+
+    Args:
+        shared: scorer, select, keep_error and positions.
+    """
+    found = session.value(
+        "calibrated_strength",
+        topic=topic,
+        sae_keys=list(sae_keys),
+        method=method,
+        parameters=conditions(options, shared),
+    )
+    return None if found is None else float(found)
 
 
 def options_for(method: str, settings: dict[str, Any], methods: Sequence[str]) -> Options:
@@ -227,8 +169,8 @@ def options_for(method: str, settings: dict[str, Any], methods: Sequence[str]) -
         return settle_options(method, Options(**settings))
     taken = {}
     for key, value in settings.items():
-        takers = [name for name in methods if takes(name, key)]
-        if value not in (None, "own") and not takers:
+        takers = [name for name in methods if takes(name, key, value)]
+        if value not in (None, "own", "sae") and not takers:
             raise AtlasError(f"none of the methods {', '.join(methods)} has {key}: leave it out")
         if method in takers:
             taken[key] = value
@@ -242,8 +184,9 @@ def store_generations(
     parameters: dict[str, dict[str, Any]],
     *,
     run_id: int | None = None,
+    vector_ids: Mapping[str, Sequence[int]] | None = None,
 ) -> list[int]:
-    """Append to `generations` and `metrics`; the new ids. `parameters` are kept per method, as JSON."""
+    """Append to `generations` and `metrics`; the new ids. `parameters` (kept as JSON) and `vector_ids` are per method."""
     first = session.value("next_generation_id")
     ids = list(range(first, first + len(generations)))
     unsteered = [name for name, method in METHODS.items() if not method.edit]
@@ -256,6 +199,9 @@ def store_generations(
                 "scoring_ids": pl.Series(
                     [[] if g.method in unsteered else list(scoring_ids) for g in generations],
                     dtype=pl.List(pl.UInt32),
+                ),
+                "vector_ids": pl.Series(
+                    [list((vector_ids or {}).get(g.method, [])) for g in generations], dtype=pl.List(pl.UInt32)
                 ),
                 "method": [g.method for g in generations],
                 "parameters": [json.dumps(parameters[g.method]) for g in generations],

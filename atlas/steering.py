@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from atlas.codec import Codec
-from atlas.errors import UnknownName
+from atlas.errors import AtlasError, UnknownName
 from atlas.methods import METHODS, Edit, Options, Target, settle_options
 from atlas.sites import find_site
 
@@ -29,11 +29,25 @@ POSITIONS = {
 
 @dataclass(frozen=True)
 class Layer:
-    """An SAE at its hook, and the scores to steer it by."""
+    """An SAE at its hook, and the scores to steer it by.
+
+    Attributes:
+        hook_name: TransformerLens name of the hook.
+        codec: the SAE.
+        target: what it is steered by.
+        ruler: the topic's scores, that contamination is measured by [d_sae]; None for the target's own. What steers may
+            be something else: a selection rule's values, or a control's shuffled scores.
+    """
 
     hook_name: str
     codec: Codec
     target: Target
+    ruler: Tensor | None = None
+
+    @property
+    def impurity(self) -> Tensor:
+        """1 - score per neuron, by the ruler [d_sae]."""
+        return 1 - (self.target.scores if self.ruler is None else self.ruler)
 
 
 def check_positions(positions: str) -> None:
@@ -75,6 +89,16 @@ class Steering:
         self.method = method
         self.options = settle_options(method, options)
         self.keep_error = keep_error
+        vector = METHODS[method].vector
+        for layer in self.layers if vector else []:
+            given = getattr(layer.target, str(vector))
+            if given is None:
+                raise AtlasError(f"method {method} steers by a contrastive vector: name one with --vector")
+            if not given.any():
+                raise AtlasError(
+                    f"the vector has no entry for method {method} at {layer.hook_name}: make it with a lower --tau, "
+                    "or use method dense"
+                )
         self.positions = positions
         self.saw_embeddings = False
         self._special = torch.tensor(sorted(special_ids), dtype=torch.long)
@@ -159,7 +183,7 @@ class Steering:
         spread = mask.reshape(*mask.shape, *[1] * (x.ndim - 2))
         out = moved if mask.all() else torch.where(spread, moved, x)
         acts = edit.acts if edit.acts is not None else codec.encode(out).acts
-        figures.add(acts, edit.code.acts if edit.code else acts, target.scores.to(acts), mask)
+        figures.add(acts, edit.code.acts if edit.code else acts, layer.impurity.to(acts), mask)
         return out
 
 
@@ -199,11 +223,11 @@ class _Figures:
     def clear(self) -> None:
         self._sums: Tensor | None = None
 
-    def add(self, acts: Tensor, before: Tensor, scores: Tensor, mask: Tensor) -> None:
+    def add(self, acts: Tensor, before: Tensor, impurity: Tensor, mask: Tensor) -> None:
         size = acts.abs()
         total = size.sum(dim=-1)
         known = mask & (total > 0)
-        share = (size @ (1 - scores)) / total.clamp(min=1e-30)
+        share = (size @ impurity) / total.clamp(min=1e-30)
         was, now = before != 0, acts != 0
         changes = [(was & now).sum(-1) * mask, (now & ~was).sum(-1) * mask, (was & ~now).sum(-1) * mask]
         columns = [torch.where(known, share, 0), known, mask, *changes]

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import duckdb
 import sqlalchemy
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 MEMORY_LIMIT = "2GB"
+MANIFEST = "manifest.json"  # of a folder that atlas.exchange wrote
 SHARED = {"storage_compatibility_version": "v1.0.0"}  # so that older DuckDB clients open the file too
 SEALED = {"enable_external_access": "false", "python_enable_replacements": "false", "lock_configuration": "true"}
 
@@ -50,7 +51,7 @@ class Session:
     def __init__(self, connection: Any) -> None:
         self._connection = connection
 
-    def ask(self, name: str, **parameters: Any) -> pl.DataFrame:
+    def ask(self, name: str, /, **parameters: Any) -> pl.DataFrame:
         """Rows of the named query in sql/; parameters are bound to its $names."""
         return self.sql(read_sql(name), **parameters)
 
@@ -58,11 +59,11 @@ class Session:
         """Rows of an SQL text."""
         return self._connection.sql(text, params=parameters).pl()
 
-    def run(self, name: str, **parameters: Any) -> None:
+    def run(self, name: str, /, **parameters: Any) -> None:
         """Run the named statements in sql/ that give no rows."""
         self._connection.execute(read_sql(name), parameters or None)
 
-    def value(self, name: str, **parameters: Any) -> Any:
+    def value(self, name: str, /, **parameters: Any) -> Any:
         """The first column of the first row of a named query; None when there is no row."""
         frame = self.ask(name, **parameters)
         return frame.item(0, 0) if frame.height else None
@@ -103,10 +104,34 @@ class Session:
                 f"a Parquet file is damaged ({' '.join(str(error).split())}): copy the export again"
             ) from error
 
+    def view_parquet(self, table: str, paths: Sequence[str]) -> None:
+        """Let Parquet files stand where an empty table does."""
+        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+        self._connection.execute(f'drop table "{table}"')
+        self._connection.execute(
+            f'create view "{table}" as select * from read_parquet([{listed}], hive_partitioning = true)'
+        )
+
+    def keep(self, name: str, frame: pl.DataFrame) -> None:
+        """Make a frame the temporary table `name`, in the place of an earlier one."""
+        with self.frame("kept", frame):
+            self._connection.execute(f'create or replace temp table "{name}" as select * from kept')
+
     def append(self, table: str, frame: pl.DataFrame) -> None:
         """Append a frame to a table, by column name; missing columns become null."""
         with self.frame("appended", frame):
             self._connection.execute(f'insert into "{table}" by name select * from appended')
+
+
+class Scan(Protocol):
+    """Runs a query of sql/ that reads the activations, and leaves its rows in the session: the one thing an engine does."""
+
+    def __call__(self, session: Session, name: str, **parameters: Any) -> None: ...
+
+
+def scan_here(session: Session, name: str, **parameters: Any) -> None:
+    """Run the query in the session itself, on DuckDB."""
+    session.run(name, **parameters)
 
 
 class Store:
@@ -163,6 +188,10 @@ class Store:
     def _require_file(self) -> None:
         if not self.path.exists():
             raise StoreError(f"no atlas at {self.path}: build one with `atlas build {self.path} PROMPTS ...`")
+        if (self.path / MANIFEST).exists():
+            raise StoreError(
+                f"{self.path} is an export: make an atlas of it with `atlas import`, or ask it on --engine spark"
+            )
         if self.path.is_dir():
             raise StoreError(f"{self.path} is a folder: name an atlas file in it")
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from atlas.store import Session
+from atlas.store import Scan, Session, scan_here
 
 NULL_SEED = 0
 SAMPLE_SEED = 0
@@ -27,6 +27,7 @@ def ensure_null(
     power: float,
     min_support: int,
     reference_hash: object,
+    scan: Scan = scan_here,
 ) -> int | None:
     """The id of the random topics that a topic of so many texts is measured against; made when they are not there.
 
@@ -55,7 +56,7 @@ def ensure_null(
     powers, members = random_topics(session.ask("embedding_vectors"), texts, null_topics, distance, power)
     session.append("nulls", pl.DataFrame([{"null_id": null_id, **settings}]))
     with session.frame("random_powers", powers), session.frame("random_members", members):
-        session.run("compute_null", null_id=null_id, sae_key=sae_key, summary=summary, min_support=min_support)
+        scan(session, "compute_null", null_id=null_id, sae_key=sae_key, summary=summary, min_support=min_support)
     return null_id
 
 
@@ -67,7 +68,7 @@ def random_topics(
     A matrix product gives these distances: its error of 1e-3 near 0 does not matter where the near prompts are left out.
     """
     ids = embeddings["prompt_id"].to_numpy()
-    vectors = np.array(embeddings["vector"].to_list(), dtype=np.float32)
+    vectors = embeddings["vector"].explode().to_numpy().reshape(len(ids), -1)
     generator = np.random.default_rng(NULL_SEED)
     columns: dict[str, np.ndarray | pl.Series] = {"prompt_id": ids}
     members = []

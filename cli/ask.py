@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from atlas.cli.engine import engine_options, open_on
 from atlas.cli.output import format_option, print_frame, print_table
 
 sae_option = click.option("--sae-id", default=None, help="Which SAE, by id or key.  [default: all]")
@@ -10,8 +11,9 @@ sae_option = click.option("--sae-id", default=None, help="Which SAE, by id or ke
 
 @click.command()
 @click.argument("atlas", type=click.Path())
+@engine_options
 @format_option
-def info(atlas: str, style: str) -> None:
+def info(atlas: str, engine: str, master: str, style: str) -> None:
     """Say what is in ATLAS, how it was made, and how many neurons its prompts reach.
 
     \b
@@ -20,9 +22,8 @@ def info(atlas: str, style: str) -> None:
     """
     import polars as pl
 
-    import atlas as library
-
-    found = library.open(atlas).info()
+    with open_on(engine, atlas, master=master) as opened:
+        found = opened.info()
     if style != "table":
         shared = {k: v for k, v in found.items() if not isinstance(v, pl.DataFrame) and k not in ("saes", "topics")}
         print_frame(found["saes"].with_columns(pl.lit(value).alias(key) for key, value in shared.items()), style)
@@ -60,19 +61,30 @@ def info(atlas: str, style: str) -> None:
 @click.argument("topic")
 @click.option("-n", default=10, show_default=True, type=click.IntRange(min=1), help="Neurons per SAE.")
 @click.option("--scorer", default="distance", show_default=True, help="distance, contrast, strawman or output.")
+@click.option("--by", default="score", show_default=True, help="Order: score, or z (against random topics).")
 @sae_option
+@engine_options
 @format_option
-def top(atlas: str, topic: str, n: int, scorer: str, sae_id: str | None, style: str) -> None:
-    """List the neurons of ATLAS with the highest scores for TOPIC, the tokens they fire on most (fires_on), and the
-    tokens they promote (top_tokens).
+def top(
+    atlas: str,
+    topic: str,
+    n: int,
+    scorer: str,
+    by: str,
+    sae_id: str | None,
+    engine: str,
+    master: str,
+    style: str,
+) -> None:
+    """List the best neurons of ATLAS for TOPIC, the tokens they fire on most (fires_on), and the tokens they promote
+    (top_tokens). Score says how close to the topic a neuron's prompts are, z how much closer than to random topics.
 
     \b
     Example:
       atlas top pocket.atlas medicine -n 5
     """
-    import atlas as library
-
-    frame = library.open(atlas).top(topic, n, sae_id=sae_id, scorer=scorer)
+    with open_on(engine, atlas, master=master) as opened:
+        frame = opened.top(topic, n, sae_id=sae_id, scorer=scorer, by=by)
     if style == "table":
         frame = frame.select("sae_id", "rank", "neuron", "score", "se", "z", "support", "fires_on", "top_tokens")
     print_frame(frame, style)
@@ -84,8 +96,9 @@ def top(atlas: str, topic: str, n: int, scorer: str, sae_id: str | None, style: 
 @click.argument("neuron", type=int)
 @click.option("-n", default=10, show_default=True, type=click.IntRange(min=1), help="Prompts to list per SAE.")
 @sae_option
+@engine_options
 @format_option
-def why(atlas: str, topic: str, neuron: int, n: int, sae_id: str | None, style: str) -> None:
+def why(atlas: str, topic: str, neuron: int, n: int, sae_id: str | None, engine: str, master: str, style: str) -> None:
     """List the reference prompts of ATLAS behind the score of NEURON for TOPIC, heaviest first.
 
     Contributions (weight x distance ** power) of all prompts sum to the neuron's g.
@@ -94,9 +107,8 @@ def why(atlas: str, topic: str, neuron: int, n: int, sae_id: str | None, style: 
     Example:
       atlas why pocket.atlas medicine 1234 --sae-id 0
     """
-    import atlas as library
-
-    frame = library.open(atlas).why(topic, neuron, sae_id=sae_id)
+    with open_on(engine, atlas, master=master) as opened:
+        frame = opened.why(topic, neuron, sae_id=sae_id)
     frame = frame.group_by("scoring_id", maintain_order=True).head(n).select(frame.columns)
     if style == "table":
         frame = frame.select("sae_id", "prompt_id", "distance", "weight", "contribution", "source", "text")

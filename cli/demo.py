@@ -15,7 +15,6 @@ SHOWN = ("medicine", "sports")
 STEERED = ("medicine", "restaurants", "sports")
 PROMPT = "Yesterday my friend told me about"
 METHODS = ("original", "swap", "add")
-STRENGTH = 0.5  # of add
 
 
 @click.command()
@@ -34,7 +33,8 @@ def demo(folder: str) -> None:
     from atlas.build import build
     from atlas.generate import Sampling
     from atlas.prompts import read_texts
-    from atlas.steer import Steerer, steer_prompts
+    from atlas.steer import steer_prompts
+    from atlas.steerer import Steerer
 
     path = Path(folder) / "pocket.atlas"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,7 @@ def demo(folder: str) -> None:
                 topic,
                 [PROMPT],
                 methods=methods,
-                settings={"strength": STRENGTH},
+                settings={},
                 steerer=steerer,
                 sampling=Sampling(max_new_tokens=30),
                 progress=progress,

@@ -32,16 +32,21 @@ AGAINST = ("original", "sae", "shuffled")
     "--method",
     "methods",
     multiple=True,
-    help="A steering method (see atlas steer), prefix or finetuned; again for more.  [default: swap, add, prefix]",
+    help="A steering method (see atlas steer), prefix or finetuned; again for more.  [default: add, swap, prefix]",
 )
 @click.option(
     "--strength", type=float, default=None, help="Of the methods that have one.  [default: picked, else theirs]"
 )
-@click.option("--neurons", type=int, default=None, help="How many of the best neurons clamp and add use.  [default: 5]")
+@click.option(
+    "--neurons", type=int, default=None, help="How many of the best neurons clamp and add use.  [default: 5 and 60]"
+)
 @click.option("--sigma", default="own", show_default=True, help="Selection of swap and weight: own, or topk.")
 @click.option("--scorer", default="distance", show_default=True, help="Whose scores steer.")
 @click.option(
-    "--select", default="score", show_default=True, help="Which neurons: score, remarkable, writes or combined."
+    "--select",
+    default="combined",
+    show_default=True,
+    help="Which neurons, in which order: score, z, remarkable, writes or combined.",
 )
 @click.option("--keep-error/--drop-error", default=True, show_default=True, help="Keep what the SAE cannot represent.")
 @click.option("--positions", default="all", show_default=True, help="Tokens to steer: all, prompt or generated.")
@@ -109,7 +114,8 @@ def evaluate(
     from atlas.evaluate import measure_again as measure
     from atlas.generate import Sampling
     from atlas.methods import METHODS
-    from atlas.steer import Steerer, options_for
+    from atlas.steer import options_for
+    from atlas.steerer import Steerer
 
     opened = library.open(atlas)
     data = read_data(topic, held_out, unaligned, others, prompts)
@@ -120,7 +126,7 @@ def evaluate(
             added = measure(opened, topic, data.held_out, steerer=steerer, progress=progress)
             click.echo(f"{atlas}: {added:,} figures added")
             return
-        chosen = methods or ("swap", "add", "prefix")
+        chosen = methods or ("add", "swap", "prefix")
         known = [name for name in chosen if name in METHODS]
         given = {"strength": strength, "neurons": neurons, "sigma": sigma}
         settings = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import keyword
 import os
 import sys
 from typing import Any
@@ -20,7 +21,12 @@ COMMANDS = {
     "why": ("ask", "The reference prompts behind a neuron's score."),
     "steer": ("steer", "Generate text steered by a topic's stored scores."),
     "evaluate": ("evaluate", "How well a topic is found and steered to, with intervals and controls."),
+    "contrast": ("contrast", "Make steering vectors of a behaviour from contrast pairs."),
+    "choices": ("choices", "Whether a behaviour's vectors move the model's choices, and at what price."),
+    "reproduce": ("reproduce", "The papers' tables and figures from an atlas, on one page."),
     "query": ("ask", "Ask an atlas in SQL, read-only."),
+    "export": ("exchange", "Write an atlas as a folder of Parquet files."),
+    "import": ("exchange", "Make an atlas from such a folder."),
 }
 
 
@@ -33,7 +39,8 @@ class LazyGroup(click.Group):
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        return getattr(importlib.import_module(f"atlas.cli.{COMMANDS[name][0]}"), name)
+        function = f"{name}_" if keyword.iskeyword(name) else name
+        return getattr(importlib.import_module(f"atlas.cli.{COMMANDS[name][0]}"), function)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

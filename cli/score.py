@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import click
+from atlas.cli.engine import engine_options, open_to_score
 from atlas.cli.output import Progress, format_option, print_frame
 
 from atlas.errors import PromptError
@@ -45,6 +47,13 @@ from atlas.prompts import ENDINGS
 @click.option(
     "-n", default=5, show_default=True, type=click.IntRange(min=1), help="Neurons to print per topic and SAE."
 )
+@engine_options
+@click.option(
+    "--into",
+    default=None,
+    type=click.Path(),
+    help="Engine spark: the atlas to store the scores in.  [default: none, they are printed only]",
+)
 @format_option
 def score(
     atlas: str,
@@ -66,6 +75,9 @@ def score(
     release: str | None,
     replace: bool,
     n: int,
+    engine: str,
+    master: str,
+    into: str | None,
     style: str,
 ) -> None:
     """Score every neuron of ATLAS for TOPIC by the texts in TEXTS, store the scores, and print the best neurons.
@@ -76,27 +88,29 @@ def score(
     Examples:
       atlas score pocket.atlas medicine medicine.txt
       atlas score pocket.atlas --topics topics/
+      atlas score pocket-parquet medicine medicine.txt --engine spark --into pocket.atlas
     """
     if (folder is None) == (topic is None or texts is None):
         raise click.UsageError("give TOPIC and TEXTS, or --topics FOLDER")
+    if engine == "spark" and (scorer != "distance" or bootstraps):
+        raise click.UsageError("--engine spark scores by distance: leave --scorer and --bootstraps to --engine duckdb")
+    if engine != "spark" and into is not None:
+        raise click.UsageError("--into goes with --engine spark: without it, scores are stored in ATLAS")
     from atlas.prompts import read_texts
 
     files = {topic: Path(texts)} if topic is not None and texts is not None else topic_files(Path(str(folder)))
     sets = {name: read_texts(path, text_column=text_column) for name, path in files.items()}
     import polars as pl
 
-    import atlas as library
-
-    opened = library.open(atlas)
     from atlas.scorers import SCORERS
 
     probe = None
-    progress = Progress()
-    try:
+    with closing(Progress()) as progress, open_to_score(engine, atlas, master=master, into=into) as (opened, scan):
         if scorer in SCORERS and SCORERS[scorer].needs:
             from atlas.probe import ModelProbe
+            from atlas.steerer import Steerer
 
-            probe = ModelProbe(opened.store, model=model, release=release, progress=progress)
+            probe = ModelProbe(Steerer(opened.store, model=model, release=release), progress=progress)
         opened.score_many(
             sets,
             sae_id=sae_id,
@@ -104,6 +118,7 @@ def score(
             encoder=encoder,
             bootstraps=bootstraps,
             probe=probe,
+            scan=scan,
             scorer=scorer,
             summary=summary,
             distance=distance,
@@ -112,9 +127,7 @@ def score(
             null_topics=null_topics,
             candidates=candidates,
         )
-    finally:
-        progress.close()
-    frame = pl.concat([opened.top(name, n, sae_id=sae_id, scorer=scorer) for name in sets])
+        frame = pl.concat([opened.top(name, n, sae_id=sae_id, scorer=scorer) for name in sets])
     if style == "table":
         frame = frame.select("topic", "sae_id", "neuron", "score", "se", "z", "support", "fires_on", "top_tokens")
     print_frame(frame, style)

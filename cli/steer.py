@@ -14,12 +14,42 @@ from atlas.cli.output import Progress, format_option, print_frame
     "--method",
     "methods",
     multiple=True,
-    help="original, sae, clamp, clamp-own, clamp-plus, weight, swap or add; again for more.  [default: original, swap]",
+    help="original, sae, clamp, clamp-own, clamp-plus, weight, swap, add, sas, dense or filtered; again for more.  "
+    "[default: original and add; with --vector original and sas]",
 )
-@click.option("--strength", type=float, default=None, help="In the method's unit.  [default: 10 for clamp, 1 for add]")
-@click.option("--neurons", type=int, default=None, help="How many of the best neurons clamp and add use.  [default: 5]")
-@click.option("--sigma", default="own", show_default=True, help="Selection of swap and weight: own, or topk.")
-@click.option("--keep-error/--drop-error", default=False, show_default=True, help="Keep what the SAE cannot represent.")
+@click.option(
+    "--strength",
+    type=float,
+    default=None,
+    help="In the method's unit; vectors take a negative one too.  [default: picked by evaluate, else 10 for clamp, 0.1 for add, 1 for vectors]",
+)
+@click.option(
+    "--neurons", type=int, default=None, help="How many of the best neurons clamp and add use.  [default: 5 and 60]"
+)
+@click.option(
+    "--sigma",
+    default="own",
+    show_default=True,
+    help="Selection: own (or sae); topk for swap and weight; relu or none for sas.",
+)
+@click.option(
+    "--vector",
+    "vectors",
+    multiple=True,
+    help="Behaviour that sas, dense and filtered steer by; again to add several up.",
+)
+@click.option("--scorer", default="distance", show_default=True, help="Whose scores steer.")
+@click.option(
+    "--select",
+    default=None,
+    help="Which neurons, in which order: score, z, remarkable, writes or combined.  [default: combined]",
+)
+@click.option("--keep-error/--drop-error", default=None, help="Keep what the SAE cannot represent.  [default: keep]")
+@click.option(
+    "--paper",
+    is_flag=True,
+    help="The papers' literal arithmetic: error dropped, every neuron, strengths as published instead of picked.",
+)
 @click.option("--positions", default="all", show_default=True, help="Tokens to steer: all, prompt or generated.")
 @click.option(
     "--sae-id",
@@ -49,7 +79,11 @@ def steer(
     strength: float | None,
     neurons: int | None,
     sigma: str,
-    keep_error: bool,
+    vectors: tuple[str, ...],
+    scorer: str,
+    select: str | None,
+    keep_error: bool | None,
+    paper: bool,
     positions: str,
     sae_ids: tuple[str, ...],
     model_name: str | None,
@@ -63,32 +97,42 @@ def steer(
     no_save: bool,
     style: str,
 ) -> None:
-    """Go on with each of PROMPTS, steered towards TOPIC by the scores in ATLAS, one text per method side by side.
+    """Go on with each of PROMPTS, steered towards TOPIC by the scores in ATLAS, or by a contrastive vector, one text per
+    method side by side. TOPIC is - where a vector alone steers.
 
     Contamination is the share of the edited code that is off topic: 0 is pure, 1 is all off.
 
     \b
-    Example:
+    Examples:
       atlas steer pocket.atlas medicine "I want to tell you about" --method original --method swap
+      atlas steer pocket.atlas - "We went to see the film, and" --vector praise --strength -1
     """
     import polars as pl
 
     import atlas as library
     from atlas.generate import Sampling
-    from atlas.steer import Steerer, steer_prompts
+    from atlas.steer import steer_prompts
+    from atlas.steerer import Steerer
 
     opened = library.open(atlas)
+    if paper and select is not None:
+        raise click.UsageError("--paper and --select exclude each other")
+    select = select or ("score" if paper else "combined")
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
     progress = Progress()
     try:
         generations = steer_prompts(
             opened,
-            topic,
+            None if topic == "-" else topic,
             prompts,
-            methods=methods or ("original", "swap"),
+            methods=methods or ("original", "sas" if vectors else "swap"),
             sae_ids=sae_ids or None,
             settings={"strength": strength, "neurons": neurons, "sigma": sigma},
-            keep_error=keep_error,
+            vectors=vectors,
+            scorer=scorer,
+            select=select,
+            keep_error=not paper if keep_error is None else keep_error,
+            calibrated=not paper,
             positions=positions,
             steerer=Steerer(opened.store, model=model_name, release=release, device=device),
             sampling=sampling,
@@ -105,5 +149,7 @@ def steer(
         click.echo(f"{prompt} ...")
         for row in frame.filter(pl.col("prompt") == prompt).iter_rows(named=True):
             purity = "no code" if row["contamination"] is None else f"contamination {row['contamination']:.3f}"
-            click.echo(f"  {row['method']} ({purity})")
+            purity = "no topic" if topic == "-" else purity
+            dose = "" if row["strength"] is None else f"strength {row['strength']:g}, "
+            click.echo(f"  {row['method']} ({dose}{purity})")
             click.echo(f"    {' '.join(row['text'].split())}")

@@ -1,5 +1,6 @@
 -- temp table: a (topic, neuron) with the difference of its mean activation between topic texts and reference prompts,
--- and the AUROC of the one against the other (Mann-Whitney; ties, silence among them, count half)
+-- and the AUROC of the one against the other (Mann-Whitney; ties count half: silence on both sides, and values within 1e-5,
+-- which one token gives in batches of different size)
 create or replace temp table computed as
 with own as (
     select
@@ -24,7 +25,8 @@ with own as (
 ), wins as (
     select
         o.topic_id, o.neuron,
-        count(*) filter (where p.value < o.value) + 0.5 * count(*) filter (where p.value = o.value) as pairs_won
+        count(*) filter (where p.value < o.value * (1 - 1e-5))
+        + 0.5 * count(*) filter (where p.value between o.value * (1 - 1e-5) and o.value * (1 + 1e-5)) as pairs_won
     from own as o
     join others as p on p.neuron = o.neuron
     group by o.topic_id, o.neuron

@@ -9,7 +9,8 @@ with sums as (
                 * columns('factor_[0-9]+')
             ),
             sum(
-                pow(case $summary when 'mean' then a.act_sum when 'max' then a.act_max else a.act_count end, 2)
+                case $summary when 'mean' then a.act_sum when 'max' then a.act_max else a.act_count end
+                * case $summary when 'mean' then a.act_sum when 'max' then a.act_max else a.act_count end
                 * columns('(?:square|fourth)_[0-9]+')
             )
         from activations as a

@@ -1,13 +1,13 @@
 -- What users call, from any DuckDB client. A macro's parameter that is also a column name in scope would silently be the
 -- column: each macro first puts its parameters into a row of their own, under other names.
 -- `sae` is a sae_id or a sae_key; null means every SAE. `scoring` is a scoring_id; null means the current one of the
--- scorer, which is `distance` unless another is named.
+-- scorer, which is `distance` unless another is named. `by` is 'score', or 'z' for the neurons farthest below random topics.
 
-create or replace macro top_neurons(topic, n, sae := null, scoring := null, scorer := 'distance') as table
+create or replace macro top_neurons(topic, n, sae := null, scoring := null, scorer := 'distance', "by" := 'score') as table
 with wanted as (
     select
         topic as wanted_topic, n as wanted_n, sae::varchar as wanted_sae, scoring as wanted_scoring,
-        scorer as wanted_scorer
+        scorer as wanted_scorer, "by" as wanted_by
 ), words as (
     select x.sae_key, x.neuron, lower(trim(x.token)) as word, min(x.rank) as first_rank
     from examples as x
@@ -19,7 +19,9 @@ with wanted as (
 )
 select
     t.name as topic, e.release, e.sae_id, g.scoring_id,
-    row_number() over (partition by g.scoring_id order by s.score desc, s.neuron) as rank,
+    row_number() over (
+        partition by g.scoring_id order by case w.wanted_by when 'z' then -s.z else s.score end desc nulls last, s.neuron
+    ) as rank,
     s.neuron, s.score, s.se, s.z, s.g, r.support, f.fires_on, r.top_tokens
 from wanted as w
 join topics as t on t.name = w.wanted_topic
@@ -31,8 +33,10 @@ left join fires as f on f.sae_key = g.sae_key and f.neuron = s.neuron
 where s.score is not null
     and coalesce(g.scoring_id = w.wanted_scoring, g.is_current and g.scorer = w.wanted_scorer)
     and coalesce(e.sae_id = w.wanted_sae or e.sae_key::varchar = w.wanted_sae, true)
-qualify row_number() over (partition by g.scoring_id order by s.score desc, s.neuron) <= w.wanted_n
-order by g.scoring_id, s.score desc, s.neuron;
+qualify row_number() over (
+    partition by g.scoring_id order by case w.wanted_by when 'z' then -s.z else s.score end desc nulls last, s.neuron
+) <= w.wanted_n
+order by g.scoring_id, rank;
 
 create or replace macro why(topic, neuron, sae := null, scoring := null) as table
 with wanted as (

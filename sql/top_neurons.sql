@@ -1,2 +1,2 @@
 -- one of the best neurons of a topic by a scorer, per SAE
-select * from top_neurons($topic, $n, sae := $sae, scorer := $scorer)
+select * from top_neurons($topic, $n, sae := $sae, scorer := $scorer, "by" := $by)

@@ -75,36 +75,54 @@ def test_auroc_leaves_what_it_is_given_as_it_is():
     assert (positive.tolist(), negative.tolist()) == ([3.0, 1.0, 2.0], [2.5, 0.5, 1.5])
 
 
-def delong_variance(positive, negative):
-    """Pair by pair: DeLong, DeLong and Clarke-Pearson 1988, equation 5."""
-    wins = np.array([[(p > n) + 0.5 * (p == n) for n in negative] for p in positive])
-    return wins.mean(1).var(ddof=1) / len(positive) + wins.mean(0).var(ddof=1) / len(negative)
+def draw(generator, area, counts):
+    """Values of two normal distributions whose true AUROC is `area`."""
+    distance = stats.norm.ppf(area) * 2**0.5
+    return generator.standard_normal(counts[0]) + distance, generator.standard_normal(counts[1])
 
 
 @pytest.mark.parametrize("rounded", [False, True], ids=["distinct", "with ties"])
-def test_the_interval_of_auroc_has_delongs_variance(rounded):
-    generator = np.random.default_rng(3)
-    positive, negative = generator.standard_normal(12) + 0.8, generator.standard_normal(19)
+@pytest.mark.parametrize("area", [0.5, 0.75])
+def test_the_interval_of_auroc_agrees_with_a_bootstrap(area, rounded):
+    generator = np.random.default_rng(4)
+    positive, negative = draw(generator, area, (60, 80))
     if rounded:
         positive, negative = positive.round(), negative.round()
     found = auroc_interval(positive, negative)
-    half = 1.96 * delong_variance(positive, negative) ** 0.5
+    drawn = [auroc(generator.choice(positive, 60), generator.choice(negative, 80)) for _ in range(2000)]
     assert found.value == pytest.approx(count_wins(positive, negative))
-    assert (found.low, found.high) == pytest.approx((found.value - half, found.value + half))
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.02)
 
 
-@pytest.mark.parametrize("shift", [0.0, 1.0])
-def test_the_interval_of_auroc_agrees_with_a_bootstrap(shift):
-    generator = np.random.default_rng(4)
-    positive, negative = generator.standard_normal(60) + shift, generator.standard_normal(80)
-    found = auroc_interval(positive, negative)
-    drawn = [auroc(generator.choice(positive, 60), generator.choice(negative, 80)) for _ in range(4000)]
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.012)
+@pytest.mark.parametrize("area", [0.6, 0.95, 0.99])
+def test_the_interval_of_auroc_covers_the_true_area(area):
+    generator = np.random.default_rng(5)
+    found = [auroc_interval(*draw(generator, area, (24, 120))) for _ in range(500)]
+    assert 0.94 <= np.mean([one.low <= area <= one.high for one in found]) <= 0.995
 
 
-def test_the_interval_of_auroc_stays_within_0_and_1():
-    found = auroc_interval(np.array([3.0, 4.0, 1.0]), np.array([2.0, 0.0, -1.0]))
-    assert 0 <= found.low < found.value < found.high == 1
+@pytest.mark.parametrize("seed", range(4))
+def test_both_ends_of_aurocs_interval_are_a_value_apart_in_their_own_standard_errors(seed):
+    generator = np.random.default_rng(seed)
+    m, n = generator.integers(2, 60, 2)
+    found = auroc_interval(*draw(generator, 0.8, (m, n)))
+    for area in (found.low, found.high):
+        spread = 1 + ((m + n) / 2 - 1) * ((1 - area) / (2 - area) + area / (1 + area))
+        error = (area * (1 - area) * spread / (m * n)) ** 0.5
+        assert abs(found.value - area) == pytest.approx(1.96 * error, abs=1e-6)
+
+
+def test_aurocs_interval_is_its_mirror_image_when_the_sides_change_places():
+    positive, negative = draw(np.random.default_rng(6), 0.9, (15, 40))
+    one, other = auroc_interval(positive, negative), auroc_interval(negative, positive)
+    assert (other.low, other.value, other.high) == pytest.approx((1 - one.high, 1 - one.value, 1 - one.low))
+
+
+@pytest.mark.parametrize("counts", [(3, 4), (24, 120)])
+def test_a_perfect_auroc_is_not_certain(counts):
+    found = auroc_interval(np.arange(counts[0]) + 10, np.arange(-counts[1], 0))
+    assert (found.value, found.high) == (1, 1)
+    assert 1 - 4 / min(counts) < found.low < 1 - 1 / (5 * min(counts))
 
 
 @pytest.mark.parametrize(("positive", "negative"), [([2.0], [1.0, 3.0]), ([1.0, 3.0], [2.0])])

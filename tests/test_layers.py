@@ -13,14 +13,15 @@ import atlas
 LAYERS = [
     ["errors", "progress"],
     ["prompts", "summaries", "scorers", "codec", "sites"],
-    ["methods", "store", "intervals", "selection"],
+    ["methods", "pairs", "store", "intervals", "selection", "dialect"],
     ["models"],
-    ["vocabulary", "steering", "checks", "uncertainty", "pocket", "controls"],
-    ["activations", "embeddings", "layerwise", "metrics"],
-    ["plan", "probe", "score", "generate"],
+    ["vocabulary", "steering", "checks", "uncertainty", "pocket", "controls", "vectors"],
+    ["activations", "embeddings", "layerwise", "metrics", "sides", "exchange", "steerer"],
+    ["plan", "score", "generate", "spark"],
+    ["probe"],
     ["build", "steer", "finetune"],
-    ["evaluate"],
-    ["calibrate"],
+    ["evaluate", "contrast"],
+    ["calibrate", "choices"],
     ["api"],
 ]
 HEAVY = {
@@ -30,6 +31,8 @@ HEAVY = {
     "sentence_transformers": {"models"},
     "sqlalchemy": {"store"},
     "duckdb": {"store"},
+    "pyspark": {"spark"},
+    "sqlglot": {"dialect"},
 }
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 FILES = [path for path in sorted(Path(atlas.__file__).parent.glob("*.py")) if path.stem != "__init__"]

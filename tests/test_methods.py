@@ -11,7 +11,9 @@ from atlas.errors import AtlasError, UnknownName
 from atlas.methods import METHODS, Options, Target, settle_options
 
 EDITING = [name for name, method in METHODS.items() if method.edit]
-WITH_CODE = [name for name in EDITING if name != "add"]
+WITH_CODE = [name for name in EDITING if METHODS[name].has_code]
+ADDING = [name for name in EDITING if not METHODS[name].has_code]
+BY_VECTOR = [name for name in EDITING if METHODS[name].vector]
 
 
 def make_target(d_sae: int = 24, *, ones: bool = False) -> Target:
@@ -22,7 +24,10 @@ def make_target(d_sae: int = 24, *, ones: bool = False) -> Target:
         scores[:4] = 0  # as for neurons without a score: never chosen
         known = known[4:]
     best = known[scores[known].argsort(descending=True, stable=True)]
-    return Target(scores, 1 + torch.rand(d_sae, generator=generator), best)
+    peaks = 1 + torch.rand(d_sae, generator=generator)
+    sas, difference = (torch.randn(d_sae, generator=generator) for _ in range(2))
+    sas[::3] = 0
+    return Target(scores, peaks, best, sas, torch.randn(tiny.D_MODEL, generator=generator), difference)
 
 
 def make_x() -> torch.Tensor:
@@ -51,10 +56,23 @@ def test_clamping_no_neuron_gives_the_sae_unchanged(kind, name):
 
 
 @pytest.mark.parametrize("kind", tiny.SUPPORTED_KINDS)
-def test_adding_with_strength_0_gives_x_itself(kind):
+@pytest.mark.parametrize("name", ["add", *BY_VECTOR])
+def test_strength_0_gives_x_itself(kind, name):
     x = make_x()
-    _, edited = edit(kind, "add", make_target(), x, strength=0.0)
+    _, edited = edit(kind, name, make_target(), x, strength=0.0)
     assert torch.equal(edited.activation, x)
+
+
+@pytest.mark.parametrize("kind", tiny.SUPPORTED_KINDS)
+@pytest.mark.parametrize("name", ADDING)
+def test_an_added_step_keeps_shape_and_format_and_leaves_the_input_untouched(kind, name):
+    x = make_x()
+    for given in (x, x.bfloat16()):
+        before = given.clone()
+        _, edited = edit(kind, name, make_target(), given)
+        assert edited.activation.shape == given.shape and edited.activation.dtype == given.dtype
+        assert not torch.equal(edited.activation, before)
+        assert torch.equal(given, before)
 
 
 @pytest.mark.parametrize("kind", tiny.SUPPORTED_KINDS)
@@ -141,6 +159,86 @@ def test_add_moves_x_by_the_best_decoder_rows(kind, normalisation):
     torch.testing.assert_close(moved, x + 2 * scale[normalisation] * step)
 
 
+@pytest.mark.parametrize("kind", tiny.SUPPORTED_KINDS)
+def test_the_saes_own_selection_leaves_a_code_of_its_own_as_it_is(kind):
+    codec = Codec(tiny.make_kind(kind))
+    code = codec.encode(make_x())
+    assert torch.equal(codec.select(code.acts), code.acts)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("standard", [3, 0, 0.5, 0, 2, 0.01]),
+        ("gated", [3, 0, 0.5, 0, 2, 0.01]),
+        ("jumprelu", [3, 0, 0, 0, 2, 0]),
+        ("topk", [3, 0, 0, 0, 2, 0]),
+        ("abstopk", [0, -4, 0, 0, 0, 0]),
+    ],
+)
+def test_selection_is_relu_threshold_topk_or_topk_by_magnitude(kind, expected):
+    codec = Codec(tiny.make_kind(kind, d_sae=6))
+    if kind == "jumprelu":
+        codec.sae.threshold.data.fill_(1)
+    if kind.endswith("topk"):
+        codec.sae.cfg.k = {"topk": 2, "abstopk": 1}[kind]
+    assert codec.select(torch.tensor([3, -4, 0.5, -0.5, 2, 0.01])).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", tiny.SUPPORTED_KINDS)
+@pytest.mark.parametrize("strength", [2.0, -1.5])
+def test_sas_selects_again_from_the_code_and_the_vector(kind, strength):
+    target, x = make_target(), make_x()
+    codec, edited = edit(kind, "sas", target, x, strength=strength)
+    moved = codec.encode(x).acts + strength * target.sas
+    torch.testing.assert_close(edited.acts, codec.select(moved))
+    _, plain = edit(kind, "sas", target, x, strength=strength, sigma="none")
+    torch.testing.assert_close(plain.acts, moved)
+    if codec.signed:
+        with pytest.raises(AtlasError, match="AbsTopK"):
+            edit(kind, "sas", target, x, strength=strength, sigma="relu")
+    else:
+        _, positive = edit(kind, "sas", target, x, strength=strength, sigma="relu")
+        torch.testing.assert_close(positive.acts, moved.clamp(min=0))
+
+
+@pytest.mark.parametrize("kind", tiny.SUPPORTED_KINDS)
+def test_sas_without_selection_and_with_the_error_kept_adds_the_decoded_vector(kind):
+    target, x = make_target(), make_x()
+    codec, edited = edit(kind, "sas", target, x, strength=-2.0, sigma="none")
+    torch.testing.assert_close(codec.shift(x, edited.code, edited.acts), x - 2 * target.sas @ codec.decoder_rows)
+
+
+def test_dense_adds_its_vector_whatever_the_sae():
+    target, x = make_target(), make_x()
+    _, edited = edit("gated", "dense", target, x, strength=-3.0)
+    torch.testing.assert_close(edited.activation, x - 3 * target.dense)
+
+
+@pytest.mark.parametrize("kind", tiny.SUPPORTED_KINDS)
+def test_filtered_with_scores_of_1_adds_what_the_sae_reads_of_the_difference_of_two_activations(kind):
+    codec = Codec(tiny.make_kind(kind))
+    positive, negative = make_x()[0, :1], make_x()[1, :1]
+    codes = [codec.encode(side) for side in (positive, negative)]
+    target = make_target(ones=True)
+    target = Target(
+        target.scores, target.max_activation, target.best, difference=(codes[0].acts - codes[1].acts).squeeze(0)
+    )
+    x = make_x()
+    moved = METHODS["filtered"].edit(codec, x, target, settle_options("filtered", Options())).activation
+    decoded = [codec.decode(code.acts, code, side) for code, side in zip(codes, (positive, negative), strict=True)]
+    torch.testing.assert_close(moved - x, (decoded[0] - decoded[1]).expand_as(x), atol=1e-4, rtol=1e-4)
+
+
+def test_filtered_mutes_neurons_of_score_0():
+    target, x = make_target(), make_x()
+    only = torch.zeros(24)
+    only[0] = 5.0  # a neuron without a score
+    muted = Target(target.scores, target.max_activation, target.best, difference=only)
+    _, edited = edit("standard", "filtered", muted, x)
+    assert torch.equal(edited.activation, x)
+
+
 @pytest.mark.parametrize("name", EDITING)
 def test_every_method_has_a_help_line_and_settles_its_defaults(name):
     settled = settle_options(name, Options())
@@ -157,5 +255,12 @@ def test_an_option_that_a_method_does_not_have_is_refused():
         settle_options("clamp", Options(neurons=-1))
     with pytest.raises(UnknownName, match="unknown method 'swop': known are swap"):
         settle_options("swop", Options())
-    with pytest.raises(UnknownName, match="unknown sigma"):
+    with pytest.raises(UnknownName, match="unknown sigma of method swap 'relu': known are"):
         settle_options("swap", Options(sigma="relu"))
+    with pytest.raises(UnknownName, match="unknown sigma 'rule': known are relu"):
+        settle_options("sas", Options(sigma="rule"))
+
+
+def test_sae_is_another_name_for_the_saes_own_selection():
+    assert settle_options("sas", Options(sigma="sae")) == settle_options("sas", Options())
+    assert settle_options("add", Options(sigma="sae")) == settle_options("add", Options())

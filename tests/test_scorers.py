@@ -17,6 +17,7 @@ from atlas.errors import AtlasError, ModelError, StoreError, UnknownName
 from atlas.models import load_sae
 from atlas.probe import NEUTRAL_PREFIX, RAISED_BY, ModelProbe
 from atlas.score import ScoringConfig
+from atlas.steerer import Steerer
 from atlas.vocabulary import bos_token_id, promoted_ids
 
 
@@ -64,8 +65,8 @@ def test_contrast_is_the_difference_of_means_and_the_auroc(opened, language_mode
     own = texts_by_neuron(language_model, sae_folder, name, tiny.SEA, summary)
     other = texts_by_neuron(language_model, sae_folder, name, prompts, summary)
     np.testing.assert_allclose(frame["g"].to_numpy(), own.mean(axis=0) - other.mean(axis=0), atol=1e-5)
-    wins = (own[:, None] > other[None] + 1e-7).mean(axis=(0, 1))
-    ties = (np.abs(own[:, None] - other[None]) <= 1e-7).mean(axis=(0, 1))
+    wins = (own[:, None] > other[None] * (1 + 1e-5) + 1e-9).mean(axis=(0, 1))
+    ties = (np.abs(own[:, None] - other[None]) <= 1e-5 * own[:, None] + 1e-9).mean(axis=(0, 1))
     known = frame["score"].is_not_null().to_numpy()
     np.testing.assert_allclose(frame["score"].to_numpy()[known], (wins + ties / 2)[known], atol=1e-6)
     assert known.any() and frame["z"].null_count() == frame.height
@@ -105,7 +106,7 @@ def test_output_scores_are_those_of_one_forward_pass_per_neuron(opened, language
 def test_known_output_scores_are_not_computed_again(opened, monkeypatch):
     opened.score("medicine", tiny.MEDICINE, min_support=2)
     asked = []
-    probe = ModelProbe(opened.store)
+    probe = ModelProbe(Steerer(opened.store))
     monkeypatch.setattr(
         probe,
         "output_scores",
@@ -148,7 +149,7 @@ def test_output_needs_distance_scores_first(opened):
 
 
 def test_a_hook_that_does_not_write_has_no_output_score(opened, sae_folder, monkeypatch):
-    probe = ModelProbe(opened.store)
+    probe = ModelProbe(Steerer(opened.store))
     monkeypatch.setattr(atlas.probe, "promoted_ids", lambda *args, **options: None)
     with pytest.raises(ModelError, match="does not write to the residual stream"):
         probe.output_scores(0, [1])
@@ -165,3 +166,31 @@ def test_a_hook_that_does_not_write_has_no_output_score(opened, sae_folder, monk
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(AtlasError, match=message):
         ScoringConfig(**settings)
+
+
+def test_steering_by_a_rule_that_needs_contrast_scores_the_topic_by_it_first(opened, language_model, transformer):
+    opened.score("harbour", ["Ships lie in the harbour."], min_support=2)
+    for model in (transformer, language_model.bridge):
+        opened.sql("select 1")
+        with opened.store.write() as session:
+            session.run("drop_topic_activations", topic="harbour")
+            session._connection.execute(
+                "delete from scorings where scorer = 'contrast' and topic_id = "
+                "(select topic_id from topics where name = 'harbour')"
+            )
+        opened.steer(model, "harbour", tokenizer=language_model.tokenizer, select="remarkable")
+        count = (
+            "select count(*) from scorings join topics using (topic_id) where name = 'harbour' and scorer = 'contrast'"
+        )
+        assert opened.sql(count).item() == 0
+        with opened.store.write() as session:  # so that some neuron is chosen in a tiny atlas
+            session._connection.execute("update scores set z = -3 where score is not null and z is not null")
+        opened.steer(model, "harbour", tokenizer=language_model.tokenizer, select="combined")
+        assert opened.sql(count).item() == 2
+
+
+def test_top_by_z_orders_by_z(opened):
+    frame = opened.top("sea", 30, sae_id=0, by="z")
+    assert frame["z"].to_list() == sorted(frame["z"].to_list(), key=lambda z: (z is None, z))
+    with pytest.raises(UnknownName, match="unknown order 'nope'"):
+        opened.top("sea", by="nope")

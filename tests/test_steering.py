@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
-from test_methods import WITH_CODE, make_target
+from test_methods import BY_VECTOR, EDITING, make_target
 
 from atlas.codec import Codec
-from atlas.errors import ModelError, UnknownName
+from atlas.errors import AtlasError, ModelError, UnknownName
 from atlas.methods import METHODS, Options
 from atlas.steering import Layer, Steering
 
@@ -85,7 +87,8 @@ def test_hooks_are_gone_after_the_block_even_when_it_fails(model):
 @pytest.mark.parametrize("kind", tiny.SUPPORTED_KINDS)
 def test_neutral_settings_give_the_neutral_result(transformer, kind):
     plain = logits(transformer)
-    neutral = [("original", {}), ("add", {"options": Options(strength=0.0)})]
+    neutral = [("original", {})]
+    neutral += [(name, {"options": Options(strength=0.0)}) for name in ("add", *BY_VECTOR)]
     neutral += [
         (name, {"keep_error": True, "options": Options(neurons=0)}) for name in ("clamp", "clamp-own", "clamp-plus")
     ]
@@ -199,13 +202,32 @@ def test_swap_reports_kept_new_and_dropped_neurons(transformer):
     assert counts["new"] > 0
 
 
-@pytest.mark.parametrize("method", [*WITH_CODE, "add"])
+@pytest.mark.parametrize("method", EDITING)
 def test_half_precision_models_keep_their_number_format(transformer, method):
     from copy import deepcopy
 
     half = deepcopy(transformer).to(torch.bfloat16)
     with Steering(half, [make_layer()], method=method):
         assert logits(half).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("method", BY_VECTOR)
+def test_without_a_vector_or_with_an_empty_one_a_method_that_needs_it_is_refused(transformer, method):
+    layer = make_layer()
+    for vector, message in ((None, "name one with --vector"), (torch.zeros(3), "the vector has no entry")):
+        target = replace(layer.target, **{METHODS[method].vector: vector})
+        with pytest.raises(AtlasError, match=message):
+            Steering(transformer, [replace(layer, target=target)], method=method)
+
+
+@pytest.mark.parametrize("method", BY_VECTOR)
+def test_opposite_strengths_of_a_vector_steer_apart(transformer, method):
+    plain, moved = logits(transformer), []
+    for strength in (1.0, -1.0):
+        with Steering(transformer, [make_layer()], method=method, options=Options(strength=strength), keep_error=True):
+            moved.append(logits(transformer) - plain)
+    assert min(float(move.abs().max()) for move in moved) > 1e-3
+    assert float(torch.cosine_similarity(moved[0].flatten(), moved[1].flatten(), dim=0)) < 0.5
 
 
 def test_unknown_positions_are_refused(transformer):

@@ -22,6 +22,7 @@ from atlas.store import MEMORY_LIMIT, SCHEMA_VERSION, Store, now
 SPREAD = 1.38  # standard deviation of the logarithm of a neuron's share of prompts
 DIMENSION = 384  # of an embedding, as all-MiniLM-L6-v2 has it
 TOKENS = 100  # of every prompt
+EXAMPLES = pl.DataFrame(schema={"sae_key": pl.UInt32})  # no rows of `examples`
 
 
 def firing_shares(rng: np.random.Generator, neurons: int, density: float) -> np.ndarray:
@@ -97,7 +98,7 @@ def make_atlas(
 ) -> Store:
     """A finished atlas of one SAE with about so many activation rows."""
     store = write_shards(path, prompts=prompts, neurons=neurons, rows=rows, seed=seed, memory_limit=memory_limit)
-    write_sorted(store, pl.DataFrame(schema={"sae_key": pl.UInt32}))
+    write_sorted(store, EXAMPLES)
     return store
 
 

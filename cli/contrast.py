@@ -1,0 +1,89 @@
+"""atlas contrast"""
+
+from __future__ import annotations
+
+import click
+from atlas.cli.output import Progress, format_option, print_frame
+
+
+@click.command()
+@click.argument("atlas", type=click.Path())
+@click.argument("name")
+@click.argument("pairs", type=click.Path())
+@click.option(
+    "--tau", default=0.7, show_default=True, help="Share of the pairs in which a neuron must fire on a side to be kept."
+)
+@click.option(
+    "--position",
+    default="last",
+    show_default=True,
+    help="Where in each text: last (token), answer (first token in which the completions differ) or mean (over them).",
+)
+@click.option("--sae-id", "sae_ids", multiple=True, help="Which SAE, by id or key; again for more.  [default: all]")
+@click.option("--replace", is_flag=True, help="Give a behaviour that exists these pairs instead of its own.")
+@click.option("--model", default=None, help="Where the language model is now.  [default: as it was built]")
+@click.option("--release", default=None, help="Where the SAEs are now.  [default: as they were built]")
+@click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@click.option(
+    "-n", default=5, show_default=True, type=click.IntRange(min=1), help="Strongest entries to print per SAE."
+)
+@format_option
+def contrast(
+    atlas: str,
+    name: str,
+    pairs: str,
+    tau: float,
+    position: str,
+    sae_ids: tuple[str, ...],
+    replace: bool,
+    model: str | None,
+    release: str | None,
+    device: str,
+    n: int,
+    style: str,
+) -> None:
+    """Make a sparse (SAS) and a dense (CAA) steering vector of behaviour NAME from the contrast pairs in PAIRS, for every
+    SAE of ATLAS.
+
+    PAIRS is a .jsonl, .json, .csv or .parquet file with the columns question, answer_matching_behavior and
+    answer_not_matching_behavior; or question, matching and not_matching; or positive, negative and, if you like, prompt.
+    Printed per SAE: the neurons kept on each side, those shared and so removed, the entries that are left, and the
+    strongest of them with the tokens their neurons fire on.
+
+    \b
+    Example:
+      atlas contrast pocket.atlas praise praise.jsonl
+    """
+    from atlas.pairs import read_pairs
+
+    given = read_pairs(pairs)
+    import polars as pl
+
+    import atlas as library
+    from atlas.steerer import Steerer
+
+    opened = library.open(atlas)
+    progress = Progress()
+    try:
+        counts = opened.contrast(
+            name,
+            given,
+            tau=tau,
+            position=position,
+            sae_ids=sae_ids or None,
+            replace=replace,
+            steerer=Steerer(opened.store, model=model, release=release, device=device),
+            progress=progress,
+        )
+    finally:
+        progress.close()
+    left_out = len(given) - int(counts["pairs"].min())  # type: ignore[arg-type]
+    if left_out:
+        click.echo(f"{left_out} of {len(given)} pairs left out: they do not fit into the model's context", err=True)
+    strongest = opened.vector(name, n).filter(pl.col("sae_id").is_in(counts["sae_id"].to_list()))
+    if style != "table":
+        print_frame(counts.join(strongest, on=["name", "sae_id", "position", "tau"], how="left"), style)
+        return
+    print_frame(counts.select("sae_id", "pairs", "positive", "negative", "shared", "entries"), style)
+    click.echo()
+    print_frame(strongest.select("sae_id", "neuron", "value", "support", "fires_on", "top_tokens"), style)

@@ -1,0 +1,68 @@
+"""Which engine a command asks: DuckDB, in the atlas file; or Apache Spark, over a folder that `atlas export` wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from atlas.api import Atlas
+    from atlas.store import Scan
+
+ENGINES = ("duckdb", "spark")
+
+
+def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options --engine and --master."""
+    master = click.option("--master", default="local[*]", show_default=True, help="Engine spark: Spark's master.")
+    engine = click.option(
+        "--engine",
+        default="duckdb",
+        show_default=True,
+        type=click.Choice(ENGINES),
+        help="duckdb, or spark: ATLAS is then a folder that `atlas export` wrote.",
+    )
+    return engine(master(command))
+
+
+@contextmanager
+def open_on(engine: str, path: str, *, master: str) -> Iterator[Atlas]:
+    """The atlas file, or the export on Spark, to read."""
+    import atlas as library
+
+    if engine == "duckdb":
+        yield library.open(path)
+        return
+    from atlas.spark import open_spark
+
+    click.echo("starting Spark ...", err=True)
+    with open_spark(path, master=master) as store:
+        yield library.Atlas(store)
+
+
+@contextmanager
+def open_to_score(engine: str, path: str, *, master: str, into: str | None) -> Iterator[tuple[Atlas, Scan]]:
+    """Where topics and scores go, and what runs the queries over the activations.
+
+    On Spark, scores go into the atlas `into`, or, when there is none, into one that is gone afterwards.
+    """
+    import atlas as library
+    from atlas.store import Store, scan_here
+
+    if engine == "duckdb":
+        yield library.open(path), scan_here
+        return
+    from atlas.exchange import open_export
+    from atlas.spark import SparkStore
+
+    with open_on(engine, path, master=master) as export:
+        assert isinstance(export.store, SparkStore)
+        if into is None:
+            with open_export(path) as store:
+                yield library.Atlas(store), export.store.scan
+        else:
+            export.store.require_same(Store(into))
+            yield library.open(into), export.store.scan

@@ -1,0 +1,105 @@
+"""atlas reproduce"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from atlas.cli.output import Progress, format_option, print_frame
+
+if TYPE_CHECKING:
+    from atlas.exhibits import TestTexts
+
+
+@click.command()
+@click.argument("atlas", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), help="Folder for the tables, figures and the page index.html.")
+@click.option("--topic", default=None, help="Topic of those that show one.  [default: medicine, else the first]")
+@click.option("--only", multiple=True, help="Make this one, such as figure_3; again for more.  [default: all]")
+@click.option("--redo", is_flag=True, help="Make again what is there.")
+@click.option(
+    "--held-out",
+    type=click.Path(),
+    help="Folder with a file of texts per topic, none of which it was scored by.  [default: the bundled]",
+)
+@click.option("--unaligned", type=click.Path(), help="Everyday texts about none of the topics.  [default: the bundled]")
+@click.option("--prompts", type=click.Path(), help="Openings to generate from.  [default: the bundled]")
+@click.option(
+    "--pairs", type=click.Path(), help="Folder with a file of contrast pairs per behaviour.  [default: bundled]"
+)
+@click.option("--finetune", type=click.Path(), help="Folder of fine-tuned models.  [default: leave them out]")
+@click.option("--encoder", default=None, help="Where the atlas's sentence encoder is now.  [default: as it was built]")
+@click.option("--model", default=None, help="Where the language model is now.  [default: as it was built]")
+@click.option("--release", default=None, help="Where the SAEs are now.  [default: as they were built]")
+@click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@format_option
+def reproduce(
+    atlas: str,
+    out: str,
+    topic: str | None,
+    only: tuple[str, ...],
+    redo: bool,
+    held_out: str | None,
+    unaligned: str | None,
+    prompts: str | None,
+    pairs: str | None,
+    finetune: str | None,
+    encoder: str | None,
+    model: str | None,
+    release: str | None,
+    device: str,
+    style: str,
+) -> None:
+    """Make the papers' tables and figures from ATLAS: a CSV and a picture each, and one page, index.html, that shows them all
+    beside the papers' figures.
+
+    ATLAS is only read. What is in the folder already is kept, so that a stopped run goes on. What cannot be made here stands
+    on the page with the command that would make it.
+
+    \b
+    Example:
+      atlas reproduce pocket.atlas --out exhibits
+    """
+    import atlas as library
+    from atlas.exhibits import Places
+    from atlas.reproduce import reproduce as make
+
+    opened = library.open(atlas)
+    progress = Progress()
+    try:
+        frame = make(
+            opened,
+            out,
+            read_test_texts(held_out, unaligned, prompts, pairs),
+            topic=topic,
+            only=only,
+            redo=redo,
+            places=Places(model, release, encoder, device),
+            finetuned=None if finetune is None else Path(finetune),
+            progress=progress,
+        )
+    finally:
+        progress.close()
+    print_frame(frame.drop("ours") if style == "table" else frame, style)
+    if style == "table":
+        click.echo(f"\nOpen {Path(out) / 'index.html'}")
+
+
+def read_test_texts(held_out: str | None, unaligned: str | None, prompts: str | None, pairs: str | None) -> TestTexts:
+    """The texts that were named, the bundled ones elsewhere."""
+    from atlas.cli.score import topic_files
+
+    from atlas import pocket
+    from atlas.exhibits import TestTexts
+    from atlas.pairs import read_pairs
+    from atlas.prompts import read_texts
+
+    named = {} if held_out is None else {name: read_texts(path) for name, path in topic_files(Path(held_out)).items()}
+    return TestTexts(
+        held_out={name: texts.texts for name, texts in (named or pocket.read_topics("held_out")).items()},
+        unaligned=read_texts(unaligned or pocket.UNALIGNED).texts,
+        prompts=read_texts(prompts or pocket.NEUTRAL_PROMPTS).texts,
+        short={} if held_out is not None else {name: texts.texts for name, texts in pocket.read_topics("6").items()},
+        pairs={name: read_pairs(path) for name, path in topic_files(Path(pairs or pocket.FOLDER / "pairs")).items()},
+    )

@@ -1,0 +1,2 @@
+-- the codes of a behaviour's pairs go
+delete from pair_codes where name = $behaviour

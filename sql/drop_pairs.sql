@@ -1,0 +1,2 @@
+-- the pairs of a behaviour go
+delete from pairs where name = $behaviour

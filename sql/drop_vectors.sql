@@ -1,0 +1,2 @@
+-- the vectors of a behaviour go
+delete from vectors where name = $behaviour

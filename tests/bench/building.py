@@ -1,0 +1,137 @@
+"""Benchmarks of the bundled model over real text: build, build_memory, topic, cli."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import atlas.build
+from atlas import pocket
+from atlas.activations import run_model, tokenize
+from atlas.embeddings import embed_frame
+from atlas.models import Encoder, LanguageModel, load_encoder, load_language_model, load_sae
+from atlas.plan import SHARD_PROMPTS
+from atlas.prompts import TextSet, collect_texts, read_texts
+from atlas.score import ScoringConfig, score_topics
+from atlas.store import Store
+
+from .measure import Figure, Setting, figure
+from .scoring import synthetic_store
+
+BATCH = 32  # as `atlas build` has it
+PROMPTS = {"small": 64, "paper": 1024, "large": 3360}
+MEMORY_PROMPTS = (1000, 4000, 16000)
+COUNTER = itertools.count(1)
+LIGHT = "import duckdb, sqlalchemy, polars"
+HEAVY = "import sentence_transformers"
+TOPIC = "medicine"
+
+language_model = cache(partial(load_language_model, str(pocket.MODEL)))
+encoder = cache(load_encoder)
+
+
+def some_prompts(count: int, characters: int | None = None) -> TextSet:
+    """So many of the bundled prompts, each cut to so many characters; numbered when there are too few."""
+    texts = read_texts(pocket.PROMPTS).texts
+    rounds = range(-(-count // len(texts)))
+    numbered = [f"{n}. {text}" if n else text for n in rounds for text in texts]
+    return collect_texts(list(dict.fromkeys(text[:characters] for text in numbered))[:count])
+
+
+def build_loaded(path: Path, prompts: TextSet) -> None:
+    """`build` of the first bundled SAE with model and encoder that are loaded already."""
+    loaders: dict[str, Any] = {
+        "load_language_model": lambda *a, **k: language_model(),
+        "load_encoder": lambda *a, **k: encoder(),
+    }
+    path.unlink(missing_ok=True)
+    with patch.multiple(atlas.build, **loaders):
+        atlas.build.build(path, prompts, model=str(pocket.MODEL), saes=[(str(pocket.SAES), pocket.sae_ids()[0])])
+
+
+def run_bare(model: LanguageModel, sentence_encoder: Encoder, sae: Any, prompts: TextSet) -> None:
+    """The forward passes of model, SAE and encoder over the batches of a build, and nothing else."""
+    ids, _ = tokenize(model, prompts.texts, prepend_bos=sae.prepend_bos)
+    for first in range(0, len(ids), SHARD_PROMPTS):
+        shard = sorted(ids[first : first + SHARD_PROMPTS], key=len)
+        sentence_encoder.embed(prompts.texts[first : first + SHARD_PROMPTS])
+        for start in range(0, len(shard), BATCH):
+            x = run_model(model, shard[start : start + BATCH], [sae.hook_name])[sae.hook_name]
+            for row in x:
+                sae.codec.encode(row)
+
+
+def build(setting: Setting) -> Iterator[Figure]:
+    """Prompts/s of a build against the bare forward passes."""
+    prompts = some_prompts(PROMPTS[setting.scale])
+    sae = load_sae(str(pocket.SAES), pocket.sae_ids()[0])
+    seconds = setting.time_all(
+        {
+            "build": lambda: build_loaded(setting.folder / "build.atlas", prompts),
+            "bare": lambda: run_bare(language_model(), encoder(), sae, prompts),
+        }
+    )
+    count = len(prompts.texts)
+    yield figure(f"build of {count:,} prompts", count / seconds["build"], "prompts/s")
+    yield figure("bare forward passes", count / seconds["bare"], "prompts/s")
+    yield figure("build / bare forward passes", seconds["bare"] / seconds["build"], at_least=0.85)
+
+
+def build_memory(setting: Setting) -> Iterator[Figure]:
+    """Peak memory of whole build processes over more and more prompts, each cut to 200 characters."""
+    peaks = []
+    for count in MEMORY_PROMPTS:
+        path = setting.folder / f"memory-{count}.atlas"
+        command = [sys.executable, "-m", "tests.bench.peak", str(path), str(count)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks.append(float(done.stdout.split()[-1]) / 2**20)
+        path.unlink()
+        yield figure(f"peak memory of a build of {count:,} prompts", peaks[-1], "MiB")
+    yield figure(f"largest peak / that of {MEMORY_PROMPTS[0]:,} prompts", max(peaks) / peaks[0], at_most=1.1)
+
+
+def topic(setting: Setting) -> Iterator[Figure]:
+    """A new topic from 20 raw texts to stored scores in a warm process, against the encoder's own time."""
+    store = synthetic_store(setting)
+    texts = pocket.read_topics()[TOPIC]
+
+    def whole() -> None:
+        new = {f"{TOPIC} {next(COUNTER)}": texts}
+        score_topics(store, new, embed=partial(embed_frame, encoder()), config=ScoringConfig())
+
+    seconds = setting.time_all({"topic": whole, "encoder": lambda: encoder().embed(texts.texts)})
+    yield figure(f"{len(texts.texts)} raw texts to stored scores, z included", seconds["topic"], "s", at_most=1)
+    yield figure("sentence encoder", seconds["encoder"], "s")
+    yield figure("what is added to the encoder's time", seconds["topic"] - seconds["encoder"], "s", at_most=0.5)
+
+
+def cli(setting: Setting) -> Iterator[Figure]:
+    """`atlas top` and `atlas score` as whole processes, against the imports they cannot do without."""
+    path = setting.folder / "cli.atlas"
+    build_loaded(path, some_prompts(512))
+    topics = pocket.read_topics()
+    score_topics(Store(path), {TOPIC: topics[TOPIC]}, embed=partial(embed_frame, encoder()))
+    texts = pocket.TOPICS / "20" / f"{TOPIC}.txt"
+
+    def run(*arguments: str) -> None:
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+
+    command = ("-m", "atlas.cli.main")
+    seconds = setting.time_all(
+        {
+            "top": lambda: run(*command, "top", str(path), TOPIC),
+            "score": lambda: run(*command, "score", str(path), f"{TOPIC} {next(COUNTER)}", str(texts)),
+            "light": lambda: run("-c", LIGHT),
+            "heavy": lambda: run("-c", HEAVY),
+        }
+    )
+    yield figure("atlas top", seconds["top"], "s")
+    yield figure(f'atlas top / python -c "{LIGHT}"', seconds["top"] / seconds["light"], at_most=1.5)
+    yield figure("atlas score", seconds["score"], "s")
+    yield figure(f'atlas score / python -c "{HEAVY}"', seconds["score"] / seconds["heavy"], at_most=1.5)

@@ -1,0 +1,122 @@
+"""Benchmark of steered generation: tokens/s of swap against unsteered generation, and against the published approach."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from sae_lens.registry import SAE_CLASS_REGISTRY
+from sae_lens.saes.sae import SAEMetadata
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from atlas import pocket
+from atlas.codec import Codec
+from atlas.methods import Options, Target
+from atlas.models import load_language_model, load_sae, load_tokenizer, load_transformer, quiet
+from atlas.steering import Layer, Steering
+
+from .measure import Figure, Setting, figure
+
+PROMPT = "Yesterday my friend told me about"
+TOKENS = {"small": 24, "paper": 64, "large": 64}
+
+
+class Shape(NamedTuple):
+    """A language model as a Hugging Face model and as a bridge, an SAE of it, and the tokens of a prompt."""
+
+    name: str
+    transformer: Any
+    bridge: Any
+    layer: Layer
+    ids: torch.Tensor
+    target: float  # least ratio of steered to unsteered tokens/s
+
+
+def pocket_shape(setting: Setting) -> Shape:
+    """The bundled model and its first SAE."""
+    transformer, tokenizer = load_transformer(str(pocket.MODEL))
+    sae = load_sae(str(pocket.SAES), pocket.sae_ids()[0])
+    ids = torch.tensor([tokenizer(PROMPT, add_special_tokens=False)["input_ids"]])
+    bridge = load_language_model(str(pocket.MODEL)).bridge
+    return Shape("pocket", transformer, bridge, make_layer(sae.codec, sae.hook_name), ids, 0.9)
+
+
+def large_shape(setting: Setting) -> Shape:
+    """GPT-2 small and a TopK SAE of 32,768 neurons in its middle, with random weights."""
+    folder = setting.folder / "gpt2-small-shape"
+    torch.manual_seed(0)
+    with quiet():
+        GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
+        load_tokenizer(str(pocket.MODEL)).save_pretrained(folder)
+    transformer, tokenizer = load_transformer(str(folder))
+    sae_class, config_class = SAE_CLASS_REGISTRY["topk"]
+    hook_name = "blocks.6.hook_resid_post"
+    sae = sae_class(config_class(d_in=768, d_sae=32768, k=32, metadata=SAEMetadata(hook_name=hook_name)))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in sae.parameters():
+        parameter.data = 0.03 * torch.randn(parameter.shape, generator=generator)
+    ids = torch.tensor([tokenizer(PROMPT, add_special_tokens=False)["input_ids"]])
+    bridge = load_language_model(str(folder)).bridge
+    return Shape("GPT-2 small", transformer, bridge, make_layer(Codec(sae), hook_name), ids, 0.85)
+
+
+def make_layer(codec: Codec, hook_name: str) -> Layer:
+    """The SAE with random scores."""
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.rand(codec.d_sae, generator=generator)
+    return Layer(hook_name, codec, Target(scores, torch.ones(codec.d_sae), scores.argsort(descending=True)))
+
+
+def steer(setting: Setting) -> Iterator[Figure]:
+    """Swap through the bridge and through plain hooks, cached and not; the large shape from scale paper on."""
+    for make in (pocket_shape,) if setting.small else (pocket_shape, large_shape):
+        yield from _figures(setting, make(setting))
+
+
+@torch.inference_mode()
+def _figures(setting: Setting, shape: Shape) -> Iterator[Figure]:
+    count = TOKENS[setting.scale]
+
+    def plain(cached: bool) -> Callable[[], object]:
+        settings = {"max_new_tokens": count, "min_new_tokens": count, "do_sample": False, "pad_token_id": 0}
+        mask = torch.ones_like(shape.ids)
+        return lambda: shape.transformer.generate(shape.ids, attention_mask=mask, use_cache=cached, **settings)
+
+    def bridged() -> object:
+        with quiet():
+            return shape.bridge.generate(
+                shape.ids, max_new_tokens=count, do_sample=False, stop_at_eos=False, use_past_kv_cache=True, verbose=False
+            )
+
+    def steered(model: Any, call: Callable[[], object], keep_error: bool = False) -> Callable[[], object]:
+        def run() -> None:
+            with Steering(model, [shape.layer], method="swap", options=Options(), keep_error=keep_error):
+                call()
+
+        return run
+
+    seconds = setting.time_all(
+        {
+            "plain": plain(True),
+            "swap": steered(shape.transformer, plain(True)),
+            "kept": steered(shape.transformer, plain(True), keep_error=True),
+            "bridge": bridged,
+            "bridge swap": steered(shape.bridge, bridged),
+            "plain uncached": plain(False),
+            "published": steered(shape.transformer, plain(False)),
+        }
+    )
+    speed = {name: count / found for name, found in seconds.items()}
+    yield figure(f"{shape.name}: Hugging Face, unsteered", speed["plain"], "tokens/s")
+    yield figure(f"{shape.name}: Hugging Face, swap", speed["swap"], "tokens/s")
+    yield figure(f"{shape.name}: swap / unsteered", speed["swap"] / speed["plain"], at_least=shape.target)
+    yield figure(f"{shape.name}: swap, error kept / unsteered", speed["kept"] / speed["plain"], at_least=shape.target)
+    yield figure(f"{shape.name}: bridge, unsteered", speed["bridge"], "tokens/s")
+    yield figure(
+        f"{shape.name}: bridge, swap / unsteered", speed["bridge swap"] / speed["bridge"], at_least=shape.target
+    )
+    gain, unsteered = speed["swap"] / speed["published"], speed["plain"] / speed["plain uncached"]
+    yield figure(f"{shape.name}: swap / published approach (no cache)", gain)
+    yield figure(f"{shape.name}: that / what the cache gives unsteered", gain / unsteered, at_least=0.9)

@@ -1,0 +1,95 @@
+"""The strength that calibration picks, and who takes it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import tiny
+
+import atlas
+from atlas.calibrate import LEAST_DISTINCT, MOST_PERPLEXITY, RULE, calibrate, pick
+from atlas.errors import AtlasError
+from atlas.evaluate import EvaluationConfig, EvaluationSet, Examiner, MethodSetting
+from atlas.generate import Sampling
+from atlas.methods import Options
+from atlas.steer import steer_prompts
+from atlas.steerer import Steerer
+
+SAMPLING = Sampling(max_new_tokens=4)
+CONFIG = EvaluationConfig(select="score", sampling=SAMPLING)
+
+
+def figures(distance, perplexity=10.0, distinct=0.9):
+    return {"distance_topic": distance, "perplexity": perplexity, "distinct_2": distinct}
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        ([figures(1.2), figures(1.1), figures(1.0)], 3.0),
+        ([figures(1.2), figures(1.1), figures(1.0, perplexity=10 * MOST_PERPLEXITY + 0.1)], 2.0),
+        ([figures(1.2), figures(1.1, distinct=0.9 * LEAST_DISTINCT - 0.01), figures(1.15)], 3.0),
+        ([figures(1.0, perplexity=99.0), figures(1.1, perplexity=99.0), figures(1.2, distinct=0.1)], None),
+    ],
+)
+def test_the_rule_picks_the_closest_within_its_limits(found, expected):
+    assert pick([figures(1.3), *found], [0.0, 1.0, 2.0, 3.0]) == expected
+    assert str(MOST_PERPLEXITY) in RULE and str(LEAST_DISTINCT) in RULE
+
+
+@pytest.fixture(scope="module")
+def opened(built_atlas, tmp_path_factory, encoder):
+    found = atlas.open(shutil.copy(built_atlas, tmp_path_factory.mktemp("calibrate") / "x.atlas"))
+    found.score("sea", tiny.SEA, min_support=2)
+    return found
+
+
+@pytest.fixture(scope="module")
+def steerer(opened):
+    return Steerer(opened.store)
+
+
+@pytest.fixture
+def examiner(opened, steerer, encoder):
+    data = EvaluationSet(["Waves broke over the bow."], ["He paid."], ["The doctor", "Rain"])
+    return Examiner(opened, "sea", data, CONFIG, steerer=steerer, encoder=encoder)
+
+
+def test_the_curve_and_the_picked_strength_are_stored_and_steer_takes_it(opened, examiner, steerer, monkeypatch):
+    monkeypatch.setattr("atlas.calibrate.pick", lambda found, strengths: strengths[2])
+    setting = MethodSetting("clamp", Options(neurons=2))
+    curve, picked = calibrate(examiner, setting, strengths=[0.5, 1.5, 2.5])
+    assert picked == 1.5
+    assert curve["strength"].unique().sort().to_list() == [0.0, 0.5, 1.5, 2.5]
+    stored = opened.sql("from calibrations").to_dicts()
+    assert [(row["topic"], row["method"], row["strength"], row["rule"]) for row in stored] == [
+        ("sea", "clamp", 1.5, RULE)
+    ]
+    runs = opened.sql("select method, parameters from runs order by run_id").rows()
+    doses = [json.loads(parameters)["options"]["strength"] for _, parameters in runs]
+    assert doses == [None, 0.5, 1.5, 2.5]
+
+    def strength(**changes):
+        settings = {"strength": None, "neurons": 2, "sigma": "own"} | changes.pop("settings", {})
+        shared = {"select": "score", "steerer": steerer, "sampling": SAMPLING, "save": False} | changes
+        return steer_prompts(opened, "sea", ["Rain"], methods=["clamp"], settings=settings, **shared)[0].strength
+
+    assert strength() == 1.5
+    assert strength(settings={"strength": 3.0}) == 3.0
+    assert strength(calibrated=False) == 10.0
+    assert strength(settings={"neurons": 3}) == 10.0  # picked under other conditions
+    assert strength(keep_error=False) == 10.0
+
+
+def test_nothing_is_stored_as_picked_when_every_strength_breaks_the_limits(opened, examiner, monkeypatch):
+    monkeypatch.setattr("atlas.calibrate.pick", lambda found, strengths: None)
+    before = opened.sql("from calibrations").height
+    assert calibrate(examiner, MethodSetting("add"), strengths=[1.0])[1] is None
+    assert opened.sql("from calibrations").height == before
+
+
+def test_a_method_without_strength_is_refused(examiner):
+    with pytest.raises(AtlasError, match="method swap has no strength to calibrate: use one of clamp"):
+        calibrate(examiner, MethodSetting("swap"))

@@ -1,0 +1,202 @@
+"""What an SAE and a method do on texts, against the build's own encoding and against token by token arithmetic."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from test_methods import make_target
+
+import atlas.layerwise
+from atlas.activations import encode_entries, run_model, summarise, tokenize
+from atlas.codec import Codec
+from atlas.layerwise import activity, firing, hook_activations, layer_figures
+from atlas.methods import METHODS, Options, settle_options
+from atlas.models import load_sae
+from atlas.steering import Layer
+
+TEXTS = ["Rain.", "The crowd <|endoftext|> cheered for the home team.", "The ferry was late again.", "Fish"]
+WITH_FIGURES = [name for name, method in METHODS.items() if method.has_code and method.vector is None]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(language_model):
+    return language_model.tokenizer
+
+
+def make_layer(kind="topk", hook_name="blocks.0.hook_resid_post", **settings):
+    return Layer(hook_name, Codec(tiny.make_kind(kind, hook_name=hook_name, **settings)), make_target())
+
+
+def token_codes(model, tokenizer, layer, text, *, prepend_bos=True):
+    """The residual stream after the first block and its code at the tokens that count [token, ...]; one text alone."""
+    ids = [0] * prepend_bos + tokenizer(text, add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        hidden = model(torch.tensor([ids]), output_hidden_states=True).hidden_states[1]
+    keep = torch.tensor([token not in tokenizer.all_special_ids for token in ids])
+    return hidden[:, keep], layer.codec.encode(hidden[:, keep]).acts[0]
+
+
+@pytest.mark.parametrize("name", ["residual", "heads", "later"])
+def test_activity_is_what_a_build_would_store_per_token(transformer, language_model, tokenizer, sae_folder, name):
+    sae = load_sae(str(sae_folder), name)
+    ids, _ = tokenize(language_model, TEXTS, prepend_bos=sae.prepend_bos)
+    special = frozenset(tokenizer.all_special_ids)
+    entries = encode_entries(sae, run_model(language_model, ids, [sae.hook_name])[sae.hook_name], ids, special)
+    rows, _ = summarise(entries, np.arange(len(TEXTS)), sae.codec.d_sae)
+    expected = np.zeros((len(TEXTS), sae.codec.d_sae))
+    expected[rows["prompt_id"], rows["neuron"]] = rows["act_sum"]
+    expected /= [[sum(token not in special for token in row)] for row in ids]
+    layer = Layer(sae.hook_name, sae.codec, make_target(sae.codec.d_sae))
+    found = activity(transformer, tokenizer, layer, TEXTS, prepend_bos=sae.prepend_bos)
+    np.testing.assert_allclose(found, expected, atol=2e-3, rtol=2e-3)
+    assert (found > 0).any(axis=1).all()
+
+
+@pytest.mark.parametrize("kind", tiny.SUPPORTED_KINDS)
+@pytest.mark.parametrize("prepend_bos", [True, False])
+def test_activity_is_the_mean_over_the_tokens_that_count(transformer, tokenizer, kind, prepend_bos):
+    layer = make_layer(kind)
+    found = activity(transformer, tokenizer, layer, TEXTS, prepend_bos=prepend_bos)
+    for text, row in zip(TEXTS, found, strict=True):
+        _, acts = token_codes(transformer, tokenizer, layer, text, prepend_bos=prepend_bos)
+        np.testing.assert_allclose(row, acts.abs().mean(0), atol=1e-4, rtol=1e-3)
+
+
+def test_special_tokens_and_padding_are_left_out(transformer, tokenizer):
+    seen = list(hook_activations(transformer, tokenizer, TEXTS, "blocks.0.hook_resid_post", prepend_bos=True))
+    [(x, counts)] = seen
+    lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in TEXTS]
+    assert x.shape[:2] == counts.shape == (len(TEXTS), max(lengths) + 1)
+    assert counts.sum(1).tolist() == [n - text.count("<|endoftext|>") for n, text in zip(lengths, TEXTS, strict=True)]
+    assert not counts[:, 0].any()
+    none = activity(transformer, tokenizer, make_layer(), ["<|endoftext|>", "Rain."], prepend_bos=True)
+    assert (none[0] == 0).all() and (none[1] > 0).any()
+
+
+def test_batches_do_not_change_what_is_found(transformer, tokenizer, monkeypatch):
+    layer = make_layer("jumprelu")
+    ranks = np.random.default_rng(0).permutation(layer.codec.d_sae)
+    swap = settle_options("swap", Options())
+    found = []
+    for size in (32, 2):
+        monkeypatch.setattr(atlas.layerwise, "BATCH_SIZE", size)
+        figures = layer_figures(transformer, tokenizer, layer, TEXTS, "swap", swap, prepend_bos=True)
+        found.append((activity(transformer, tokenizer, layer, TEXTS, prepend_bos=True), figures.contamination))
+        found[-1] += (firing(transformer, tokenizer, layer, TEXTS, ranks, prepend_bos=True),)
+    for whole, parts in zip(*found, strict=True):
+        np.testing.assert_allclose(whole, parts, atol=1e-4)
+
+
+def test_no_hook_is_left_behind_even_when_the_model_fails(transformer, tokenizer, monkeypatch):
+    def hooks():
+        return [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in transformer.modules()]
+
+    layer = make_layer()
+    activity(transformer, tokenizer, layer, TEXTS, prepend_bos=True)
+    before = hooks()
+    activity(transformer, tokenizer, layer, TEXTS, prepend_bos=True)
+    assert hooks() == before
+    monkeypatch.setattr(transformer.transformer.h[1], "forward", None)
+    with pytest.raises(TypeError):
+        activity(transformer, tokenizer, layer, TEXTS, prepend_bos=True)
+    assert hooks() == before
+
+
+def test_a_text_longer_than_the_context_is_cut(transformer, tokenizer):
+    layer = make_layer()
+    long = "The ferry was late again. " * 10
+    whole = tokenizer(long, add_special_tokens=False)["input_ids"]
+    assert len(whole) > tiny.CONTEXT
+    cut = tokenizer.decode(whole[: tiny.CONTEXT - 1])
+    found = activity(transformer, tokenizer, layer, [long, cut], prepend_bos=True)
+    np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["topk", "jumprelu", "abstopk"])
+def test_firing_is_the_best_rank_among_a_tokens_active_neurons(transformer, tokenizer, kind):
+    layer = make_layer(kind)
+    ranks = np.full(layer.codec.d_sae, layer.codec.d_sae)
+    ranked = np.random.default_rng(1).permutation(layer.codec.d_sae)[:3]
+    ranks[ranked] = np.arange(3)
+    found = firing(transformer, tokenizer, layer, TEXTS, ranks, prepend_bos=True)
+    expected = []
+    for text in TEXTS:
+        for acts in token_codes(transformer, tokenizer, layer, text)[1]:
+            expected.append(min([int(ranks[i]) for i in np.flatnonzero(acts)], default=layer.codec.d_sae))
+    assert found.tolist() == expected
+    assert len(set(expected)) > 1
+
+
+def figures_by_hand(layer, hidden, method, options):
+    """Changed neurons, difference in reconstruction error and contamination per token, each token on its own."""
+    rows = []
+    for token in range(hidden.shape[1]):
+        x = hidden[:, token : token + 1]
+        own = layer.codec.encode(x)
+        acts = METHODS[method].edit(layer.codec, x, layer.target, options).acts
+
+        def error(values, x=x, own=own):
+            return float(((layer.codec.decode(values, own, x).double() - x.double()) ** 2).sum())
+
+        scores, size = layer.target.scores.tolist(), acts.flatten().abs().tolist()
+        impure = sum(a * (1 - s) for a, s in zip(size, scores, strict=True)) / sum(size) if sum(size) else np.nan
+        rows.append((int((acts != own.acts).sum()), error(acts) - error(own.acts), impure))
+    return np.array(rows).T
+
+
+@pytest.mark.parametrize("kind", ["topk", "jumprelu", "standard", "abstopk-rescaled"])
+@pytest.mark.parametrize("method", WITH_FIGURES)
+def test_the_figures_of_a_method_are_those_of_its_tokens(transformer, tokenizer, kind, method):
+    layer, options = make_layer(kind, normalize_activations="layer_norm"), settle_options(method, Options())
+    found = layer_figures(transformer, tokenizer, layer, TEXTS, method, options, prepend_bos=True)
+    for i, text in enumerate(TEXTS):
+        hidden, _ = token_codes(transformer, tokenizer, layer, text)
+        changed, error, impure = figures_by_hand(layer, hidden, method, options)
+        assert found.changed[i] == pytest.approx(changed.mean())
+        assert found.changed_deviation[i] == pytest.approx(changed.std(), abs=1e-6)
+        assert found.reconstruction[i] == pytest.approx(error.mean(), rel=2e-3, abs=2e-2)
+        assert found.contamination[i] == pytest.approx(np.nanmean(impure), rel=1e-3)
+
+
+def test_a_sae_alone_changes_nothing_and_adds_no_error(transformer, tokenizer):
+    options = settle_options("sae", Options())
+    found = layer_figures(transformer, tokenizer, make_layer(), TEXTS, "sae", options, prepend_bos=True)
+    assert not found.changed.any() and not found.reconstruction.any() and not found.changed_deviation.any()
+    assert ((found.contamination > 0) & (found.contamination < 1)).all()
+
+
+def test_clamp_changes_as_many_neurons_on_every_token_and_swap_does_not(transformer, tokenizer):
+    deviation = {}
+    for method in ("clamp", "clamp-plus", "swap"):
+        options = settle_options(method, Options())
+        found = layer_figures(transformer, tokenizer, make_layer(), TEXTS[1:3], method, options, prepend_bos=True)
+        deviation[method] = found.changed_deviation
+        assert (found.changed > 0).all()
+    assert not deviation["clamp"].any() and not deviation["clamp-plus"].any()
+    assert deviation["swap"].all()
+
+
+def test_contamination_runs_from_0_for_scores_of_1_to_1_for_scores_of_0(transformer, tokenizer):
+    for value in (0.0, 1.0):
+        layer = make_layer()
+        layer.target.scores.fill_(value)
+        options = settle_options("sae", Options())
+        found = layer_figures(transformer, tokenizer, layer, TEXTS, "sae", options, prepend_bos=True)
+        np.testing.assert_allclose(found.contamination, 1 - value, atol=1e-6)
+
+
+def test_a_text_in_which_nothing_fires_has_no_contamination(transformer, tokenizer):
+    layer = make_layer("standard")
+    layer.codec.sae.b_enc.data.fill_(-1e4)
+    options = settle_options("sae", Options())
+    found = layer_figures(transformer, tokenizer, layer, TEXTS, "sae", options, prepend_bos=True)
+    assert np.isnan(found.contamination).all() and not found.changed.any()
+
+
+@pytest.mark.parametrize("texts", [["<|endoftext|>", "Rain."]])
+def test_a_text_of_special_tokens_alone_gives_no_figure(transformer, tokenizer, texts):
+    options = settle_options("swap", Options())
+    found = layer_figures(transformer, tokenizer, make_layer(), texts, "swap", options, prepend_bos=True)
+    assert len(found.changed) == len(found.contamination) == 1

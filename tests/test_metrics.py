@@ -1,0 +1,152 @@
+"""The figures of generated text, against a loss computed one text at a time, distances and counts by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+import atlas.metrics
+from atlas.metrics import METRICS, Judge
+
+PROMPTS = ["The doctor", "A boat on the open sea", "Rain", "She"]
+TEXTS = [" gave the patient a new drug.", " sailed", " stopped the game at noon, and then the crowd went home.", ""]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(language_model):
+    return language_model.tokenizer
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["BOS", "no BOS"])
+def judge(request, transformer, tokenizer, encoder):
+    return Judge(
+        transformer, tokenizer, request.param, encoder, encoder.embed(tiny.SEA), encoder.embed(tiny.MEDICINE), None
+    )
+
+
+def ids_of(tokenizer, text):
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def loss_by_hand(judge, prompt, text):
+    """Each generated token's probability after everything before it, one forward call per token."""
+    before = [0] * judge.prepend_bos + ids_of(judge.tokenizer, prompt)
+    logs = []
+    for token in ids_of(judge.tokenizer, text):
+        if before:
+            with torch.no_grad():
+                logits = judge.model(torch.tensor([before])).logits[0, -1].double()
+            logs.append(float(logits.log_softmax(-1)[token]))
+        before.append(token)
+    return float(np.exp(-np.mean(logs)))
+
+
+def test_perplexity_is_that_of_the_generated_tokens_one_text_at_a_time(judge):
+    found = METRICS["perplexity"].measure(judge, PROMPTS, TEXTS)
+    expected = [loss_by_hand(judge, prompt, text) for prompt, text in zip(PROMPTS, TEXTS, strict=True) if text]
+    assert found[:3] == pytest.approx(expected, rel=1e-3)
+    assert found[3] is None
+
+
+def test_perplexity_depends_on_the_prompt_and_not_on_its_own_loss(judge):
+    one, other = METRICS["perplexity"].measure(judge, ["The doctor", "Rain"], [TEXTS[0]] * 2)
+    assert one != pytest.approx(other, rel=1e-3)
+    whole = loss_by_hand(judge, "", "The doctor" + TEXTS[0])
+    assert one != pytest.approx(whole, rel=1e-3)
+
+
+def test_perplexity_in_small_batches_is_the_same(judge, monkeypatch):
+    whole = METRICS["perplexity"].measure(judge, PROMPTS, TEXTS)
+    monkeypatch.setattr(atlas.metrics, "BATCH_SIZE", 1)
+    assert METRICS["perplexity"].measure(judge, PROMPTS[:3], TEXTS[:3]) == pytest.approx(whole[:3], rel=1e-3)
+
+
+def test_perplexity_of_a_text_after_an_empty_prompt_leaves_the_first_token_out_where_nothing_stands_before_it(judge):
+    [found] = METRICS["perplexity"].measure(judge, [""], [TEXTS[2]])
+    assert found == pytest.approx(loss_by_hand(judge, "", TEXTS[2]), rel=1e-3)
+
+
+def test_perplexity_sees_a_text_as_far_as_the_context_reaches(judge):
+    long = " ".join([TEXTS[2]] * 4)
+    ids = ids_of(judge.tokenizer, long)
+    head = len(ids_of(judge.tokenizer, "Rain")) + judge.prepend_bos
+    assert len(ids) + head > tiny.CONTEXT
+    cut = judge.tokenizer.decode(ids[: tiny.CONTEXT - head])
+    found = METRICS["perplexity"].measure(judge, ["Rain"] * 2, [long, cut])
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"), [("distance_topic", tiny.SEA), ("distance_held_out", tiny.MEDICINE)], ids=["topic", "held out"]
+)
+def test_a_distance_is_that_to_the_nearest_text(judge, encoder, name, texts):
+    found = METRICS[name].measure(judge, PROMPTS, [*TEXTS[:3], texts[1], " \n"])
+    vectors, others = encoder.embed(TEXTS[:3]).astype(float), encoder.embed(texts).astype(float)
+    expected = [min(float(np.sqrt(((v - o) ** 2).sum())) for o in others) for v in vectors]
+    assert found[:3] == pytest.approx(expected, abs=1e-4)
+    assert found[3] == pytest.approx(0, abs=1e-4)
+    assert found[4] is None
+
+
+def test_there_is_no_distance_where_there_is_nothing_to_be_near_to(judge):
+    bare = replace(judge, topic=None, held_out=None)
+    for name in ("distance_topic", "distance_held_out"):
+        assert METRICS[name].measure(bare, PROMPTS, TEXTS) == [None] * 4
+
+
+class Words:
+    """A tokenizer whose tokens are the words."""
+
+    def __call__(self, texts, **_):
+        return {"input_ids": [[hash(word) for word in text.split()] for text in texts]}
+
+
+@pytest.mark.parametrize(
+    ("text", "one", "two"),
+    [
+        ("a b c d", 1, 1),
+        ("a b a b a", 2 / 5, 2 / 4),
+        ("a a a a", 1 / 4, 1 / 3),
+        ("a", 1, None),
+        ("", None, None),
+    ],
+)
+def test_distinct_counts_different_runs_of_tokens(judge, text, one, two):
+    worded = replace(judge, tokenizer=Words())
+    assert METRICS["distinct_1"].measure(worded, [""], [text]) == [one]
+    assert METRICS["distinct_2"].measure(worded, [""], [text]) == [two]
+
+
+def test_distinct_looks_at_the_text_and_not_at_the_prompt(judge):
+    found = [METRICS["distinct_2"].measure(judge, [prompt], [TEXTS[0]]) for prompt in ("Rain", TEXTS[0] * 2)]
+    assert found[0] == found[1] != [None]
+
+
+def test_acceptability_is_the_classifiers_and_none_without_one(judge):
+    assert judge.acceptability is None
+    assert METRICS["acceptability"].measure(judge, PROMPTS, TEXTS) == [None] * 4
+    judged = replace(judge, acceptability=lambda texts: [len(text) / 100 for text in texts])
+    found = METRICS["acceptability"].measure(judged, PROMPTS, TEXTS)
+    assert found == [*(len(text) / 100 for text in TEXTS[:3]), None]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_gives_a_finite_value_or_none_per_text_and_says_what_it_is(judge, name):
+    judged = replace(judge, acceptability=lambda texts: [0.5] * len(texts))
+    found = METRICS[name].measure(judged, PROMPTS, TEXTS)
+    assert len(found) == 4 and found[3] is None
+    assert all(value is not None and np.isfinite(value) for value in found[:3])
+    assert METRICS[name].help and METRICS[name].better in ("low", "high")
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_text_is_measured_alike_whatever_stands_beside_it(judge, name):
+    judged = replace(judge, acceptability=lambda texts: [float(len(text)) for text in texts])
+    together = METRICS[name].measure(judged, PROMPTS, TEXTS)
+    for prompt, text, value in zip(PROMPTS, TEXTS, together, strict=True):
+        [alone] = METRICS[name].measure(judged, [prompt], [text])
+        assert alone == (None if value is None else pytest.approx(value, rel=1e-3))

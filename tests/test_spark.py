@@ -1,0 +1,296 @@
+"""On Spark the same queries give the same scores, errors, z, best neurons, prompts behind a score and coverage."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+
+import handmade
+import numpy as np
+import polars as pl
+import pytest
+import tiny
+from polars.testing import assert_frame_equal
+
+import atlas.spark
+from atlas.api import Atlas
+from atlas.errors import AtlasError, StoreError
+from atlas.exchange import export_atlas, import_atlas, open_export
+from atlas.score import ScoringConfig, score_topics
+from atlas.spark import JAVA_VERSION, java_version, open_spark, require_spark
+from atlas.store import MANIFEST, Store, read_sql, scan_here
+
+QUICK = {  # a short life is not worth compiling for
+    "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1",
+    "PYSPARK_SUBMIT_ARGS": "--conf spark.sql.codegen.wholeStage=false --conf spark.sql.codegen.factoryMode=NO_CODEGEN "
+    "pyspark-shell",
+}
+
+PROMPTS, NEURONS = 60, 20
+RNG = np.random.default_rng(0)
+RAW = handmade.random_raw(RNG, PROMPTS, NEURONS)
+VECTORS = handmade.unit_vectors(RNG, PROMPTS)
+TOPICS, EMBED = handmade.make_topics(np.random.default_rng(1), sea=3, land=5)
+SETTINGS = [("mean", "euclidean", 2.0), ("max", "cosine", 1.0), ("count", "euclidean", 0.5)]
+
+
+def why_not() -> str | None:
+    """Why Spark cannot run here."""
+    try:
+        require_spark()
+    except AtlasError as error:
+        return str(error)
+    return None
+
+
+REASON = why_not()
+needs_spark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
+needs_sqlglot = pytest.mark.skipif(importlib.util.find_spec("sqlglot") is None, reason="sqlglot is not installed")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """Two SAEs, two scored topics, examples."""
+    store = handmade.make_store(tmp_path_factory.mktemp("spark") / "x.atlas", [RAW, RAW[:, :, ::-1]], VECTORS)
+    with store.write() as session:
+        session.append("examples", pl.DataFrame({
+            "sae_key": [0] * 9, "neuron": [2] * 9, "rank": range(1, 10), "prompt_id": range(9), "position": [1] * 9,
+            "token": [" b", "B", "a", "c", "c", "e", "d", "g", "f"], "activation": [1.0] * 9, "context": [""] * 9,
+        }))  # fmt: skip
+    config = ScoringConfig(min_support=15, null_topics=4)
+    score_topics(store, TOPICS, embed=EMBED, config=config)
+    return store
+
+
+@pytest.fixture(scope="module")
+def export(store, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export") / "it's"
+    export_atlas(store, folder, rows_per_file=100)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spark(export):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in QUICK.items():
+            patch.setenv(name, value)
+        with open_spark(export, master="local[2]") as opened:
+            yield opened
+
+
+def scored(export, config, scan, sae_keys=None):
+    """The topics scored over an export's files: the rows of `scores`."""
+    with open_export(export) as scratch:
+        score_topics(scratch, TOPICS, embed=EMBED, config=config, scan=scan, sae_keys=sae_keys)
+        with scratch.read() as session:
+            return session.sql("from scores order by scoring_id, neuron")
+
+
+def alike(one, other):
+    """The same rows in the same order, numbers within 1e-6; Spark's integers are wider."""
+    kinds = {name: pl.Int64 for name, kind in other.schema.items() if kind.is_integer()}
+    assert_frame_equal(one.cast(kinds), other.cast(kinds), rel_tol=1e-6, abs_tol=1e-6)
+
+
+@needs_spark
+@pytest.mark.parametrize(("summary", "distance", "power"), SETTINGS)
+def test_scores_errors_and_z_are_those_of_duckdb(export, spark, summary, distance, power):
+    config = ScoringConfig(summary=summary, distance=distance, power=power, min_support=20, null_topics=4)
+    here, there = (scored(export, config, scan, sae_keys=[1]) for scan in (scan_here, spark.scan))
+    assert 2 * NEURONS == here.height > here["z"].count() > NEURONS
+    assert here["se"].count() == here["z"].count() == here["score"].count()
+    alike(there, here)
+
+
+@needs_spark
+def test_scores_are_those_of_the_atlas_the_export_was_made_from(export, spark, store):
+    with store.read() as session:
+        expected = session.sql("from scores order by scoring_id, neuron")
+    alike(scored(export, ScoringConfig(min_support=15, null_topics=4), spark.scan), expected)
+
+
+@needs_spark
+def test_an_atlas_takes_the_scores_and_answers_with_them(export, spark, store, tmp_path):
+    import_atlas(export, tmp_path / "y.atlas")
+    into = Store(tmp_path / "y.atlas")
+    spark.require_same(into)
+    config = ScoringConfig(min_support=10, null_topics=4)
+    score_topics(into, TOPICS, embed=EMBED, config=config, scan=spark.scan)
+    copy = Store(shutil.copy(store.path, tmp_path / "z.atlas"))
+    score_topics(copy, TOPICS, embed=EMBED, config=config)
+    assert_frame_equal(Atlas(into).top("sea"), Atlas(copy).top("sea"), rel_tol=1e-6)
+
+
+@needs_spark
+def test_an_atlas_of_other_prompts_takes_no_scores(spark, tmp_path):
+    other = handmade.make_store(tmp_path / "x.atlas", [RAW[:, :30]], VECTORS[:30])
+    with pytest.raises(StoreError, match=r"x\.atlas has other prompts or SAEs than .*: export it again"):
+        spark.require_same(other)
+
+
+@needs_spark
+def test_neurons_that_cannot_be_told_apart_are_the_same_error(export, spark):
+    with pytest.raises(
+        AtlasError, match="topic 'sea': 0 neurons fired on 61 or more prompts, so scores cannot be told"
+    ):
+        scored(export, ScoringConfig(min_support=PROMPTS + 1), spark.scan)
+
+
+@needs_spark
+@pytest.mark.parametrize("by", ["score", "z"])
+def test_the_best_neurons_are_those_of_duckdb(spark, store, by):
+    here, there = (Atlas(opened).top("sea", 7, by=by) for opened in (store, spark))
+    assert here.height == 14
+    alike(there, here)
+
+
+@needs_spark
+def test_what_a_neuron_fires_on_comes_in_the_order_of_its_examples(spark, store):
+    top = Atlas(spark).top("land", NEURONS, sae_id=0)
+    [words] = top.filter(pl.col("neuron") == 2)["fires_on"].to_list()
+    assert words == ["b", "a", "c", "e", "d"]
+
+
+@needs_spark
+@pytest.mark.parametrize("topic", TOPICS)
+def test_the_prompts_behind_a_score_are_those_of_duckdb(spark, store, topic):
+    here, there = (Atlas(opened).why(topic, 3, sae_id="sae-1") for opened in (store, spark))
+    assert here["contribution"].sum() > 0.1
+    alike(there, here)
+
+
+@needs_spark
+def test_coverage_and_counts_are_those_of_duckdb(spark, store):
+    here, there = (Atlas(opened).info() for opened in (store, spark))
+    assert here["saes"]["coverage"].to_list() == [0.95, 0.95]
+    alike(there.pop("saes"), here.pop("saes"))
+    alike(there.pop("topics"), here.pop("topics"))
+    assert there == here
+
+
+@needs_spark
+def test_an_export_is_only_read(spark):
+    with pytest.raises(StoreError, match="is an export, which is only read: make an atlas of it with `atlas import`"):
+        score_topics(spark, TOPICS, embed=EMBED)
+
+
+@needs_spark
+def test_a_cluster_of_processes_scores_into_an_atlas_from_the_command_line(built_atlas, tmp_path):
+    """Real texts and encoder; executors are processes of their own."""
+    export_atlas(Store(built_atlas), tmp_path / "out")
+    texts = tmp_path / "sea.txt"
+    texts.write_text("\n".join(tiny.SEA))
+    for name in ("here", "there"):
+        shutil.copy(built_atlas, tmp_path / f"{name}.atlas")
+    options = ["sea", str(texts), "--min-support", "5", "--format", "json", "-n", "3"]
+    here = run_cli("score", str(tmp_path / "here.atlas"), *options)
+    into = ["--engine", "spark", "--master", "local-cluster[2,1,1024]", "--into", str(tmp_path / "there.atlas")]
+    there = run_cli("score", str(tmp_path / "out"), *options, *into)
+    alike(pl.DataFrame(there), pl.DataFrame(here))
+    stored = [Atlas(Store(tmp_path / f"{name}.atlas")).top("sea", 40) for name in ("here", "there")]
+    assert stored[0].height > 40
+    alike(stored[1], stored[0])
+
+
+def run_cli(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "atlas.cli.main", *arguments],
+        capture_output=True, text=True, check=False, env={k: v for k, v in os.environ.items() if k not in QUICK},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("line", "version"),
+    [
+        ('openjdk version "17.0.21" 2026-10-20', 17),
+        ('java version "1.8.0_392"', 8),
+        ('openjdk version "21" 2023-09-19', 21),
+        ("what?", None),
+    ],
+)
+def test_the_version_of_java_is_read(monkeypatch, tmp_path, line, version):
+    fake_java(monkeypatch, tmp_path, line)
+    assert java_version() == version
+
+
+def fake_java(monkeypatch, folder, line):
+    program = folder / "java"
+    program.write_text(f"#!/bin/sh\necho '{line}' >&2\n")
+    program.chmod(program.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}/bin")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+
+
+def test_without_java_the_package_to_install_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    expected = (
+        f"engine spark needs Java {JAVA_VERSION} or later, and there is none: install Debian's package "
+        "openjdk-17-jre-headless, or set JAVA_HOME"
+    )
+    with pytest.raises(AtlasError, match=re.escape(expected)):
+        require_spark()
+    fake_java(monkeypatch, tmp_path, 'java version "11.0.2"')
+    with pytest.raises(AtlasError, match="needs Java 17 or later, and the one found is 11: install"):
+        require_spark()
+
+
+def test_without_pyspark_the_extra_to_install_is_named(monkeypatch):
+    monkeypatch.setattr(atlas.spark.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        AtlasError, match=re.escape("engine spark needs pyspark and sqlglot: pip install 'neuron-atlas[spark]'")
+    ):
+        require_spark()
+
+
+def test_an_unfinished_export_is_refused_before_spark_starts(export, tmp_path, monkeypatch):
+    broken = shutil.copytree(export, tmp_path / "out")
+    (broken / MANIFEST).unlink()
+    monkeypatch.setattr(atlas.spark, "_start", lambda master: pytest.fail("Spark was started"))
+    with pytest.raises(StoreError, match=r"holds no manifest\.json"), open_spark(broken):
+        pass
+
+
+@needs_sqlglot
+@pytest.mark.parametrize("name", ["compute_scores", "compute_null", "compute_stability", "top_neurons", "why"])
+def test_a_query_is_translated_whole(name):
+    from atlas.dialect import read_macros, translate
+
+    settings = dict.fromkeys(re.findall(r"\$(\w+)", read_sql(name)), 1)
+    columns = [f"{kind}_{n}" for kind in ("factor", "square", "fourth", "null", "sample") for n in (0, 12)]
+    text = translate(read_sql(name), settings, columns=columns, macros=read_macros(read_sql("macros"))).select
+    assert not re.search(r"columns\(|\$|:\w|qualify|list_distance|euclidean_distance", text, re.IGNORECASE)
+
+
+@needs_sqlglot
+def test_columns_are_written_out_as_what_they_match():
+    from atlas.dialect import translate
+
+    text = """create or replace temp table t as with s as (
+        unpivot (select a, sum(columns('f_[0-9]+')) from x group by a) on columns('f_[0-9]+') into name n value v
+    ) select * from s"""
+    found = translate(text, {}, columns=["f_1", "g_1", "f_20"])
+    assert (found.kind, found.target) == ("create", "t")
+    assert found.select == (
+        "WITH s AS (SELECT * FROM (SELECT a, SUM(f_1) AS f_1, SUM(f_20) AS f_20 FROM x GROUP BY a) "
+        "UNPIVOT(v FOR n IN (f_1, f_20))) SELECT * FROM s"
+    )
+    with pytest.raises(ValueError, match="no column matches"):
+        translate(text, {}, columns=["g_1"])
+
+
+@needs_sqlglot
+def test_values_are_quoted():
+    from atlas.dialect import translate
+
+    found = translate("select $a as a, $b as b", {"a": "it's \\ $b", "b": None})
+    assert found.select == "SELECT 'it\\'s \\\\ $b' AS a, NULL AS b"
