@@ -7,12 +7,16 @@ SAE's own `encode` and `decode`, so that every architecture keeps its own arithm
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
+FEW_TOKENS = 64  # up to so many are encoded twice at once
+FEW_NEURONS = 8  # rows of the decoder are picked where at most one neuron in so many fired
 STATISTICS = ("x_norm_coeff", "ln_mu", "ln_std")  # what SAELens keeps between one encode and its decode
 
 
@@ -74,23 +78,46 @@ class Codec:
     @torch.no_grad()
     def encode(self, x: Tensor, weights: Tensor | None = None) -> Code:
         """Encode x [..., *site]; with weights [d_sae] the SAE's own selection σ sees γ ⊙ weights."""
-        sae = self.sae
-        flat = self.flatten(x).to(sae.dtype)
+        flat, mean = self._center(x)
+        acts, pre = self._encode(flat, None if weights is None else lambda pre: pre * weights)
+        statistics = self._statistics()
+        return Code(acts, self._in_units(pre), mean, statistics, _scale(statistics))
+
+    @torch.no_grad()
+    def encode_twice(self, x: Tensor, weights: Tensor) -> tuple[Code, Tensor]:
+        """`encode(x)`, and the code of `encode(x, weights)` [..., d_sae].
+
+        A few tokens wait for the encoder's matrix to be read, so that both are had in one reading of it.
+        """
+        flat, mean = self._center(x)
+        if flat.numel() > FEW_TOKENS * self.d_in:
+            return self.encode(x), self.encode(x, weights).acts
+        acts, pre = self._encode(torch.stack([flat, flat]), lambda pre: torch.stack([pre[0], pre[1] * weights]))
+        statistics = {name: value[0] for name, value in self._statistics().items()}
+        return Code(acts[0], self._in_units(pre[0]), mean, statistics, _scale(statistics)), acts[1]
+
+    def _center(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the SAE reads [..., d_in], and the mean that was subtracted [..., 1]."""
+        flat = self.flatten(x).to(self.sae.dtype)
         mean = flat.mean(dim=-1, keepdim=True) if self.center else None
+        return flat if mean is None else flat - mean, mean
+
+    def _encode(self, flat: Tensor, change: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, Tensor]:
+        """The code of `flat` [..., d_in], its pre-activations changed on the way, and those before the change."""
         captured: list[Tensor] = []
 
         def weigh(module: Any, inputs: Any, pre: Tensor) -> Tensor | None:
             captured.append(pre)
-            return None if weights is None else pre * weights
+            return change(pre) if change else None
 
-        handle = sae.hook_sae_acts_pre.register_forward_hook(weigh)
+        handle = self.sae.hook_sae_acts_pre.register_forward_hook(weigh)
         try:
-            acts = sae.encode(flat if mean is None else flat - mean)
+            return self.sae.encode(flat), captured[0]
         finally:
             handle.remove()
-        pre = captured[0] if self._pre_scale is None else captured[0] * self._pre_scale
-        statistics = self._statistics()
-        return Code(acts, pre, mean, statistics, _scale(statistics))
+
+    def _in_units(self, pre: Tensor) -> Tensor:
+        return pre if self._pre_scale is None else pre * self._pre_scale
 
     @torch.no_grad()
     def input_scale(self, x: Tensor) -> Tensor | float:
@@ -104,18 +131,30 @@ class Codec:
 
     @torch.no_grad()
     def decode(self, acts: Tensor, code: Code, like: Tensor) -> Tensor:
-        """decode(acts) under the statistics of `code`, in the shape and dtype of `like`."""
-        self.sae.__dict__.update(code.statistics)
-        out = self.sae.decode(acts)
+        """decode(acts) under the statistics of `code`, in the shape and dtype of `like`.
+
+        Where few neurons fired and the output is not rescaled, only their decoder rows are read.
+        """
+        fired = _columns_used(acts)
+        if code.statistics or fired.numel() * FEW_NEURONS > self.d_sae:
+            self.sae.__dict__.update(code.statistics)
+            out = self.sae.decode(acts)
+        else:
+            out = acts[..., fired] @ self.decoder_rows[fired] + self._silence
         if code.mean is not None:
             out = out + code.mean
         return out.to(like.dtype).reshape(like.shape)
+
+    @cached_property
+    def _silence(self) -> Tensor:
+        """What a code of zeros decodes to [d_in], without input normalisation."""
+        return self.sae.decode(self.sae.W_dec.new_zeros(1, self.d_sae))[0]
 
     @torch.no_grad()
     def shift(self, x: Tensor, code: Code, acts: Tensor) -> Tensor:
         """x + s(x) · (acts - a) · D, over the neurons that changed only; x itself when none did."""
         change = acts - code.acts
-        changed = change.reshape(-1, change.shape[-1]).any(dim=0).nonzero().squeeze(-1)
+        changed = _columns_used(change)
         if changed.numel() == 0:
             return x
         step = change[..., changed] @ self.decoder_rows[changed]
@@ -141,6 +180,11 @@ class Codec:
         """x + scale · step, step [..., d_in] in the SAE's units, in the shape and dtype of x."""
         moved = self.flatten(x).to(step.dtype) + scale * step
         return moved.to(x.dtype).reshape(x.shape)
+
+
+def _columns_used(code: Tensor) -> Tensor:
+    """The neurons that some token has a value for, in order."""
+    return code.reshape(-1, code.shape[-1]).any(dim=0).nonzero().squeeze(-1)
 
 
 def _scale(statistics: dict[str, Tensor]) -> Tensor | float:

@@ -128,20 +128,21 @@ def clamp_plus(codec: Codec, x: Tensor, target: Target, options: Options) -> Edi
 def weight(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     """a' = σ(γ ⊙ score)."""
     weights = target.scores.to(x.device)
-    code = codec.encode(x)
     if options.sigma == "topk":
+        code = codec.encode(x)
         return Edit(_own_count(codec, code, weights) * code.pre * weights, code)
-    return Edit(codec.encode(x, weights.to(code.acts)).acts, code)
+    code, weighed = codec.encode_twice(x, weights.to(codec.decoder_rows))
+    return Edit(weighed, code)
 
 
 def swap(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     """a' = 1[σ(γ ⊙ score) ≠ 0] ⊙ γ: the choice of neurons follows the scores, their values stay the token's own."""
     weights = target.scores.to(x.device)
-    code = codec.encode(x)
     if options.sigma == "topk":
+        code = codec.encode(x)
         return Edit(_own_count(codec, code, weights) * code.pre, code)
-    chosen = codec.encode(x, weights.to(code.acts)).acts != 0
-    return Edit(chosen * code.pre, code)
+    code, weighed = codec.encode_twice(x, weights.to(codec.decoder_rows))
+    return Edit((weighed != 0) * code.pre, code)
 
 
 def add(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:

@@ -92,7 +92,7 @@ def split_pairs(pairs: PairSet, share: float) -> tuple[PairSet | None, PairSet |
     """
     out = [math.floor((i + 1) * share + 1e-9) > math.floor(i * share + 1e-9) for i in range(len(pairs))]
     parts = [[row for row, held in zip(pairs.rows(), out, strict=True) if held is wanted] for wanted in (False, True)]
-    made, held = (PairSet(*zip(*part, strict=True)) if part else None for part in parts)
+    made, held = (collect_pairs(part) if part else None for part in parts)
     return made, held
 
 

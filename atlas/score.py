@@ -265,7 +265,7 @@ def _compute(
             with session.frame("candidates", frame), session.frame("outputs", evidence.outputs[sae_key]):
                 session.run("compute_output")
         else:
-            session.run(f"compute_{config.scorer}", **settings)
+            session.run({"contrast": "compute_contrast", "strawman": "compute_strawman"}[config.scorer], **settings)
     for row in session.ask("check_scores").to_dicts():
         name = next(name for name, topic_id in ids.items() if topic_id == row["topic_id"])
         raise AtlasError(

@@ -147,8 +147,10 @@ class Steering:
             self._handles.pop().remove()
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = self._signature.bind_partial(*args, **kwargs).arguments
-        given = {**given, **given.get("kwargs", {})}
+        given = kwargs
+        if args:
+            given = self._signature.bind_partial(*args, **kwargs).arguments
+            given = {**given, **given.get("kwargs", {})}
         ids = given.get("input_ids")
         if ids is None:
             self.saw_embeddings = True

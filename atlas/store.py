@@ -6,8 +6,11 @@ or several reading ones at a file, so that nothing may be held while a model run
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +35,15 @@ MEMORY_LIMIT = "2GB"
 MANIFEST = "manifest.json"  # of a folder that atlas.exchange wrote
 SHARED = {"storage_compatibility_version": "v1.0.0"}  # so that older DuckDB clients open the file too
 SEALED = {"enable_external_access": "false", "python_enable_replacements": "false", "lock_configuration": "true"}
+
+
+@atexit.register
+def let_go() -> None:
+    """DuckDB 2.0's binding prints, pages long, what is still referenced as a process ends; duckdb_engine refers to it."""
+    engine = sys.modules.get("duckdb_engine")
+    if engine is not None:
+        vars(engine).clear()
+        gc.collect()
 
 
 def now() -> datetime:

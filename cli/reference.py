@@ -56,7 +56,49 @@ def table_of_methods() -> str:
     return "\n".join(lines)
 
 
-PARTS = {"commands": command_reference, "tables": table_of_tables, "methods": table_of_methods}
+def table_of_scorers() -> str:
+    """Every scorer."""
+    from atlas.scorers import SCORERS
+
+    lines = ["| `--scorer` | a neuron's score | needs |", "|---|---|---|"]
+    needs = {
+        None: "the atlas",
+        "activations": "one model run over the topic's texts",
+        "output": "one model run per neuron",
+    }
+    lines += [f"| `{name}` | {scorer.help} | {needs[scorer.needs]} |" for name, scorer in SCORERS.items()]
+    return "\n".join(lines)
+
+
+def table_of_rules() -> str:
+    """Every selection rule."""
+    from atlas.selection import DEFAULT_RULE, RULES
+
+    lines = ["| `--select` | which neurons, in which order |", "|---|---|"]
+    lines += [f"| `{name}`{' (default)' * (name == DEFAULT_RULE)} | {rule.help} |" for name, rule in RULES.items()]
+    return "\n".join(lines)
+
+
+def table_of_metrics() -> str:
+    """Every metric of a text, and every control."""
+    from atlas.controls import CONTROLS
+    from atlas.metrics import METRICS
+
+    lines = ["| metric | of a generated text | better |", "|---|---|---|"]
+    lines += [f"| `{name}` | {metric.help} | {metric.better} |" for name, metric in METRICS.items()]
+    lines += ["", "| control | |", "|---|---|"]
+    lines += [f"| `METHOD/{name}` | {control.help} |" for name, control in CONTROLS.items()]
+    return "\n".join(lines)
+
+
+PARTS = {
+    "commands": command_reference,
+    "tables": table_of_tables,
+    "methods": table_of_methods,
+    "scorers": table_of_scorers,
+    "rules": table_of_rules,
+    "metrics": table_of_metrics,
+}
 
 
 def renew(text: str) -> str:

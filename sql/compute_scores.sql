@@ -1,4 +1,5 @@
--- temp table: a (topic, neuron) with its weighted mean distance g, its score and the score's standard error
+-- temp table: a (topic, neuron) with its weighted mean distance g, its score and the score's standard error.
+-- A square is taken in double precision: the product of two floats would put an error of 1e-4 into se.
 create or replace temp table computed as
 with sums as (
     unpivot (
@@ -10,8 +11,10 @@ with sums as (
             ),
             sum(
                 case $summary when 'mean' then a.act_sum when 'max' then a.act_max else a.act_count end
-                * case $summary when 'mean' then a.act_sum when 'max' then a.act_max else a.act_count end
-                * columns('(?:square|fourth)_[0-9]+')
+                * (
+                    case $summary when 'mean' then a.act_sum when 'max' then a.act_max else a.act_count end
+                    * columns('(?:square|fourth)_[0-9]+')
+                )
             )
         from activations as a
         join factors as f on f.prompt_id = a.prompt_id

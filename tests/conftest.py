@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import multiprocessing
 import os
@@ -22,12 +21,6 @@ from atlas.prompts import collect_texts
 from atlas.store import Store
 
 torch.set_num_threads(1)
-
-
-@atexit.register
-def hush_leak_report():
-    """DuckDB 2.0's binding lists, as the process ends, what is still referenced: pages of it, after the test result."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 @pytest.fixture(scope="session")

@@ -188,3 +188,30 @@ def test_an_sae_that_does_not_say_where_it_reads_is_refused(metadata, message):
         sae.cfg.metadata[name] = value
     with pytest.raises(ModelError, match=message):
         describe_sae(sae, "release", "mine")
+
+
+FEW = pytest.mark.parametrize("kind", tiny.SUPPORTED_KINDS)
+
+
+@FEW
+def test_a_code_of_few_neurons_decodes_as_the_sae_decodes_it(kind):
+    codec = Codec(tiny.make_kind(kind, d_sae=64))
+    x = torch.randn(1, 1, tiny.D_MODEL, generator=torch.Generator().manual_seed(1))
+    acts = torch.zeros(1, 1, 64)
+    acts[..., [3, 40]] = torch.tensor([2.0, 0.5])
+    close(codec.decode(acts, codec.encode(x), x), codec.sae.decode(acts))
+
+
+@FEW
+@pytest.mark.parametrize("norm", NORMALISATIONS)
+@pytest.mark.parametrize("tokens", [1, 100])
+def test_encoding_twice_at_once_gives_both_codes(kind, norm, tokens):
+    codec = Codec(tiny.make_kind(kind, normalize_activations=norm), center=True)
+    x = torch.randn(2, tokens, tiny.D_MODEL, generator=torch.Generator().manual_seed(1))
+    weights = torch.rand(codec.d_sae, generator=torch.Generator().manual_seed(2))
+    code, weighed = codec.encode_twice(x, weights)
+    plain = codec.encode(x)
+    close(code.acts, plain.acts)
+    close(code.pre, plain.pre)
+    close(weighed, codec.encode(x, weights).acts)
+    close(codec.decode(code.acts, code, x), codec.decode(plain.acts, plain, x))

@@ -84,8 +84,8 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 def test_pairs_are_held_out_evenly_over_the_file(share, held):
     pairs = collect_pairs([(f"p{i}", "a", "b") for i in range(8)])
     made, out = split_pairs(pairs, share)
-    assert [prompt for prompt in (out.prompts if out else ())] == [f"p{i}" for i in held]
-    assert [prompt for prompt in (made.prompts if made else ())] == [f"p{i}" for i in range(8) if i not in held]
+    assert list(out.prompts if out else ()) == [f"p{i}" for i in held]
+    assert list(made.prompts if made else ()) == [f"p{i}" for i in range(8) if i not in held]
 
 
 @pytest.mark.parametrize(

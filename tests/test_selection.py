@@ -1,4 +1,4 @@
-"""Selection rules choose neurons by their signals, and what is not chosen steers no more than the median neuron."""
+"""Selection rules choose and order neurons, and what is not chosen counts at most as the median neuron."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ import torch
 
 from atlas.codec import Code
 from atlas.errors import AtlasError, UnknownName
-from atlas.methods import METHODS, Options, Target
+from atlas.methods import METHODS, Options
 from atlas.score import ScoringConfig, score_topics
 from atlas.selection import RULES, select_neurons
 from atlas.steerer import make_target
 
 NULL = None
-SIGNALS = {  # neuron: 0 1 2 3 4 5 6 7
+SIGNALS = {  # neuron: 0 1 2 3 4 5 6 7; neuron 2 has no score
     "score": [0.9, 0.1, NULL, 0.5, 1.0, 0.7, 0.5, 0.0],
     "z": [-3.0, -5.0, -9.0, -1.0, -2.0, NULL, -1.9, 4.0],
     "output": [0.2, 0.6, 0.9, NULL, 0.4, 0.8, 0.1, NULL],
+    "auroc": [0.7, 0.6, 0.9, 0.5, NULL, 0.95, 0.4, 0.8],
 }
-CHOSEN = {  # best first; of two alike the lower number; median output of the scored: 0.4
-    "score": [4, 0, 5, 3, 6, 1, 7],
-    "remarkable": [4, 0, 1],
-    "writes": [4, 5, 1],
-    "combined": [4, 1],
+Z_VALUES = [7 / 9, 1, 0, 5 / 9, 6 / 9, 0, 5.9 / 9, 0]  # -z from -4 to 5 mapped to [0, 1]
+CASES = {  # the chosen, best first, and every neuron's value; of two alike the lower number is first
+    "score": ([4, 0, 5, 3, 6, 1, 7], [0.9, 0.1, 0, 0.5, 1, 0.7, 0.5, 0]),
+    "z": ([1, 0, 4, 6, 3, 7], Z_VALUES),
+    "remarkable": ([4, 0, 1], [0.9, 0.1, 0, 0.5, 1, 0.5, 0.5, 0]),  # not chosen: at most the median, 0.5
+    "writes": ([1, 4], [(5.9 + 6) / 18, 1, 0, 5 / 9, 6 / 9, 0, 5.9 / 9, 0]),  # z -2 or less and output 0.4 or more
+    "combined": ([0, 1], [0.7, 0.6, 0, 0.5, 0, 0.65, 0.4, 0.65]),
 }
-MEDIAN = 0.5  # of the scores
 
 
 def make_frame(**signals):
-    columns = {"se": [0.1] * 8, "auroc": [0.5] * 8, "density": [0.1] * 8, "max_activation": [2.0] * 8}
+    columns = {"se": [0.1] * 8, "density": [0.1] * 8, "max_activation": [2.0] * 8}
     return pl.DataFrame(
         {"neuron": range(8), **columns, **SIGNALS, **signals},
         schema_overrides=dict.fromkeys(SIGNALS, pl.Float64),
@@ -39,35 +41,37 @@ def make_frame(**signals):
 
 
 def test_every_rule_has_a_case_here():
-    assert set(CHOSEN) == set(RULES)
+    assert set(CASES) == set(RULES)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rule_chooses_what_its_help_says_best_first(rule):
     _, best = select_neurons(make_frame(), rule)
-    assert best.tolist() == CHOSEN[rule]
+    assert best.tolist() == CASES[rule][0]
     assert RULES[rule].help
 
 
 def test_a_null_signal_is_not_chosen_and_takes_no_part_in_the_median():
     frame = make_frame(output=[0.2, 0.6, 0.9, NULL, NULL, 0.8, NULL, NULL])
-    assert select_neurons(frame, "writes")[1].tolist() == [5, 1]
+    assert select_neurons(frame, "writes")[1].tolist() == [1]
+    assert select_neurons(make_frame(auroc=[0.7, *[NULL] * 7]), "combined")[1].tolist() == [0]
 
 
-def test_without_a_rule_scores_are_kept_and_null_becomes_0():
-    scores, _ = select_neurons(make_frame(), "score")
-    assert scores.dtype == np.float32
-    assert scores.tolist() == pytest.approx([0.9, 0.1, 0, 0.5, 1, 0.7, 0.5, 0])
-
-
-@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "score"])
-def test_a_neuron_that_is_not_chosen_counts_at_most_as_the_median_neuron(rule):
+@pytest.mark.parametrize("rule", RULES)
+def test_chosen_neurons_keep_their_value_and_the_rest_count_at_most_as_the_median_neuron(rule):
     frame = make_frame()
-    scores, best = select_neurons(frame, rule)
-    for neuron, score in enumerate(SIGNALS["score"]):
-        own = score or 0
-        assert scores[neuron] == pytest.approx(own if neuron in best else min(own, MEDIAN)), neuron
+    values, _ = select_neurons(frame, rule)
+    assert values.dtype == np.float32
+    assert values.tolist() == pytest.approx(CASES[rule][1])
     assert frame.equals(make_frame()), "the frame is left as it is"
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_values_are_in_0_to_1_and_fall_along_the_chosen(rule):
+    values, best = select_neurons(make_frame(), rule)
+    assert ((values >= 0) & (values <= 1)).all()
+    assert (np.diff(values[best]) <= 0).all()
+    assert values[2] == 0 and 2 not in best, "a neuron without a score has none"
 
 
 @pytest.mark.parametrize(
@@ -75,15 +79,17 @@ def test_a_neuron_that_is_not_chosen_counts_at_most_as_the_median_neuron(rule):
     [
         ("remarkable", "z", "with --null-topics 64"),
         ("writes", "output", "--scorer output"),
+        ("z", "z", "with --null-topics 64"),
+        ("writes", "z", "with --null-topics 64"),
         ("combined", "z", "with --null-topics 64"),
-        ("combined", "output", "--scorer output"),
+        ("combined", "auroc", "--scorer contrast"),
     ],
 )
 def test_a_missing_signal_is_said_with_the_command_that_makes_it(rule, column, scorer):
     with pytest.raises(AtlasError) as caught:
         select_neurons(make_frame(**{column: [NULL] * 8}), rule)
-    assert (
-        str(caught.value) == f"selection rule {rule!r} needs {column}: run `atlas score` {scorer} for the topic first"
+    assert str(caught.value).startswith(
+        f"selection rule {rule!r} needs {column}: run `atlas score` {scorer} for the topic"
     )
 
 
@@ -113,21 +119,18 @@ class Alike:
         return Code(acts, torch.ones(1, 8), None, {}, 1.0)
 
 
-@pytest.mark.parametrize(("rule", "always", "may_fill"), [("score", {4, 0, 5}, set()), ("combined", {4}, {0, 3, 5, 6})])
-def test_where_all_else_is_equal_swap_takes_the_chosen_neurons_and_then_the_median_ones(rule, always, may_fill):
+@pytest.mark.parametrize(("rule", "taken"), [("score", [0, 4, 5]), ("z", [0, 1, 4])])
+def test_where_all_else_is_equal_swap_takes_the_neurons_of_highest_value(rule, taken):
     target = make_target(make_frame(), neutral=False, select=rule)
     edit = METHODS["swap"].edit(Alike(), torch.ones(1, 8), target, Options(sigma="topk"))
-    taken = set(edit.acts[0].nonzero().squeeze(-1).tolist())
-    assert len(taken) == 3
-    assert always <= taken <= always | may_fill
+    assert edit.acts[0].nonzero().squeeze(-1).tolist() == taken
 
 
-def test_a_target_takes_the_rules_scores_and_best_neurons():
-    target = make_target(make_frame(), neutral=False, select="combined")
-    assert isinstance(target, Target)
-    assert target.best.tolist() == CHOSEN["combined"]
-    assert target.scores.tolist() == pytest.approx([0.5, 0.1, 0, 0.5, 1, 0.5, 0.5, 0])
-    neutral = make_target(make_frame(), neutral=True, select="combined")
+def test_a_target_takes_the_rules_values_and_best_neurons():
+    target = make_target(make_frame(), neutral=False, select="remarkable")
+    assert target.best.tolist() == CASES["remarkable"][0]
+    assert target.scores.tolist() == pytest.approx(CASES["remarkable"][1])
+    neutral = make_target(make_frame(), neutral=True, select="remarkable")
     assert neutral.scores.tolist() == [1] * 8 and neutral.best.tolist() == list(range(8))
 
 

@@ -59,6 +59,7 @@ def store(tmp_path_factory):
     """Two SAEs, two scored topics, examples."""
     store = handmade.make_store(tmp_path_factory.mktemp("spark") / "x.atlas", [RAW, RAW[:, :, ::-1]], VECTORS)
     with store.write() as session:
+        session._connection.execute(f"update saes set d_sae = {NEURONS}")
         session.append("examples", pl.DataFrame({
             "sae_key": [0] * 9, "neuron": [2] * 9, "rank": range(1, 10), "prompt_id": range(9), "position": [1] * 9,
             "token": [" b", "B", "a", "c", "c", "e", "d", "g", "f"], "activation": [1.0] * 9, "context": [""] * 9,
@@ -188,7 +189,7 @@ def test_a_cluster_of_processes_scores_into_an_atlas_from_the_command_line(built
     texts.write_text("\n".join(tiny.SEA))
     for name in ("here", "there"):
         shutil.copy(built_atlas, tmp_path / f"{name}.atlas")
-    options = ["sea", str(texts), "--min-support", "5", "--format", "json", "-n", "3"]
+    options = ["sea", str(texts), "--min-support", "5", "--null-topics", "8", "--format", "json", "-n", "3"]
     here = run_cli("score", str(tmp_path / "here.atlas"), *options)
     into = ["--engine", "spark", "--master", "local-cluster[2,1,1024]", "--into", str(tmp_path / "there.atlas")]
     there = run_cli("score", str(tmp_path / "out"), *options, *into)

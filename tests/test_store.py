@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -221,7 +222,7 @@ def test_what_a_dead_process_left_in_the_log_is_moved_into_the_file_by_a_checkpo
 def test_every_query_is_used_by_the_program():
     used = set()
     for folder in (Path(atlas.__file__).parent, files("atlas.cli")):
-        for path in folder.glob("*.py"):
+        for path in folder.rglob("*.py"):
             used |= set(re.findall(r'"(\w+)"', path.read_text()))
     assert [name for name in QUERIES if name not in used] == []
 
@@ -238,23 +239,43 @@ def connection(tmp_path_factory):
     raw, vectors = handmade.random_raw(rng, 6, 4), handmade.unit_vectors(rng, 6)
     store, old = (handmade.make_store(folder / name, [raw], vectors) for name in ("new.atlas", "old.atlas"))
     settings = {"sae_key": 0, "summary": "mean"}
-    with store.write() as session:
+    frames = {
+        "wanted": {"topic_id": [0]},
+        "numbered": {"topic_id": [0], "scoring_id": [0], "null_id": [None]},
+        "candidates": {"topic_id": [0], "neuron": [1]},
+        "outputs": {"neuron": [1], "output": [0.5]},
+        "counts": {"text_id": [0], "n_tokens": [3]},
+        "samples": {"prompt_id": [0], "sample_0": [1]},
+        "random_powers": {"prompt_id": [0], "null_0": [1.0]},
+        "orders": {"sample": [0], "prompt_id": [0], "place": [1]},
+        "sizes": {"size": [2]},
+        "wanted_scorings": {"topic": ["a"], "name": ["a"], "scoring_id": [0], "variant": ["a"], "format": ["a"]},
+        "random_members": {"name": ["null_0"], "prompt_id": [1]},
+    }
+    topic = {"topic_id": [0], "text_id": [0], "text": ["a"], "vector": [vectors[0].tolist()]}
+    with store.write() as session, contextlib.ExitStack() as stack:
         session.attach(old.path, "old")
-        session.append("topic_texts", pl.DataFrame({"topic_id": [0], "text": ["a"], "vector": [vectors[0].tolist()]}))
-        with (
-            session.frame("wanted", pl.DataFrame({"topic_id": [0]})),
-            session.frame("numbered", pl.DataFrame({"topic_id": [0], "scoring_id": [0]})),
-        ):
-            session.run("make_distances")
-            session.run("make_factors", distance="cosine", power=1, **settings)
-            session.run("pivot_factors")
-            session.run("compute_scores", min_support=1, **settings)
-            yield session._connection
+        session.append("topic_texts", pl.DataFrame(topic))
+        for name, columns in frames.items():
+            stack.enter_context(session.frame(name, pl.DataFrame(columns)))
+        session.run("make_distances")
+        session.run("make_factors", distance="cosine", power=1, **settings)
+        session.run("pivot_factors")
+        session.run("compute_scores", min_support=1, **settings)
+        yield session._connection
+        session._connection.rollback()
+        session._connection.begin()
 
 
-@pytest.mark.parametrize("name", [name for name in QUERIES if name not in (*DEFINITIONS, "pivot_factors")])
+@pytest.mark.parametrize("name", [name for name in QUERIES if name not in (*DEFINITIONS, "pivot_factors", "parquet_rows")])
 def test_every_query_fits_the_schema(connection, name):
     statements = duckdb.extract_statements(read_sql(name))
     assert statements
     for statement in statements:
         connection.execute("explain " + statement.query, dict.fromkeys(statement.named_parameters))
+
+
+def test_a_script_ends_quietly(store):
+    script = "import sys, polars, atlas; print(atlas.open(sys.argv[1]).sql('select 1 as one').item())"
+    done = subprocess.run([sys.executable, "-c", script, str(store.path)], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("1\n", "")

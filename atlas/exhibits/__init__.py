@@ -97,7 +97,7 @@ def _draw_curves_by_topic(frame: pl.DataFrame) -> Figure:
 
 def _draw_auroc(frame: pl.DataFrame) -> Figure:
     named = frame.with_columns(panel=pl.format("{}\nagainst {}", "sae_id", "negatives"))
-    return plots.dots(named, row="topic", series="ranking", panel="panel", label="AUROC", share_x=True)
+    return plots.dots(named, row="topic", series="ranking", panel="panel", label="AUROC", mark=0.5, share_x=True)
 
 
 def _draw_layer(label: str, scale: str = "linear") -> Callable[[pl.DataFrame], Figure]:
@@ -110,22 +110,50 @@ def _draw_layer(label: str, scale: str = "linear") -> Callable[[pl.DataFrame], F
     return draw
 
 
+FIGURE_TITLES = {
+    "perplexity": "perplexity under the unsteered model",
+    "distance_topic": "distance to the topic's own texts",
+    "distance_held_out": "distance to held-out texts",
+    "contamination": "contamination",
+    "distinct_2": "distinct pairs of tokens",
+    "acceptability": "acceptability",
+    "distance_topic - original": "distance to own texts, minus original",
+    "distance_held_out - original": "distance to held-out texts, minus original",
+    "distance_topic - sae": "distance to own texts, minus sae",
+    "distance_held_out - sae": "distance to held-out texts, minus sae",
+}
+
+
+def _name_figures(frame: pl.DataFrame) -> pl.DataFrame:
+    """Figures of generated text that have a title, with their titles, and methods with their arithmetic."""
+    known = frame.filter(pl.col("figure").is_in(list(FIGURE_TITLES)) & pl.col("value").is_not_null())
+    plain = pl.col("method").is_in(["original", "sae", "prefix", "finetuned"])
+    both = pl.format("{} ({})", "method", "arithmetic")
+    return known.with_columns(
+        pl.col("figure").replace_strict(FIGURE_TITLES), method=pl.when(plain).then("method").otherwise(both)
+    )
+
+
 def _draw_one_topic(frame: pl.DataFrame) -> Figure:
-    named = frame.filter(pl.col("figure").is_in(list(generated_text.FIGURES)) & pl.col("value").is_not_null())
-    named = named.with_columns(method=pl.format("{} ({})", "method", "arithmetic"))
-    scale = "log" if named.filter(pl.col("figure") == "perplexity")["value"].max() > 200 else "linear"  # type: ignore[operator]
-    figure = plots.dots(named, row="method", series=None, panel="figure", columns=3)
-    figure.axes[plots.values_of(named, "figure").index("perplexity")].set_xscale(scale)
-    return figure
+    named = _name_figures(frame.filter(pl.col("figure").is_in(generated_text.FIGURES)))
+    return _log_perplexity(plots.dots(named, row="method", series=None, panel="figure", columns=3), named)
 
 
-def _draw_by_topic(figures: tuple[str, ...], *, zero: bool) -> Callable[[pl.DataFrame], Figure]:
+def _draw_by_topic(figures: tuple[str, ...], *, mark: float | None) -> Callable[[pl.DataFrame], Figure]:
     def draw(frame: pl.DataFrame) -> Figure:
-        named = frame.filter(pl.col("figure").is_in(figures) & pl.col("value").is_not_null())
-        named = named.with_columns(method=pl.format("{} ({})", "method", "arithmetic"))
-        return plots.dots(named, row="topic", series="method", panel="figure", zero=zero, columns=2)
+        named = _name_figures(frame.filter(pl.col("figure").is_in(figures)))
+        return _log_perplexity(plots.dots(named, row="topic", series="method", panel="figure", mark=mark), named)
 
     return draw
+
+
+def _log_perplexity(figure: Figure, frame: pl.DataFrame) -> Figure:
+    """A logarithmic axis where a broken method would hide the differences between the others."""
+    for axes, name in zip(figure.axes, plots.values_of(frame, "figure"), strict=True):
+        values = frame.filter(pl.col("figure") == name)["value"].to_numpy()
+        if name == FIGURE_TITLES["perplexity"] and values.max() > 10 * values.min():
+            axes.set_xscale("log")
+    return figure
 
 
 def _draw_agreement(frame: pl.DataFrame) -> Figure:
@@ -239,7 +267,7 @@ EXHIBITS = {
                 "distance_topic - sae",
                 "distance_held_out - sae",
             ),
-            zero=True,
+            mark=0,
         ),
     ),
     "table_8": Exhibit(
@@ -248,7 +276,7 @@ EXHIBITS = {
         "contamination, acceptability. Mean and 95 % interval over prompts.",
         generated_text.price_by_topic,
         generated_text.say_price,
-        _draw_by_topic(("perplexity", "distinct_2", "contamination", "acceptability"), zero=False),
+        _draw_by_topic(("perplexity", "distinct_2", "contamination", "acceptability"), mark=None),
     ),
     "figure_3": Exhibit(
         "Coverage by the size of the reference set",
@@ -274,7 +302,7 @@ EXHIBITS = {
         "over its tokens). Mean and 95 % interval over texts.",
         layer_level.changed,
         layer_level.say,
-        _draw_layer("neurons", "symlog"),
+        _draw_layer("neurons"),
     ),
     "figure_6": Exhibit(
         "Difference in reconstruction error",

@@ -111,7 +111,7 @@ def dots(
     label: str = "",
     labels: dict[str, str] | None = None,
     scale: str = "linear",
-    zero: bool = False,
+    mark: float | None = None,
     share_x: bool = False,
     columns: int = 2,
 ) -> Figure:
@@ -121,7 +121,7 @@ def dots(
         label: of every x axis.
         labels: panel -> label of its x axis, in place of `label`.
         scale: of the x axes, as matplotlib names it.
-        zero: draw a line at 0.
+        mark: draw a line there.
     """
     panels, rows = values_of(frame, panel), values_of(frame, row)
     names = values_of(frame, series) if series else [None]
@@ -146,8 +146,8 @@ def dots(
         axes.set_title(str(name))
         axes.set_xlabel((labels or {}).get(str(name), label))
         axes.grid(visible=False, axis="y")
-        if zero:
-            axes.axvline(0, color=GREY, linewidth=0.8)
+        if mark is not None:
+            axes.axvline(mark, color=GREY, linewidth=0.8)
     if series:
         legend_below(figure, grid[0])
     return figure
@@ -293,4 +293,6 @@ def label_outside(grid: Sequence[Axes], columns: int, x: str, y: str) -> None:
 def legend_below(figure: Figure, axes: Axes) -> None:
     """One legend for all panels."""
     handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 6))
+    room = figure.get_figwidth() * 11  # letters that fit side by side
+    columns = max(1, min(len(names), int(room / (6 + max(len(str(name)) for name in names)))))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns)

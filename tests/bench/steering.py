@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -87,7 +86,12 @@ def _figures(setting: Setting, shape: Shape) -> Iterator[Figure]:
     def bridged() -> object:
         with quiet():
             return shape.bridge.generate(
-                shape.ids, max_new_tokens=count, do_sample=False, stop_at_eos=False, use_past_kv_cache=True, verbose=False
+                shape.ids,
+                max_new_tokens=count,
+                do_sample=False,
+                stop_at_eos=False,
+                use_past_kv_cache=True,
+                verbose=False,
             )
 
     def steered(model: Any, call: Callable[[], object], keep_error: bool = False) -> Callable[[], object]:

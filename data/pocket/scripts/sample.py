@@ -27,7 +27,7 @@ def main() -> None:
             attention_mask=torch.ones_like(ids),
             max_new_tokens=args.max_new_tokens,
             do_sample=True,
-            top_k=20,
+            top_k=5,
             pad_token_id=tokenizer.eos_token_id,
         )
         print("*", " ".join(tokenizer.decode(out[0], skip_special_tokens=True).split()))
