@@ -184,7 +184,10 @@ def facts_of(material: Material) -> list[tuple[str, str]]:
         size = session.ask("atlas_size").to_dicts()[0]
     saes = "; ".join(f"{row['sae_id']} ({row['architecture']}, {row['d_sae']:,} neurons)" for row in material.saes)
     return [
-        ("topic paper", "arXiv 2506.12576 (numbers of tables and figures follow it)"),
+        (
+            "topic paper",
+            "arXiv 2506.12576 (numbers follow it; how tables 7 and 8 and figures 5, 6, 11 to 13 share their subject is ours)",
+        ),
         ("SAS", "arXiv 2503.00177"),
         (
             "atlas",

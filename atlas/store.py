@@ -110,7 +110,8 @@ class Session:
     def parquet_rows(self, paths: Sequence[str]) -> dict[str, int]:
         """Path -> rows, as the files' footers say; StoreError when one is no Parquet file or was cut."""
         try:
-            return dict(self.ask("parquet_rows", files=list(paths)).iter_rows())
+            footers = self.sql("select file_name, num_rows from parquet_file_metadata($files)", files=list(paths))
+            return dict(footers.iter_rows())
         except (duckdb.IOException, duckdb.InvalidInputException) as error:
             raise StoreError(
                 f"a Parquet file is damaged ({' '.join(str(error).split())}): copy the export again"

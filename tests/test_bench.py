@@ -15,7 +15,7 @@ SMALL = [name for name in bench.BENCHMARKS if name not in bench.WHOLE_PROCESS]
 
 
 @pytest.fixture
-def less_data(monkeypatch, language_model, encoder):
+def less_data(monkeypatch, encoder):
     """Sizes at which a benchmark takes a second or two."""
     monkeypatch.setitem(bench.SIZES, "small", measure.Size(prompts=200, neurons=128, rows=6000))
     monkeypatch.setattr(scoring, "MANY", (2, 3))

@@ -291,7 +291,8 @@ EXHIBITS = {
         "For the k best neurons: the share of tokens of held-out texts on which one of them fires, minus the same share in "
         "everyday texts; and the AUROC of telling held-out texts from others by the summed activation of the k neurons (0.5 is "
         "chance). By score, by the strawman (mean activation on the topic's own texts), and by random neurons of like "
-        "support and decoder norm (mean and range of 5 draws).",
+        "support and decoder norm (mean and range of 5 draws); 'rule' is the selection that steering uses by default, where it "
+        "chooses any neuron.",
         detection.curves,
         detection.say_curves,
         _draw_curves,

@@ -142,7 +142,8 @@ def dots(
             )  # fmt: skip
         axes.set_yticks(range(len(rows)), rows)
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xscale(scale)
+        axes.margins(x=0.08)
+        axes.set_xscale(scale, **({"linthresh": 10} if scale == "symlog" else {}))
         axes.set_title(str(name))
         axes.set_xlabel((labels or {}).get(str(name), label))
         axes.grid(visible=False, axis="y")

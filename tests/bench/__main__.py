@@ -32,9 +32,8 @@ BENCHMARKS = {  # name -> module of this folder that has a function of that name
     "build_memory": "building",
     "steer": "steering",
     "growth": "scoring",
-    "spark": "scoring",
 }
-WHOLE_PROCESS = ("cli", "build_memory", "spark")  # not at the small scale
+WHOLE_PROCESS = ("cli", "build_memory")  # not at the small scale
 JUDGED_SMALL = ("steer", "topic")  # the other targets are meant for the paper's scale
 
 

@@ -1,4 +1,4 @@
-"""Benchmarks of scoring over a synthetic atlas: score, score_many, uncertainty, storage, growth, spark."""
+"""Benchmarks of scoring over a synthetic atlas: score, score_many, uncertainty, storage, growth."""
 
 from __future__ import annotations
 
