@@ -18,7 +18,8 @@ DOSES = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # times the method's default stre
 MOST_PERPLEXITY, LEAST_DISTINCT = 1.4, 0.95
 RULE = (
     f"the strength with the smallest distance to the topic's texts among those with at most {MOST_PERPLEXITY} times the "
-    f"perplexity and at least {LEAST_DISTINCT} times the distinct_2 of unsteered text from the same prompts"
+    f"perplexity and at least {LEAST_DISTINCT} times the distinct_2 of unsteered text from the same prompts, if that is closer "
+    "than unsteered text"
 )
 
 
@@ -87,7 +88,8 @@ def pick(figures: Sequence[dict[str, float]], strengths: Sequence[float]) -> flo
     good = [
         (found["distance_topic"], strength)
         for found, strength in zip(figures[1:], strengths[1:], strict=True)
-        if found["perplexity"] <= MOST_PERPLEXITY * plain["perplexity"]
+        if found["distance_topic"] < plain["distance_topic"]
+        and found["perplexity"] <= MOST_PERPLEXITY * plain["perplexity"]
         and found["distinct_2"] >= LEAST_DISTINCT * plain["distinct_2"]
     ]
     return min(good)[1] if good else None

@@ -7,6 +7,7 @@ stored, so that a new metric can be measured on old texts.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import polars as pl
 
 from atlas.checks import check_encoder, require_complete
 from atlas.controls import CONTROLS, control_target
-from atlas.errors import AtlasError, StoreError, UnknownName
+from atlas.errors import AtlasError, UnknownName
 from atlas.generate import Generation, Sampling, generate
 from atlas.intervals import Interval, auroc_interval, mean_interval
 from atlas.layerwise import activity, layer_figures
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from atlas.api import Atlas
 
 BEST = 20  # neurons that detection sums
+PERMUTATIONS = 4  # of the scores per control, shared out over the prompts
 DRAWS = 20  # random sets of neurons it is compared with
 BASELINES = ("original", "sae")
 BY_SCORE = " by score"
@@ -193,7 +195,10 @@ class Examiner:
         self.sae_keys = [row["sae_key"] for row in self.rows]
 
     def run(self, setting: MethodSetting) -> Run:
-        """Generate from every prompt under a method, and measure."""
+        """Generate from every prompt under a method, and measure.
+
+        A control moves the scores anew for every PERMUTATIONS-th prompt, so that no verdict hangs on one permutation.
+        """
         config = self.config
         if setting.method not in self.models and setting.method == "finetuned":
             raise AtlasError("method finetuned has no model to generate with: give Examiner one in `models`")
@@ -201,28 +206,32 @@ class Examiner:
         given = prompts
         if setting.method == "prefix":
             given = [f"{self.topic_texts[i % len(self.topic_texts)]} {prompt}" for i, prompt in enumerate(prompts)]
-        texts = generate(
-            self.models.get(setting.method, self.model),
-            self.tokenizer,
-            given,
-            self._controlled(setting),
-            method=setting.method if setting.method in METHODS else "original",
-            options=setting.options,
-            keep_error=config.keep_error and setting.method != "sae",
-            positions=config.positions,
-            prepend_bos=self.prepend_bos,
-            sampling=config.sampling,
-            seeds=[config.sampling.seed + i for i in range(len(prompts))],
-        )
+        parts = [list(range(first, len(given), PERMUTATIONS)) for first in range(PERMUTATIONS)]
+        if setting.control is None:
+            parts = [list(range(len(given)))]
+        texts: dict[int, Generation] = {}
+        for number, part in enumerate(parts):
+            found = generate(
+                self.models.get(setting.method, self.model),
+                self.tokenizer,
+                [given[i] for i in part],
+                self._controlled(setting, number),
+                method=setting.method if setting.method in METHODS else "original",
+                options=setting.options,
+                keep_error=config.keep_error and setting.method != "sae",
+                positions=config.positions,
+                prepend_bos=self.prepend_bos,
+                sampling=config.sampling,
+                seeds=[config.sampling.seed + i for i in part],
+            )
+            texts.update(zip(part, found, strict=True))
         run = Run(setting)
-        run.generations = [
-            replace(text, method=setting.name, prompt=prompt) for prompt, text in zip(prompts, texts, strict=True)
-        ]
+        run.generations = [replace(texts[i], method=setting.name, prompt=prompt) for i, prompt in enumerate(prompts)]
         run.values = measure(self.judge, run.generations)
         return run
 
     def detection(self) -> Run:
-        """AUROC of held-out texts by the best neurons: as they are selected here, by other rankings, and at random."""
+        """AUROC of held-out texts by the best neurons: as selected, by other rankings, and at random (mean and range)."""
         run = Run(MethodSetting("detection"))
         rankings = self._rankings()
         for i, (layer, row) in enumerate(zip(self.layers, self.rows, strict=True)):
@@ -241,9 +250,10 @@ class Examiner:
                 detect(own, everyday, topics, matched_neurons(support, scored, best, generator)) for _ in range(DRAWS)
             ]
             for figure in draws[0]:
-                mean = mean_interval([draw[figure].value for draw in draws])
-                assert mean is not None
-                run.figures[f"{figure} of random neurons{suffix}"] = mean
+                values = [draw[figure].value for draw in draws]
+                run.figures[f"{figure} of random neurons{suffix}"] = Interval(
+                    float(np.mean(values)), min(values), max(values)
+                )
         return run
 
     def _rankings(self) -> dict[str, list[np.ndarray]]:
@@ -252,10 +262,11 @@ class Examiner:
         for name, scorer in ((BY_SCORE, "distance"), (" by strawman", "strawman")):
             if (self.config.scorer, self.config.select) == (scorer, "score"):
                 continue
-            try:
-                layers = self.steerer.layers(self.topic, self.sae_keys, scorer=scorer, select="score").layers
-            except StoreError:  # the topic was not scored that way
+            with self.store.read() as session:
+                scored = set(session.ask("current_scorings", topic=self.topic, scorer=scorer)["sae_key"])
+            if not set(self.sae_keys) <= scored:
                 continue
+            layers = self.steerer.layers(self.topic, self.sae_keys, scorer=scorer, select="score").layers
             found[name] = [layer.target.best.cpu().numpy() for layer in layers]
         return found
 
@@ -273,13 +284,14 @@ class Examiner:
                     found[f"{column} on {name}"] = mean
         return found
 
-    def _controlled(self, setting: MethodSetting) -> list[Layer]:
+    def _controlled(self, setting: MethodSetting, number: int = 0) -> list[Layer]:
+        """The layers, under the control's permutation of that number."""
         if setting.control is None:
             return self.layers
         layers = []
         for layer, columns in zip(self.layers, self.columns, strict=True):
             support, norm = columns["support"].to_numpy(), columns["decoder_norm"].to_numpy()
-            seed = self.config.sampling.seed
+            seed = self.config.sampling.seed + number
             layers.append(replace(layer, target=control_target(layer.target, setting.control, support, norm, seed)))
         return layers
 
@@ -341,6 +353,11 @@ def compare(runs: Sequence[Run], prompts: Sequence[str]) -> None:
                 difference = mean_interval([a - b for a, b in pairs])
                 if difference is not None:
                     run.figures[f"{metric} - {other.rpartition('/')[2]}"] = difference
+                if metric == "perplexity" and pairs:  # a ratio, and a mean that no single broken text decides
+                    ratio = mean_interval([math.log(a / b) for a, b in pairs])
+                    assert ratio is not None
+                    ends = [None if end is None else math.exp(end) for end in ratio]
+                    run.figures[f"perplexity / {other.rpartition('/')[2]}"] = Interval(math.exp(ratio.value), *ends[1:])
 
 
 def detect(
@@ -381,6 +398,10 @@ def with_controls(methods: Sequence[MethodSetting]) -> list[MethodSetting]:
             settings.append(setting)
             continue
         settled = settle_options(setting.method, setting.options)
+        if METHODS[setting.method].vector is not None:
+            raise AtlasError(
+                f"method {setting.method} steers by a vector, not by a topic: evaluate it with `atlas choices`"
+            )
         settings.append(MethodSetting(setting.method, settled))
         settings += [MethodSetting(setting.method, settled, control) for control in CONTROLS]
     return settings

@@ -35,7 +35,10 @@ AGAINST = ("original", "sae", "shuffled")
     help="A steering method (see atlas steer), prefix or finetuned; again for more.  [default: add, swap, prefix]",
 )
 @click.option(
-    "--strength", type=float, default=None, help="Of the methods that have one.  [default: picked, else theirs]"
+    "--strength",
+    type=float,
+    default=None,
+    help="Of the methods that have one.  [default: picked by --calibrate, else theirs]",
 )
 @click.option(
     "--neurons", type=int, default=None, help="How many of the best neurons clamp and add use.  [default: 5 and 60]"
@@ -241,6 +244,8 @@ def print_summary(frame: pl.DataFrame) -> None:
         for name in SHOWN:
             found = figures.get((method, name))
             row[name] = None if found is None else found["value"]
+        ratio = figures.get((method, "perplexity / original"))
+        row["perplexity / original"] = None if ratio is None else interval(ratio)
         for other in AGAINST:
             found = figures.get((method, f"distance_held_out - {other}"))
             row[f"closer than {other}"] = None if found is None else interval(found, sign=-1)

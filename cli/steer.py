@@ -21,7 +21,8 @@ from atlas.cli.output import Progress, format_option, print_frame
     "--strength",
     type=float,
     default=None,
-    help="In the method's unit; vectors take a negative one too.  [default: picked by evaluate, else 10 for clamp, 0.1 for add, 1 for vectors]",
+    help="In the method's unit; vectors take a negative one too.  "
+    "[default: picked by evaluate, else 10 for clamp, 0.1 for add, 1 for vectors]",
 )
 @click.option(
     "--neurons", type=int, default=None, help="How many of the best neurons clamp and add use.  [default: 5 and 60]"
@@ -131,7 +132,7 @@ def steer(
             vectors=vectors,
             scorer=scorer,
             select=select,
-            keep_error=not paper if keep_error is None else keep_error,
+            keep_error=not paper or bool(vectors) if keep_error is None else keep_error,
             calibrated=not paper,
             positions=positions,
             steerer=Steerer(opened.store, model=model_name, release=release, device=device),

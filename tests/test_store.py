@@ -267,7 +267,9 @@ def connection(tmp_path_factory):
         session._connection.begin()
 
 
-@pytest.mark.parametrize("name", [name for name in QUERIES if name not in (*DEFINITIONS, "pivot_factors", "parquet_rows")])
+@pytest.mark.parametrize(
+    "name", [name for name in QUERIES if name not in (*DEFINITIONS, "pivot_factors", "parquet_rows")]
+)
 def test_every_query_fits_the_schema(connection, name):
     statements = duckdb.extract_statements(read_sql(name))
     assert statements
