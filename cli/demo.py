@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 SHOWN = ("medicine", "sports")
-STEERED = ("medicine", "restaurants", "sports")
-PROMPT = "Yesterday my friend told me about"
+STEERED = ("medicine", "finance", "music")
+PROMPT = "I want to tell you about"
 METHODS = ("original", "swap", "add")
 
 
@@ -76,7 +76,7 @@ def demo(folder: str) -> None:
         f"atlas info {path}",
         f"atlas top {path} shoes",
         f"atlas why {path} medicine {atlas.top('medicine', 1).item(0, 'neuron')} --sae-id 0",
-        f'atlas steer {path} music "I want to tell you about" --method original --method swap',
+        f'atlas steer {path} films "Yesterday my friend told me about" --method original --method add',
         f"atlas query {path} \"select * from compare_topics('medicine', 'cooking') limit 5\"",
         f"atlas score {path} MY_TOPIC MY_TEXTS.txt",
     ):
