@@ -407,7 +407,7 @@ def test_topics_and_labels_live_through_an_addition_and_scores_over_fewer_prompt
         session._connection.execute("update neurons set label = 'mine' where sae_key = 1 and neuron = 3")
     build(few, collect_texts(["A new prompt about a ship."]), **arguments)
     with Store(few).read() as session:
-        assert session.ask("current_scorings", topic="sea").height == 0
+        assert session.ask("current_scorings", topic="sea", scorer="distance").height == 0
         assert session.sql("select scoring_id from scores group by all order by all")["scoring_id"].to_list() == old
         assert session.sql("select sae_key, neuron, label from neurons where label is not null").rows() == [
             (1, 3, "mine")
@@ -421,5 +421,5 @@ def test_scores_stay_in_use_when_only_an_sae_is_added(few, arguments, encoder, s
     old = score_topics(Store(few), topics, embed=lambda t: embed_frame(encoder, t), config=config)["sea"]
     build(few, FEW, model=arguments["model"], saes=[(str(sae_folder), "later")])
     with Store(few).read() as session:
-        assert session.ask("current_scorings", topic="sea")["scoring_id"].to_list() == old
+        assert session.ask("current_scorings", topic="sea", scorer="distance")["scoring_id"].to_list() == old
     assert len(score_topics(Store(few), topics, embed=None, config=config)["sea"]) == 3

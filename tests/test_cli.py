@@ -145,7 +145,19 @@ def test_query_answers_in_sql_and_can_touch_nothing_else(scored, tmp_path):
 
 
 def test_steer_shows_methods_side_by_side_and_stores_them(scored):
-    arguments = ("steer", scored, "medicine", "The doctor", "A ship", "--max-new-tokens", 5, "--format", "json")
+    arguments = (
+        "steer",
+        scored,
+        "medicine",
+        "The doctor",
+        "A ship",
+        "--select",
+        "score",
+        "--max-new-tokens",
+        5,
+        "--format",
+        "json",
+    )
     code, stdout, stderr = run(*arguments, "--method", "original", "--method", "swap", "--method", "clamp")
     assert code == 0, stderr
     rows = json.loads(stdout)
@@ -160,7 +172,19 @@ def test_steer_shows_methods_side_by_side_and_stores_them(scored):
 
 
 def test_the_same_seed_gives_the_same_text_and_no_save_stores_nothing(scored):
-    arguments = ("steer", scored, "medicine", "The doctor", "--max-new-tokens", 6, "--no-save", "--format", "json")
+    arguments = (
+        "steer",
+        scored,
+        "medicine",
+        "The doctor",
+        "--select",
+        "score",
+        "--max-new-tokens",
+        6,
+        "--no-save",
+        "--format",
+        "json",
+    )
     first, second = run(*arguments, "--seed", 3), run(*arguments, "--seed", 3)
     assert json.loads(first[1]) == json.loads(second[1])
     assert run("query", scored, "select count(*) as n from generations", "--format", "csv")[1] == "n\n0\n"
@@ -176,7 +200,7 @@ def test_the_same_seed_gives_the_same_text_and_no_save_stores_nothing(scored):
         (["steer", "{atlas}", "medicine", "x", "--method", "swap", "--strength", "2"], "method swap has no strength"),
         (["steer", "{atlas}", "medicine", "x", "--positions", "last"], "unknown positions 'last'"),
         (["steer", "{atlas}", "medicine", "x", "--top-p", "0"], "top_p 0.0 is out of range"),
-        (["steer", "{atlas}", "medicine", "x " * 40], "do not fit into the context of 32"),
+        (["steer", "{atlas}", "medicine", "x " * 40, "--select", "score"], "do not fit into the context of 32"),
         (["steer", "{atlas}", "medicine", "x", "--model", "no/such"], "cannot load language model no/such"),
         (["score", "{atlas}", "t", "{texts}", "--summary", "median"], "unknown summary 'median'"),
         (["score", "{atlas}", "t", "{texts}", "--distance", "cosin"], "unknown distance 'cosin': known are cosine"),
@@ -219,9 +243,12 @@ def test_a_model_folder_that_has_moved_is_asked_for(scored, gpt2_folder, tmp_pat
             "topics", session.sql("select 9::uinteger as topic_id, 'unused' as name, null::timestamp as created_at")
         )
         session._connection.execute("update saes set model = '/gone/model'")
-    code, _, stderr = run("steer", scored, "medicine", "The doctor", "--max-new-tokens", 2)
+    code, _, stderr = run("steer", scored, "medicine", "The doctor", "--select", "score", "--max-new-tokens", 2)
     assert code == 1 and "/gone/model is gone: say where it is now with --model" in stderr
-    assert run("steer", scored, "medicine", "The doctor", "--max-new-tokens", 2, "--model", moved)[0] == 0
+    assert (
+        run("steer", scored, "medicine", "The doctor", "--select", "score", "--max-new-tokens", 2, "--model", moved)[0]
+        == 0
+    )
 
 
 def test_a_folder_of_saes_that_has_moved_is_asked_for(scored, tmp_path, sae_folder):
@@ -229,9 +256,23 @@ def test_a_folder_of_saes_that_has_moved_is_asked_for(scored, tmp_path, sae_fold
 
     with Store(scored).write() as session:
         session._connection.execute("update saes set release = '/gone/saes'")
-    code, _, stderr = run("steer", scored, "medicine", "The doctor")
+    code, _, stderr = run("steer", scored, "medicine", "The doctor", "--select", "score")
     assert code == 1 and "/gone/saes is gone: say where it is now with --release" in stderr
-    assert run("steer", scored, "medicine", "The doctor", "--max-new-tokens", 2, "--release", sae_folder)[0] == 0
+    assert (
+        run(
+            "steer",
+            scored,
+            "medicine",
+            "The doctor",
+            "--select",
+            "score",
+            "--max-new-tokens",
+            2,
+            "--release",
+            sae_folder,
+        )[0]
+        == 0
+    )
 
 
 def test_build_says_what_it_dropped_and_that_there_is_nothing_to_do(tmp_path, atlas_file, gpt2_folder, sae_folder):

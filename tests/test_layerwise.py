@@ -134,8 +134,8 @@ def figures_by_hand(layer, hidden, method, options):
     rows = []
     for token in range(hidden.shape[1]):
         x = hidden[:, token : token + 1]
-        own = layer.codec.encode(x)
-        acts = METHODS[method].edit(layer.codec, x, layer.target, options).acts
+        edit = METHODS[method].edit(layer.codec, x, layer.target, options)
+        own, acts = edit.code, edit.acts
 
         def error(values, x=x, own=own):
             return float(((layer.codec.decode(values, own, x).double() - x.double()) ** 2).sum())
