@@ -333,7 +333,8 @@ def test_a_model_elsewhere_is_taken(scored, small, encoders, gpt2_folder, tmp_pa
     assert frame.filter(pl.col("name") == "table_4")["state"].item() == "made"
 
 
-def test_signals_that_the_default_selection_needs_are_made_in_a_copy(scored, encoders, tmp_path):
+def test_signals_that_the_default_selection_needs_are_made_in_a_copy(scored, encoders, tmp_path, monkeypatch):
+    monkeypatch.setattr("atlas.exhibits.material.DEFAULT_RULE", "combined")
     own = Material(scored, TEXTS, folder=tmp_path)
     with own.steering.store.read() as session:
         assert session.ask("current_scorings", topic="sea", scorer="contrast").height == len(own.saes)
