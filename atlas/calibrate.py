@@ -47,7 +47,7 @@ def calibrate(
     default = METHODS[setting.method].strength if setting.method in METHODS else None
     if default is None:
         raise AtlasError(f"method {setting.method} has no strength to calibrate: use one of {_with_strength()}")
-    doses = [default * dose for dose in DOSES] if strengths is None else list(strengths)
+    doses = [round(default * dose, 6) for dose in DOSES] if strengths is None else list(strengths)
     original = MethodSetting("original", settle_options("original", Options()))
     settings = [
         replace(setting, options=settle_options(setting.method, replace(setting.options, strength=s))) for s in doses
