@@ -1,48 +1,41 @@
 -- one row: how well a scoring's ranking holds over bootstrap samples of the prompts. The frame `samples` holds a prompt and
--- one column sample_<n> per sample: how often it was drawn. Both sums of a neuron change with the sample.
-with factors as (
+-- one column sample_<n> per sample: how often it was drawn. Both sums of a neuron change with the sample, far_<n> of
+-- weight * distance ** power and mass_<n> of weight.
+with totals as (
     select
-        s.prompt_id,
-        columns('sample_[0-9]+')
-        / nullif(case $summary when 'mean' then p.sum_total when 'max' then p.max_total else p.count_total end, 0),
-        pow(case $distance when 'cosine' then d.euclidean * d.euclidean / 2 else d.euclidean end, $power::double) as d
+        s.*,
+        pow(case $distance when 'cosine' then d.euclidean * d.euclidean / 2 else d.euclidean end, $power::double) as d,
+        nullif(case $summary when 'mean' then p.sum_total when 'max' then p.max_total else p.count_total end, 0) as total
     from samples as s
     join distances as d on d.prompt_id = s.prompt_id and d.topic_id = $topic_id
     join prompt_totals as p on p.prompt_id = s.prompt_id and p.sae_key = $sae_key
-), far as (
+), factors as (
+    select
+        t.prompt_id,
+        t.d * columns('sample_([0-9]+)') / t.total as 'far_\1',
+        columns('sample_([0-9]+)') / t.total as 'mass_\1'
+    from totals as t
+), sums as (
     unpivot (
         select
             a.neuron,
             sum(
                 case $summary when 'mean' then a.act_sum when 'max' then a.act_max else a.act_count end
-                * f.d * columns('sample_[0-9]+')
+                * columns('(?:far|mass)_[0-9]+')
             )
         from activations as a
         join factors as f on f.prompt_id = a.prompt_id
         where a.sae_key = $sae_key
         group by a.neuron
-    ) on columns('sample_[0-9]+') into name name value weighted_sum
-), mass as (
-    unpivot (
-        select
-            a.neuron,
-            sum(
-                case $summary when 'mean' then a.act_sum when 'max' then a.act_max else a.act_count end
-                * columns('sample_[0-9]+')
-            )
-        from activations as a
-        join factors as f on f.prompt_id = a.prompt_id
-        where a.sae_key = $sae_key
-        group by a.neuron
-    ) on columns('sample_[0-9]+') into name name value mass
+    ) on columns('(?:far|mass)_[0-9]+') into name name value weighted_sum
 ), ranked as (
     select
-        x.name, s.neuron,
-        rank() over (partition by x.name order by s.score desc) as own_rank,
-        rank() over (partition by x.name order by x.weighted_sum / nullif(m.mass, 0)) as sample_rank
+        m.name, s.neuron,
+        rank() over (partition by m.name order by s.score desc) as own_rank,
+        rank() over (partition by m.name order by x.weighted_sum / nullif(m.weighted_sum, 0)) as sample_rank
     from scores as s
-    join far as x on x.neuron = s.neuron
-    join mass as m on m.name = x.name and m.neuron = x.neuron
+    join sums as m on m.neuron = s.neuron and m.name like 'mass%'
+    join sums as x on x.neuron = m.neuron and x.name = replace(m.name, 'mass', 'far')
     where s.scoring_id = $scoring_id and s.score is not null
 ), samples_found as (
     select
