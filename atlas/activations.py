@@ -15,8 +15,8 @@ from torch import Tensor
 
 from atlas.codec import Codec
 from atlas.models import LanguageModel, LoadedSae
-from atlas.sites import find_site
-from atlas.vocabulary import bos_token_id
+from atlas.sites import catching
+from atlas.vocabulary import bos_token_id, pad_rows
 
 CHUNK_VALUES = 1 << 25  # dense activations held at once, in values: 128 MiB in float32
 EXAMPLES = 10  # strongest tokens kept per neuron
@@ -50,25 +50,9 @@ def tokenize(model: LanguageModel, texts: Sequence[str], *, prepend_bos: bool) -
 @torch.no_grad()
 def run_model(model: LanguageModel, ids: Sequence[Sequence[int]], hook_names: Sequence[str]) -> dict[str, Tensor]:
     """The activations at some hooks: hook name -> [batch, token, ...]; shorter rows are padded on the right."""
-    longest = max(map(len, ids))
-    pad = next(iter(model.tokenizer.all_special_ids), 0)
-    device = next(model.bridge.parameters()).device
-    batch = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in ids], device=device)
-    caught: dict[str, Tensor] = {}
-
-    def catch(name: str, x: Tensor) -> Tensor:
-        caught[name] = x.detach()
-        return x
-
-    handles = [
-        find_site(model.bridge, name).edit(lambda x, name=name: catch(name, x))  # type: ignore[misc]
-        for name in dict.fromkeys(hook_names)
-    ]
-    try:
+    batch, _ = pad_rows(model.tokenizer, ids, next(model.bridge.parameters()).device)
+    with catching(model.bridge, hook_names) as caught:
         model.bridge(batch, return_type="logits", stop_at_layer=_last_layer(hook_names))
-    finally:
-        for handle in handles:
-            handle.remove()
     return caught
 
 

@@ -19,7 +19,7 @@ from atlas.controls import CONTROLS
 from atlas.errors import AtlasError, UnknownName
 from atlas.evaluate import MethodSetting, Run, store_runs
 from atlas.intervals import mean_interval
-from atlas.layerwise import pad_rows
+from atlas.likelihood import log_probabilities
 from atlas.methods import METHODS, Options, settle_options
 from atlas.pairs import PairSet, split_pairs
 from atlas.progress import Progress, silent
@@ -32,7 +32,6 @@ from atlas.vocabulary import bos_token_id
 if TYPE_CHECKING:
     from atlas.api import Atlas
 
-BATCH_SIZE = 16  # texts per forward pass
 PREFIX = "The answer is"  # put before the answer in the second round
 STRENGTHS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
 USERS = tuple(name for name, method in METHODS.items() if method.vector)
@@ -286,22 +285,6 @@ def perplexities(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> n
     """exp of the mean negative log-likelihood of each text's tokens, under the model as it is now [text]."""
     spans = [(1, len(row)) for row in rows]
     return np.array([np.exp(-values.mean()) for values in log_probabilities(model, tokenizer, rows, spans)])
-
-
-@torch.inference_mode()
-def log_probabilities(
-    model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], spans: Sequence[tuple[int, int]]
-) -> list[np.ndarray]:
-    """Per row of token ids the log-probabilities of its tokens in [begin, end), each given those before; begin >= 1."""
-    found = []
-    for start in range(0, len(rows), BATCH_SIZE):
-        part = slice(start, start + BATCH_SIZE)
-        batch, mask = pad_rows(tokenizer, rows[part], model.device)
-        logits = model(batch, attention_mask=mask.long(), use_cache=False).logits
-        for row, (begin, end) in enumerate(spans[part]):
-            chances = logits[row, begin - 1 : end - 1].float().log_softmax(-1)
-            found.append(chances.gather(-1, batch[row, begin:end, None]).squeeze(-1).double().cpu().numpy())
-    return found
 
 
 def choice_table(runs: Sequence[Run]) -> pl.DataFrame:

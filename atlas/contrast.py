@@ -15,13 +15,14 @@ import torch
 
 from atlas.checks import require_complete
 from atlas.errors import AtlasError, StoreError, UnknownName
-from atlas.layerwise import catch_activations, pad_rows
+from atlas.layerwise import catch_activations
 from atlas.pairs import PairSet
 from atlas.progress import Progress, silent
 from atlas.sides import CODE_POSITIONS, Sides, tokenize_pairs
 from atlas.steerer import Steerer
 from atlas.steering import Layer
 from atlas.store import Session, now
+from atlas.vocabulary import pad_rows
 
 if TYPE_CHECKING:
     from atlas.api import Atlas

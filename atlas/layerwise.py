@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from atlas.methods import METHODS, Options
-from atlas.sites import find_site
+from atlas.sites import catching
 from atlas.steering import Layer
-from atlas.vocabulary import bos_token_id
+from atlas.vocabulary import bos_token_id, pad_rows
 
 BATCH_SIZE = 32
 
@@ -50,33 +50,10 @@ def hook_activations(
         yield x, mask & ~torch.isin(batch, special.to(batch.device))
 
 
-def pad_rows(tokenizer: Any, ids: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Tensor]:
-    """Rows of token ids padded on the right, and where they are [batch, token]."""
-    pad = next(iter(tokenizer.all_special_ids), 0)
-    longest = max(map(len, ids))
-    batch = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in ids], device=device)
-    mask = torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in ids], device=device)
-    return batch, mask
-
-
 def catch_activations(model: Any, batch: Tensor, mask: Tensor, hook_names: Sequence[str]) -> dict[str, Tensor]:
     """The activations at some hooks in one forward pass: hook name -> [batch, token, ...]."""
-    caught: dict[str, Tensor] = {}
-
-    def catch(name: str, x: Tensor) -> Tensor:
-        caught[name] = x
-        return x
-
-    handles = [
-        find_site(model, name).edit(lambda x, name=name: catch(name, x))  # type: ignore[misc]
-        for name in dict.fromkeys(hook_names)
-    ]
-    try:
-        with torch.no_grad():
-            model(batch, attention_mask=mask.long(), use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.no_grad(), catching(model, hook_names) as caught:
+        model(batch, attention_mask=mask.long(), use_cache=False)
     return caught
 
 

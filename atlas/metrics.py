@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from atlas.likelihood import log_probabilities
 from atlas.models import Encoder
 from atlas.vocabulary import bos_token_id
-
-BATCH_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -54,32 +51,18 @@ class Metric:
     help: str
 
 
-@torch.inference_mode()
 def perplexity(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
     """exp of the mean negative log-likelihood of the generated tokens only, under the unsteered model."""
-    found: list[float | None] = []
-    for start in range(0, len(texts), BATCH_SIZE):
-        part = slice(start, start + BATCH_SIZE)
-        found += _perplexities(judge, prompts[part], texts[part])
-    return found
-
-
-def _perplexities(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
     opening = [bos_token_id(judge.tokenizer)] * judge.prepend_bos
     context = judge.model.config.max_position_embeddings
     heads = [opening + ids for ids in _encode(judge.tokenizer, prompts)]
-    tails = _encode(judge.tokenizer, texts)
-    rows = [(head + tail)[:context] for head, tail in zip(heads, tails, strict=True)]
-    longest = max(map(len, rows))
-    device = judge.model.device
-    batch = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
-    chances = judge.model(batch, attention_mask=mask).logits[:, :-1].float().log_softmax(-1)
-    losses: Tensor = -chances.gather(-1, batch[:, 1:, None]).squeeze(-1)
-    found: list[float | None] = []
-    for loss, head, row in zip(losses, heads, rows, strict=True):
-        own = loss[max(len(head), 1) - 1 : len(row) - 1]
-        found.append(float(own.mean().exp()) if len(own) else None)
+    rows = [(head + tail)[:context] for head, tail in zip(heads, _encode(judge.tokenizer, texts), strict=True)]
+    spans = [(max(len(head), 1), len(row)) for head, row in zip(heads, rows, strict=True)]
+    known = [i for i, (begin, end) in enumerate(spans) if begin < end]
+    found: list[float | None] = [None] * len(texts)
+    chances = log_probabilities(judge.model, judge.tokenizer, [rows[i] for i in known], [spans[i] for i in known])
+    for i, values in zip(known, chances, strict=True):
+        found[i] = float(np.exp(-values.mean()))
     return found
 
 

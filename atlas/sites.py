@@ -7,7 +7,8 @@ its own; on a plain model the residual stream, the outputs of attention and MLP,
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,25 @@ class Site:
         if self.reads_input:
             return self.module.register_forward_pre_hook(before, with_kwargs=True)
         return self.module.register_forward_hook(after)
+
+
+@contextmanager
+def catching(model: nn.Module, hook_names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
+    """Fill a dict, hook name -> activation, at every forward call of the model while the block lasts."""
+    caught: dict[str, Tensor] = {}
+
+    def catch(name: str, x: Tensor) -> Tensor:
+        caught[name] = x.detach()
+        return x
+
+    handles: list[RemovableHandle] = []
+    try:
+        for name in dict.fromkeys(hook_names):
+            handles.append(find_site(model, name).edit(lambda x, name=name: catch(name, x)))  # type: ignore[misc]
+        yield caught
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def find_site(model: nn.Module, hook_name: str) -> Site:

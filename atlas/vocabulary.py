@@ -1,7 +1,8 @@
-"""What a decoder row says in tokens, and what ids mean as text."""
+"""What a decoder row says in tokens, what ids mean as text, and rows of them as a batch."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,15 @@ def bos_token_id(tokenizer: Any) -> int:
     if found is None:
         raise ModelError("the tokenizer has neither a BOS nor an EOS token, which the SAE's BOS policy asks for")
     return int(found)
+
+
+def pad_rows(tokenizer: Any, ids: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Tensor]:
+    """Rows of token ids padded on the right, and where they are [batch, token]."""
+    pad = next(iter(tokenizer.all_special_ids), 0)
+    longest = max(map(len, ids))
+    batch = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in ids], device=device)
+    mask = torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in ids], device=device)
+    return batch, mask
 
 
 def promoted_tokens(model: LanguageModel, sae: LoadedSae, *, count: int = 10) -> list[list[str]]:

@@ -19,12 +19,12 @@ from atlas.choices import (
     Trial,
     choose,
     evaluate_choices,
-    log_probabilities,
     perplexities,
 )
 from atlas.contrast import contrast
 from atlas.errors import AtlasError, UnknownName
 from atlas.evaluate import MethodSetting
+from atlas.likelihood import log_probabilities
 from atlas.methods import Options
 from atlas.pairs import collect_pairs, split_pairs
 from atlas.sides import tokenize_pairs

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-import atlas.metrics
+import atlas.likelihood
 from atlas.metrics import METRICS, Judge
 
 PROMPTS = ["The doctor", "A boat on the open sea", "Rain", "She"]
@@ -61,7 +61,7 @@ def test_perplexity_depends_on_the_prompt_and_not_on_its_own_loss(judge):
 
 def test_perplexity_in_small_batches_is_the_same(judge, monkeypatch):
     whole = METRICS["perplexity"].measure(judge, PROMPTS, TEXTS)
-    monkeypatch.setattr(atlas.metrics, "BATCH_SIZE", 1)
+    monkeypatch.setattr(atlas.likelihood, "BATCH_SIZE", 1)
     assert METRICS["perplexity"].measure(judge, PROMPTS[:3], TEXTS[:3]) == pytest.approx(whole[:3], rel=1e-3)
 
 
