@@ -3,7 +3,7 @@
 import atlas
 a = atlas.open("pocket.atlas")
 a.top("medicine")
-with a.steer(model, "medicine", method="swap"):
+with a.steer(model, "medicine", method="add"):
     model.generate(...)
 """
 

@@ -199,7 +199,7 @@ class Atlas:
         model: nn.Module,
         topic: str | None,
         *,
-        method: str = "swap",
+        method: str | None = None,
         sae_id: str | int | Sequence[str | int] | None = None,
         strength: float | None = None,
         neurons: int | None = None,
@@ -217,7 +217,7 @@ class Atlas:
         Args:
             model: a TransformerBridge or a Hugging Face causal model, the one the atlas was built with.
             topic: a scored topic; None gives every neuron the score 1.
-            method: key of atlas.methods.METHODS.
+            method: key of atlas.methods.METHODS; None for add, and for sas where a vector is named.
             sae_id: which SAEs, one or several; None for the first that the topic is scored for.
             strength: in the method's unit; None for its default.
             neurons: how many of the best neurons `clamp` and `add` use, per SAE.
@@ -235,7 +235,7 @@ class Atlas:
             AtlasError: the method steers by a vector and none is named, or the vector has no entry.
             StoreError: the topic's scores are stale, or the model is not the one the atlas was built with.
         """
-        from atlas.methods import Options
+        from atlas.methods import DEFAULT_METHOD, Options
         from atlas.models import load_tokenizer
         from atlas.probe import ensure_signals
         from atlas.steerer import Steerer, check_model
@@ -257,7 +257,7 @@ class Atlas:
         return Steering(
             model,
             layers,
-            method=method,
+            method=method or ("sas" if named else DEFAULT_METHOD),
             options=Options(strength, neurons, sigma),
             keep_error=keep_error,
             positions=positions,

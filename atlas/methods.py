@@ -222,6 +222,8 @@ METHODS = {
     ),
 }
 
+DEFAULT_METHOD = "add"  # set by evaluation on the bundled model, see README
+
 
 def takes(name: str, option: str, value: object = None) -> bool:
     """Whether a method has an option (a field of Options), and sigma of this value."""

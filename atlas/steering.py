@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from atlas.codec import Codec
 from atlas.errors import AtlasError, UnknownName
-from atlas.methods import METHODS, Edit, Options, Target, settle_options
+from atlas.methods import DEFAULT_METHOD, METHODS, Edit, Options, Target, settle_options
 from atlas.sites import find_site
 
 POSITIONS = {
@@ -77,7 +77,7 @@ class Steering:
         model: nn.Module,
         layers: Sequence[Layer],
         *,
-        method: str = "swap",
+        method: str = DEFAULT_METHOD,
         options: Options = Options(),
         keep_error: bool = False,
         positions: str = "all",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+from atlas.cli.options import device_option, model_options, sae_ids_option, vector_options
 from atlas.cli.output import Progress, format_option, print_frame
 
 if TYPE_CHECKING:
@@ -31,25 +32,16 @@ if TYPE_CHECKING:
     show_default=True,
     help="Share of the pairs to try, the vectors being made from the others; 1: try vector NAME as it is on all.",
 )
-@click.option(
-    "--tau", default=0.7, show_default=True, help="Share of the pairs in which a neuron must fire on a side to be kept."
-)
-@click.option("--position", default="last", show_default=True, help="Where in each text: last, answer or mean.")
+@vector_options
 @click.option("--sigma", default="own", show_default=True, help="Selection of sas: own (or sae), relu or none.")
 @click.option("--topic", default=None, help="Whose scores filtered weighs neurons by.  [default: none]")
 @click.option(
     "--ablations", is_flag=True, help="Try sas by its positive and its negative part, and with the error dropped."
 )
 @click.option("--texts", default=None, help="Unrelated texts, whose perplexity is the price.  [default: bundled]")
-@click.option(
-    "--sae-id",
-    "sae_ids",
-    multiple=True,
-    help="Which SAE, by id or key; again for several at once.  [default: the first]",
-)
-@click.option("--model", default=None, help="Where the language model is now.  [default: as it was built]")
-@click.option("--release", default=None, help="Where the SAEs are now.  [default: as they were built]")
-@click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@sae_ids_option("the first")
+@model_options
+@device_option
 @click.option("--seed", default=0, show_default=True, help="Seed of the random control.")
 @format_option
 def choices(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from atlas.cli.options import device_option, model_options, sae_ids_option, vector_options
 from atlas.cli.output import Progress, format_option, print_frame
 
 
@@ -10,20 +11,11 @@ from atlas.cli.output import Progress, format_option, print_frame
 @click.argument("atlas", type=click.Path())
 @click.argument("name")
 @click.argument("pairs", type=click.Path())
-@click.option(
-    "--tau", default=0.7, show_default=True, help="Share of the pairs in which a neuron must fire on a side to be kept."
-)
-@click.option(
-    "--position",
-    default="last",
-    show_default=True,
-    help="Where in each text: last (token), answer (first token in which the completions differ) or mean (over them).",
-)
-@click.option("--sae-id", "sae_ids", multiple=True, help="Which SAE, by id or key; again for more.  [default: all]")
+@vector_options
+@sae_ids_option("all")
 @click.option("--replace", is_flag=True, help="Give a behaviour that exists these pairs instead of its own.")
-@click.option("--model", default=None, help="Where the language model is now.  [default: as it was built]")
-@click.option("--release", default=None, help="Where the SAEs are now.  [default: as they were built]")
-@click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@model_options
+@device_option
 @click.option(
     "-n", default=5, show_default=True, type=click.IntRange(min=1), help="Strongest entries to print per SAE."
 )

@@ -6,6 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from atlas.cli.options import (
+    device_option,
+    model_options,
+    positions_option,
+    sae_ids_option,
+    sampling_options,
+    scorer_option,
+    select_option,
+    strength_options,
+)
 from atlas.cli.output import Progress, format_option, print_frame, print_table
 
 if TYPE_CHECKING:
@@ -34,32 +44,14 @@ AGAINST = ("original", "sae", "shuffled")
     multiple=True,
     help="A steering method (see atlas steer), prefix or finetuned; again for more.  [default: add, swap, prefix]",
 )
-@click.option(
-    "--strength",
-    type=float,
-    default=None,
-    help="Of the methods that have one.  [default: picked by --calibrate, else theirs]",
-)
-@click.option(
-    "--neurons", type=int, default=None, help="How many of the best neurons clamp and add use.  [default: 5 and 60]"
-)
-@click.option("--sigma", default="own", show_default=True, help="Selection of swap and weight: own, or topk.")
-@click.option("--scorer", default="distance", show_default=True, help="Whose scores steer.")
-@click.option(
-    "--select",
-    default="combined",
-    show_default=True,
-    help="Which neurons, in which order: score, z, remarkable, writes or combined.",
-)
+@strength_options
+@scorer_option
+@select_option
 @click.option("--keep-error/--drop-error", default=True, show_default=True, help="Keep what the SAE cannot represent.")
-@click.option("--positions", default="all", show_default=True, help="Tokens to steer: all, prompt or generated.")
-@click.option("--sae-id", "sae_ids", multiple=True, help="Which SAE, by id or key; again for several at once.")
+@positions_option
+@sae_ids_option("the first scored")
 @click.option("--samples", default=1, show_default=True, help="Texts per prompt.")
-@click.option("--max-new-tokens", default=64, show_default=True, help="Tokens per text.")
-@click.option("--temperature", default=1.0, show_default=True, help="0 takes the likeliest token each time.")
-@click.option("--top-k", default=5, show_default=True, help="Sample among so many tokens; 0 for all.")
-@click.option("--top-p", default=1.0, show_default=True, help="Sample among the likeliest with this total probability.")
-@click.option("--seed", default=0, show_default=True, help="First seed; every prompt and sample has its own.")
+@sampling_options(64, "First seed; every prompt and sample has its own.")
 @click.option(
     "--calibrate",
     is_flag=True,
@@ -67,9 +59,8 @@ AGAINST = ("original", "sae", "shuffled")
 )
 @click.option("--finetune", type=click.Path(), help="Folder of the fine-tuned models of method finetuned.")
 @click.option("--measure-again", is_flag=True, help="Generate nothing: give stored texts the metrics they lack.")
-@click.option("--model", default=None, help="Where the language model is now.  [default: as it was built]")
-@click.option("--release", default=None, help="Where the SAEs are now.  [default: as they were built]")
-@click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@model_options
+@device_option
 @format_option
 def evaluate(
     atlas: str,
@@ -83,7 +74,7 @@ def evaluate(
     neurons: int | None,
     sigma: str,
     scorer: str,
-    select: str,
+    select: str | None,
     keep_error: bool,
     positions: str,
     sae_ids: tuple[str, ...],
@@ -117,6 +108,7 @@ def evaluate(
     from atlas.evaluate import measure_again as measure
     from atlas.generate import Sampling
     from atlas.methods import METHODS
+    from atlas.selection import DEFAULT_RULE
     from atlas.steer import options_for
     from atlas.steerer import Steerer
 
@@ -137,7 +129,12 @@ def evaluate(
             for name in chosen
         ]
         config = EvaluationConfig(
-            samples, scorer, select, keep_error, positions, Sampling(max_new_tokens, temperature, top_k, top_p, seed)
+            samples,
+            scorer,
+            select or DEFAULT_RULE,
+            keep_error,
+            positions,
+            Sampling(max_new_tokens, temperature, top_k, top_p, seed),
         )
         progress("loading model, SAEs and encoder", 0, 0)
         tuned = {}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from atlas.cli.options import device_option, encoder_option, model_options
 from atlas.cli.output import Progress, format_option, print_frame
 
 if TYPE_CHECKING:
@@ -29,10 +30,9 @@ if TYPE_CHECKING:
     "--pairs", type=click.Path(), help="Folder with a file of contrast pairs per behaviour.  [default: bundled]"
 )
 @click.option("--finetune", type=click.Path(), help="Folder of fine-tuned models.  [default: leave them out]")
-@click.option("--encoder", default=None, help="Where the atlas's sentence encoder is now.  [default: as it was built]")
-@click.option("--model", default=None, help="Where the language model is now.  [default: as it was built]")
-@click.option("--release", default=None, help="Where the SAEs are now.  [default: as they were built]")
-@click.option("--device", default="cpu", show_default=True, help="Torch device.")
+@encoder_option
+@model_options
+@device_option
 @format_option
 def reproduce(
     atlas: str,

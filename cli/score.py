@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 from atlas.cli.engine import engine_options, open_to_score
+from atlas.cli.options import encoder_option, model_options
 from atlas.cli.output import Progress, format_option, print_frame
 
 from atlas.errors import PromptError
@@ -40,9 +41,8 @@ from atlas.prompts import ENDINGS
 @click.option("--candidates", default=300, show_default=True, help="Best neurons by distance that scorer output tries.")
 @click.option("--sae-id", default=None, help="Which SAE, by id or key.  [default: all]")
 @click.option("--text-column", default=None, help="Column of the texts.  [default: text, else prompt]")
-@click.option("--encoder", default=None, help="Where the atlas's sentence encoder is now.  [default: as it was built]")
-@click.option("--model", default=None, help="Where the language model is now.  [default: as it was built]")
-@click.option("--release", default=None, help="Where the SAEs are now.  [default: as they were built]")
+@encoder_option
+@model_options
 @click.option("--replace", is_flag=True, help="Give a topic that exists these texts instead of its own.")
 @click.option(
     "-n", default=5, show_default=True, type=click.IntRange(min=1), help="Neurons to print per topic and SAE."

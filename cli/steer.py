@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 import click
+from atlas.cli.options import (
+    device_option,
+    model_options,
+    positions_option,
+    sae_ids_option,
+    sampling_options,
+    scorer_option,
+    select_option,
+    strength_options,
+)
 from atlas.cli.output import Progress, format_option, print_frame
 
 
@@ -15,61 +25,28 @@ from atlas.cli.output import Progress, format_option, print_frame
     "methods",
     multiple=True,
     help="original, sae, clamp, clamp-own, clamp-plus, weight, swap, add, sas, dense or filtered; again for more.  "
-    "[default: original and add; with --vector original and sas]",
+    "[default: original and add; with --paper original and swap; with --vector original and sas]",
 )
-@click.option(
-    "--strength",
-    type=float,
-    default=None,
-    help="In the method's unit; vectors take a negative one too.  "
-    "[default: picked by evaluate, else 10 for clamp, 0.1 for add, 1 for vectors]",
-)
-@click.option(
-    "--neurons", type=int, default=None, help="How many of the best neurons clamp and add use.  [default: 5 and 60]"
-)
-@click.option(
-    "--sigma",
-    default="own",
-    show_default=True,
-    help="Selection: own (or sae); topk for swap and weight; relu or none for sas.",
-)
+@strength_options
 @click.option(
     "--vector",
     "vectors",
     multiple=True,
     help="Behaviour that sas, dense and filtered steer by; again to add several up.",
 )
-@click.option("--scorer", default="distance", show_default=True, help="Whose scores steer.")
-@click.option(
-    "--select",
-    default=None,
-    help="Which neurons, in which order: score, z, remarkable, writes or combined.  [default: combined]",
-)
+@scorer_option
+@select_option
 @click.option("--keep-error/--drop-error", default=None, help="Keep what the SAE cannot represent.  [default: keep]")
 @click.option(
     "--paper",
     is_flag=True,
     help="The papers' literal arithmetic: error dropped, every neuron, strengths as published instead of picked.",
 )
-@click.option("--positions", default="all", show_default=True, help="Tokens to steer: all, prompt or generated.")
-@click.option(
-    "--sae-id",
-    "sae_ids",
-    multiple=True,
-    help="Which SAE, by id or key; again for several at once.  [default: the first scored]",
-)
-@click.option(
-    "--model", "model_name", default=None, help="Where the language model is now.  [default: as it was built]"
-)
-@click.option(
-    "--release", default=None, help="SAELens release or folder where the SAEs are now.  [default: as they were built]"
-)
-@click.option("--device", default="cpu", show_default=True, help="Torch device.")
-@click.option("--max-new-tokens", default=40, show_default=True, help="Tokens to generate.")
-@click.option("--temperature", default=1.0, show_default=True, help="0 takes the likeliest token each time.")
-@click.option("--top-k", default=5, show_default=True, help="Sample among so many tokens; 0 for all.")
-@click.option("--top-p", default=1.0, show_default=True, help="Sample among the likeliest with this total probability.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the sampling, the same for every method.")
+@positions_option
+@sae_ids_option("the first scored")
+@model_options
+@device_option
+@sampling_options(40, "Seed of the sampling, the same for every method.")
 @click.option("--no-save", is_flag=True, help="Do not store the texts and their figures in the atlas.")
 @format_option
 def steer(
@@ -87,7 +64,7 @@ def steer(
     paper: bool,
     positions: str,
     sae_ids: tuple[str, ...],
-    model_name: str | None,
+    model: str | None,
     release: str | None,
     device: str,
     max_new_tokens: int,
@@ -112,13 +89,15 @@ def steer(
 
     import atlas as library
     from atlas.generate import Sampling
+    from atlas.methods import DEFAULT_METHOD
+    from atlas.selection import DEFAULT_RULE
     from atlas.steer import steer_prompts
     from atlas.steerer import Steerer
 
     opened = library.open(atlas)
     if paper and select is not None:
         raise click.UsageError("--paper and --select exclude each other")
-    select = select or ("score" if paper else "combined")
+    select = select or ("score" if paper else DEFAULT_RULE)
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
     progress = Progress()
     try:
@@ -126,7 +105,7 @@ def steer(
             opened,
             None if topic == "-" else topic,
             prompts,
-            methods=methods or ("original", "sas" if vectors else "swap"),
+            methods=methods or ("original", "sas" if vectors else "swap" if paper else DEFAULT_METHOD),
             sae_ids=sae_ids or None,
             settings={"strength": strength, "neurons": neurons, "sigma": sigma},
             vectors=vectors,
@@ -135,7 +114,7 @@ def steer(
             keep_error=not paper or bool(vectors) if keep_error is None else keep_error,
             calibrated=not paper,
             positions=positions,
-            steerer=Steerer(opened.store, model=model_name, release=release, device=device),
+            steerer=Steerer(opened.store, model=model, release=release, device=device),
             sampling=sampling,
             save=not no_save,
             progress=progress,

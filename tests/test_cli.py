@@ -171,6 +171,16 @@ def test_steer_shows_methods_side_by_side_and_stores_them(scored):
     assert metrics[1] == "n\n6\n"
 
 
+@pytest.mark.parametrize(("given", "methods"), [([], ["original", "add"]), (["--paper"], ["original", "swap"])])
+def test_without_a_method_the_default_one_stands_beside_unsteered_text(scored, given, methods):
+    given = given or ["--select", "score"]
+    code, stdout, stderr = run(
+        "steer", scored, "medicine", "The doctor", *given, "--max-new-tokens", 3, "--no-save", "--format", "json"
+    )
+    assert code == 0, stderr
+    assert [row["method"] for row in json.loads(stdout)] == methods
+
+
 def test_the_same_seed_gives_the_same_text_and_no_save_stores_nothing(scored):
     arguments = (
         "steer",
