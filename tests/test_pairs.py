@@ -104,4 +104,4 @@ def test_the_bundled_pairs_can_be_read_and_are_many(path):
 
 
 def test_there_are_bundled_pairs_of_two_behaviours():
-    assert {path.stem for path in (pocket.FOLDER / "pairs").glob("*.jsonl")} >= {"praise", "question"}
+    assert {path.stem for path in (pocket.FOLDER / "pairs").glob("*.jsonl")} >= {"past", "praise", "question"}
