@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
-FEW_TOKENS = 64  # up to so many are encoded twice at once
-FEW_NEURONS = 8  # rows of the decoder are picked where at most one neuron in so many fired
+FEW_NEURONS = 2  # neurons are picked from a code where at most one in so many fired
 STATISTICS = ("x_norm_coeff", "ln_mu", "ln_std")  # what SAELens keeps between one encode and its decode
 
 
@@ -30,6 +28,7 @@ class Code:
         mean: what was subtracted before encoding [..., 1], or None.
         statistics: what SAELens keeps between one encode and its decode (empty without input normalisation).
         scale: s(x), the length that one unit of a decoder row has in x [..., 1], or 1.
+        neurons: whose values `acts` and `pre` hold [m], in order; None for all, d_sae of them.
     """
 
     acts: Tensor
@@ -37,6 +36,11 @@ class Code:
     mean: Tensor | None
     statistics: dict[str, Tensor]
     scale: Tensor | float
+    neurons: Tensor | None = None
+
+    def pick(self, values: Tensor) -> Tensor:
+        """Of values [..., d_sae] those of this code's neurons."""
+        return values if self.neurons is None else values.index_select(-1, self.neurons)
 
 
 class Codec:
@@ -85,16 +89,24 @@ class Codec:
 
     @torch.no_grad()
     def encode_twice(self, x: Tensor, weights: Tensor) -> tuple[Code, Tensor]:
-        """`encode(x)`, and the code of `encode(x, weights)` [..., d_sae].
-
-        A few tokens wait for the encoder's matrix to be read, so that both are had in one reading of it.
-        """
+        """`encode(x)` and the code of `encode(x, weights)`, narrowed, with one reading of the encoder's matrix."""
         flat, mean = self._center(x)
-        if flat.numel() > FEW_TOKENS * self.d_in:
-            return self.encode(x), self.encode(x, weights).acts
-        acts, pre = self._encode(torch.stack([flat, flat]), lambda pre: torch.stack([pre[0], pre[1] * weights]))
-        statistics = {name: value[0] for name, value in self._statistics().items()}
-        return Code(acts[0], self._in_units(pre[0]), mean, statistics, _scale(statistics)), acts[1]
+        acts, pre = self._encode(flat, lambda pre: torch.stack([pre, pre * weights]))
+        statistics = self._statistics()
+        return self._narrow(acts, Code(acts[0], self._in_units(pre), mean, statistics, _scale(statistics)))
+
+    def narrow(self, acts: Tensor, code: Code) -> tuple[Code, Tensor]:
+        """A code and one [..., d_sae] edited from it, of the neurons that fired in either; whole where those are many."""
+        return (code, acts) if code.neurons is not None else self._narrow(torch.stack([code.acts, acts]), code)
+
+    def _narrow(self, both: Tensor, code: Code) -> tuple[Code, Tensor]:
+        fired = both.view(-1, self.d_sae).bool().view(torch.uint8).amax(dim=0)  # as bytes: quicker than any()
+        neurons = fired.nonzero().squeeze(-1)
+        if neurons.numel() * FEW_NEURONS > self.d_sae:
+            return code, both[1]
+        own, acts = both.index_select(-1, neurons).unbind()
+        pre = code.pre.index_select(-1, neurons)
+        return Code(own, pre, code.mean, code.statistics, code.scale, neurons), acts
 
     def _center(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the SAE reads [..., d_in], and the mean that was subtracted [..., 1]."""
@@ -131,34 +143,21 @@ class Codec:
 
     @torch.no_grad()
     def decode(self, acts: Tensor, code: Code, like: Tensor) -> Tensor:
-        """decode(acts) under the statistics of `code`, in the shape and dtype of `like`.
-
-        Where few neurons fired and the output is not rescaled, only their decoder rows are read.
-        """
-        fired = _columns_used(acts)
-        if code.statistics or fired.numel() * FEW_NEURONS > self.d_sae:
-            self.sae.__dict__.update(code.statistics)
-            out = self.sae.decode(acts)
-        else:
-            out = acts[..., fired] @ self.decoder_rows[fired] + self._silence
+        """decode(acts) under the statistics of `code`, in the shape and dtype of `like`; `acts` of the code's neurons."""
+        self.sae.__dict__.update(code.statistics)
+        moved = torch.addmm(self.sae.b_dec, acts.reshape(-1, acts.shape[-1]), self._rows(code))
+        out = self.sae.run_time_activation_norm_fn_out(moved.view(*acts.shape[:-1], -1))
         if code.mean is not None:
             out = out + code.mean
         return out.to(like.dtype).reshape(like.shape)
 
-    @cached_property
-    def _silence(self) -> Tensor:
-        """What a code of zeros decodes to [d_in], without input normalisation."""
-        return self.sae.decode(self.sae.W_dec.new_zeros(1, self.d_sae))[0]
-
     @torch.no_grad()
     def shift(self, x: Tensor, code: Code, acts: Tensor) -> Tensor:
-        """x + s(x) · (acts - a) · D, over the neurons that changed only; x itself when none did."""
-        change = acts - code.acts
-        changed = _columns_used(change)
-        if changed.numel() == 0:
-            return x
-        step = change[..., changed] @ self.decoder_rows[changed]
-        return self.add(x, step, code.scale)
+        """x + s(x) · (acts - a) · D, `acts` of the code's neurons; exactly x when none changed."""
+        return self.add(x, (acts - code.acts) @ self._rows(code), code.scale)
+
+    def _rows(self, code: Code) -> Tensor:
+        return self.decoder_rows if code.neurons is None else self.decoder_rows.index_select(0, code.neurons)
 
     @torch.no_grad()
     def select(self, acts: Tensor) -> Tensor:
@@ -180,11 +179,6 @@ class Codec:
         """x + scale · step, step [..., d_in] in the SAE's units, in the shape and dtype of x."""
         moved = self.flatten(x).to(step.dtype) + scale * step
         return moved.to(x.dtype).reshape(x.shape)
-
-
-def _columns_used(code: Tensor) -> Tensor:
-    """The neurons that some token has a value for, in order."""
-    return code.reshape(-1, code.shape[-1]).any(dim=0).nonzero().squeeze(-1)
 
 
 def _scale(statistics: dict[str, Tensor]) -> Tensor | float:

@@ -100,7 +100,7 @@ def layer_figures(
         changed = (edit.acts != edit.code.acts).sum(-1).float()
         size = edit.acts.abs().float()
         total = size.sum(-1)
-        impure = (size @ layer.impurity.to(size)) / total.clamp(min=1e-30)
+        impure = (size @ edit.code.pick(layer.impurity.to(size))) / total.clamp(min=1e-30)
         for row in range(len(mask)):
             counts = mask[row]
             if not counts.any():

@@ -63,7 +63,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Edit:
-    """The edited code a' [..., d_sae] and the encoding it came from, or the new activation of a method without a code."""
+    """The edited code a' and the encoding it came from, or the new activation of a method without a code.
+
+    Attributes:
+        acts: a' of the code's neurons [..., d_sae], or [..., m] where the code is narrowed to m of them.
+        code: the encoding.
+        activation: the new activation [..., *site].
+    """
 
     acts: Tensor | None = None
     code: Code | None = None
@@ -81,6 +87,7 @@ class Method:
         sigmas: keys of SIGMAS that it can select by; empty when it has no selection.
         has_code: whether it edits the code and then decodes.
         vector: the attribute of Target that it steers by, when that is a contrastive vector.
+        weighs: whether, steering by a vector, it weighs the neurons by a topic's scores where there is a topic.
         help: what it does, in a line.
     """
 
@@ -91,6 +98,7 @@ class Method:
     sigmas: tuple[str, ...] = ()
     has_code: bool = True
     vector: str | None = None
+    weighs: bool = False
 
     @property
     def needs_scores(self) -> bool:
@@ -219,6 +227,7 @@ METHODS = {
         1.0,
         has_code=False,
         vector="difference",
+        weighs=True,
     ),
 }
 

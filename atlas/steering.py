@@ -9,13 +9,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from atlas.codec import Codec
+from atlas.codec import Code, Codec
 from atlas.errors import AtlasError, UnknownName
 from atlas.methods import DEFAULT_METHOD, METHODS, Edit, Options, Target, settle_options
 from atlas.sites import find_site
@@ -25,6 +26,7 @@ POSITIONS = {
     "prompt": "tokens of the prompt",
     "generated": "generated tokens",
 }
+WAITING = 1 << 19  # values of codes that wait for their figures
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Layer:
     target: Target
     ruler: Tensor | None = None
 
-    @property
+    @cached_property
     def impurity(self) -> Tensor:
         """1 - score per neuron, by the ruler [d_sae]."""
         return 1 - (self.target.scores if self.ruler is None else self.ruler)
@@ -101,14 +103,14 @@ class Steering:
                 )
         self.positions = positions
         self.saw_embeddings = False
-        self._special = torch.tensor(sorted(special_ids), dtype=torch.long)
+        self._special = frozenset(special_ids)
         self._handles: list[RemovableHandle] = []
         self._tokens = _TokenTracker()
-        self._figures = [_Figures() for _ in self.layers]
+        self._figures = [_Figures(layer) for layer in self.layers]
 
     def __enter__(self) -> Self:
         inner = getattr(self.model, "original_model", self.model)
-        self._signature = inspect.signature(inner.forward)
+        self._parameters = list(inspect.signature(inner.forward).parameters)
         try:
             self._handles.append(inner.register_forward_pre_hook(self._before, with_kwargs=True))
             for layer, figures in zip(self.layers, self._figures, strict=True):
@@ -147,10 +149,7 @@ class Steering:
             self._handles.pop().remove()
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = kwargs
-        if args:
-            given = self._signature.bind_partial(*args, **kwargs).arguments
-            given = {**given, **given.get("kwargs", {})}
+        given = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
         ids = given.get("input_ids")
         if ids is None:
             self.saw_embeddings = True
@@ -160,16 +159,14 @@ class Steering:
             for figures in self._figures:
                 figures.clear()
 
-    def _where(self, shape: tuple[int, int], device: torch.device) -> Tensor:
-        """Which tokens of this call are steered [batch, token]."""
-        mask = torch.ones(shape, dtype=torch.bool, device=device)
-        ids = self._tokens.ids
-        if ids is not None and ids.shape == shape:
-            mask &= ~torch.isin(ids.to(device), self._special.to(device))
-        if self.positions != "all":
-            place = self._tokens.offset + torch.arange(shape[1], device=device)
-            mask &= (place < self._tokens.prompt_length) == (self.positions == "prompt")
-        return mask
+    def _where(self, shape: tuple[int, int], device: torch.device) -> Tensor | None:
+        """Which tokens of this call are steered [batch, token]; None for all of them."""
+        tokens, ids = self._tokens, self._tokens.ids
+        rows = ids.tolist() if ids is not None and ids.shape == shape else [[None] * shape[1]] * shape[0]
+        places = range(tokens.offset, tokens.offset + shape[1])
+        meant = [self.positions == "all" or (p < tokens.prompt_length) == (self.positions == "prompt") for p in places]
+        mask = [[ok and i not in self._special for i, ok in zip(row, meant, strict=True)] for row in rows]
+        return None if all(map(all, mask)) else torch.tensor(mask, device=device)
 
     @torch.no_grad()
     def _edit(self, x: Tensor, layer: Layer, figures: _Figures) -> Tensor:
@@ -177,16 +174,19 @@ class Steering:
         mask = self._where((x.shape[0], x.shape[1]), x.device)
         edit = method.edit(codec, x, target, self.options) if method.edit else Edit(activation=x)
         if edit.activation is not None:
-            moved = edit.activation
+            out = _mix(edit.activation, x, mask)
+            figures.add_activation(out, mask)
         else:
             assert edit.acts is not None and edit.code is not None
-            acts, code = edit.acts, edit.code
-            moved = codec.shift(x, code, acts) if self.keep_error else codec.decode(acts, code, x)
-        spread = mask.reshape(*mask.shape, *[1] * (x.ndim - 2))
-        out = moved if mask.all() else torch.where(spread, moved, x)
-        acts = edit.acts if edit.acts is not None else codec.encode(out).acts
-        figures.add(acts, edit.code.acts if edit.code else acts, layer.impurity.to(acts), mask)
+            code, acts = codec.narrow(edit.acts, edit.code)
+            out = _mix(codec.shift(x, code, acts) if self.keep_error else codec.decode(acts, code, x), x, mask)
+            figures.add_code(acts, code, mask)
         return out
+
+
+def _mix(moved: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+    """`moved` where mask [batch, token] says so, x elsewhere."""
+    return moved if mask is None else torch.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), moved, x)
 
 
 class _TokenTracker:
@@ -217,31 +217,62 @@ class _TokenTracker:
 
 
 class _Figures:
-    """Sums over the tokens of each sequence."""
+    """The figures of each sequence. What they come from waits until one is asked for, or until there is much of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
         self.clear()
 
     def clear(self) -> None:
-        self._sums: Tensor | None = None
+        self._codes: list[tuple[Tensor, Code, Tensor]] = []
+        self._activations: list[tuple[Tensor, Tensor]] = []
+        self._values = 0
+        self._calls: list[list[Tensor]] = []
 
-    def add(self, acts: Tensor, before: Tensor, impurity: Tensor, mask: Tensor) -> None:
-        size = acts.abs()
-        total = size.sum(dim=-1)
-        known = mask & (total > 0)
-        share = (size @ impurity) / total.clamp(min=1e-30)
-        was, now = before != 0, acts != 0
-        changes = [(was & now).sum(-1) * mask, (now & ~was).sum(-1) * mask, (was & ~now).sum(-1) * mask]
-        columns = [torch.where(known, share, 0), known, mask, *changes]
-        sums = torch.stack([column.sum(dim=1) for column in columns]).double().cpu()
-        self._sums = sums if self._sums is None or self._sums.shape != sums.shape else self._sums + sums
+    def add_code(self, acts: Tensor, code: Code, mask: Tensor | None) -> None:
+        """Take in a call: an edited code, the one it came from, and which tokens count [batch, token], None for all."""
+        self._codes.append((acts, code, _whole(acts) if mask is None else mask))
+        self._wait(acts.numel())
+
+    def add_activation(self, x: Tensor, mask: Tensor | None) -> None:
+        """Take in a call of a method without a code: its activation [batch, token, *site], encoded later, many at once."""
+        self._activations.append((x.clone(), _whole(x) if mask is None else mask))
+        self._wait(x.shape[0] * x.shape[1] * self._layer.codec.d_sae)
+
+    def _wait(self, values: int) -> None:
+        self._values += values
+        if self._values > WAITING:
+            self._reduce()
+
+    def _reduce(self) -> None:
+        if self._activations:
+            x, mask = (torch.cat(parts, dim=1) for parts in zip(*self._activations, strict=True))
+            code = self._layer.codec.encode(x)
+            self._codes.append((code.acts, code, mask))
+        for acts, code, mask in self._codes:
+            size, now, was = acts.abs(), acts.bool(), code.acts.bool()
+            impure = size @ code.pick(self._layer.impurity.to(size))
+            columns = (mask, impure, size.sum(-1), (was & now).sum(-1), now.sum(-1), was.sum(-1))
+            self._calls.append([column.double().cpu() for column in columns])
+        self._codes, self._activations, self._values = [], [], 0
 
     def contamination(self) -> list[float | None]:
-        if self._sums is None:
-            return []
-        return [float(share / n) if n else None for share, n in self._sums[:2].T.tolist()]
+        mask, impure, total, *_ = self._columns()
+        known = mask * (total > 0)
+        sums = (known * impure / total.clamp(min=1e-30)).sum(1), known.sum(1)
+        return [share / n if n else None for share, n in torch.stack(sums, dim=1).tolist()]
 
     def swapped(self) -> list[list[float]]:
-        if self._sums is None:
-            return []
-        return (self._sums[3:] / self._sums[2].clamp(min=1)).T.tolist()
+        mask, _, _, kept, now, was = self._columns()
+        sums = (mask * torch.stack([kept, now - kept, was - kept])).sum(-1)
+        return (sums / mask.sum(-1).clamp(min=1)).T.tolist()
+
+    def _columns(self) -> list[Tensor]:
+        """What `add` kept, over all tokens, each [batch, token]."""
+        self._reduce()
+        return [torch.cat(parts, dim=1) for parts in zip(*self._calls, strict=True)] or [torch.zeros(0, 1)] * 6
+
+
+def _whole(x: Tensor) -> Tensor:
+    """A mask [batch, token] of all tokens of x [batch, token, ...]."""
+    return torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)

@@ -140,7 +140,7 @@ def figures_by_hand(layer, hidden, method, options):
         def error(values, x=x, own=own):
             return float(((layer.codec.decode(values, own, x).double() - x.double()) ** 2).sum())
 
-        scores, size = layer.target.scores.tolist(), acts.flatten().abs().tolist()
+        scores, size = own.pick(layer.target.scores).tolist(), acts.flatten().abs().tolist()
         impure = sum(a * (1 - s) for a, s in zip(size, scores, strict=True)) / sum(size) if sum(size) else np.nan
         rows.append((int((acts != own.acts).sum()), error(acts) - error(own.acts), impure))
     return np.array(rows).T

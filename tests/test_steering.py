@@ -11,7 +11,7 @@ from test_methods import BY_VECTOR, EDITING, make_target
 
 from atlas.codec import Codec
 from atlas.errors import AtlasError, ModelError, UnknownName
-from atlas.methods import METHODS, Options
+from atlas.methods import METHODS, Options, settle_options
 from atlas.steering import Layer, Steering
 
 IDS = torch.tensor([[0, 30, 41, 52, 63, 74]])
@@ -163,18 +163,33 @@ def test_several_layers_and_several_saes_at_one_hook_all_work(model):
     assert not torch.allclose(results[1], results[2])
 
 
-def test_contamination_is_the_normalised_sum_of_the_papers_formula(transformer):
+@pytest.mark.parametrize("method", ["swap", "add"])
+def test_contamination_is_the_normalised_sum_of_the_papers_formula(transformer, method):
     layer = make_layer()
     caught = []
     handle = transformer.transformer.h[0].register_forward_hook(lambda m, a, out: caught.append(out))
     logits(transformer)
     handle.remove()
     x = _last(caught)
-    acts = METHODS["swap"].edit(layer.codec, x, layer.target, Options()).acts[0, 1:].abs()
+    edit = METHODS[method].edit(layer.codec, x, layer.target, settle_options(method, Options()))
+    acts = edit.acts if edit.activation is None else layer.codec.encode(edit.activation).acts
+    acts = acts[0, 1:].abs()
     by_hand = [float((a * (1 - layer.target.scores)).sum() / a.sum()) for a in acts if a.sum() > 0]
-    with Steering(transformer, [layer], method="swap", special_ids=[0]) as steering:
+    with Steering(transformer, [layer], method=method, special_ids=[0]) as steering:
         logits(transformer)
     assert steering.contamination() == pytest.approx([sum(by_hand) / len(by_hand)], rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["swap", "add", "original"])
+def test_figures_summed_on_the_way_equal_figures_summed_at_the_end(transformer, method, monkeypatch):
+    found = []
+    for waiting in (10**9, 0):
+        monkeypatch.setattr("atlas.steering.WAITING", waiting)
+        with Steering(transformer, [make_layer()], method=method, special_ids=[0]) as steering:
+            generate(transformer, use_cache=True)
+        found.append((*steering.contamination(), *steering.swapped()[0].values()))
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    assert found[0][0] > 0
 
 
 def test_a_new_prompt_starts_the_figures_afresh(transformer):

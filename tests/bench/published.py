@@ -1,11 +1,19 @@
-"""The published approach to scoring, re-implemented: activations as a dense table in CSV, a loop over the prompts."""
+"""The published approach, re-implemented.
+
+Scoring: activations as a dense table in CSV, a loop over the prompts. Steering: the whole code and the whole decoder of
+every token of the text, in a model that keeps no cache.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 
 from atlas.store import Store
 
@@ -44,3 +52,25 @@ def score_from_csv(path: Path, vectors: np.ndarray, topic: np.ndarray) -> np.nda
     with np.errstate(divide="ignore", invalid="ignore"):
         g = total / mass
     return 1 - (g - np.nanmin(g)) / (np.nanmax(g) - np.nanmin(g))
+
+
+@contextmanager
+def swapping(block: torch.nn.Module, sae: Any, scores: torch.Tensor) -> Iterator[None]:
+    """Swap by an SAELens SAE in the output of a Hugging Face model's block, without the tables the original writes."""
+    caught: list[torch.Tensor] = []
+
+    def weigh(module: Any, inputs: Any, pre: torch.Tensor) -> torch.Tensor:
+        caught.append(pre)
+        return pre * scores
+
+    def swap(module: Any, inputs: Any, output: Any) -> Any:
+        chosen = sae.encode(output[0] if isinstance(output, tuple) else output) != 0
+        moved = sae.decode(chosen * caught.pop())
+        return (moved, *output[1:]) if isinstance(output, tuple) else moved
+
+    handles = [sae.hook_sae_acts_pre.register_forward_hook(weigh), block.register_forward_hook(swap)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

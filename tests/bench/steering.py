@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -12,11 +13,13 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from atlas import pocket
 from atlas.codec import Codec
-from atlas.methods import Options, Target
+from atlas.methods import Target
 from atlas.models import load_language_model, load_sae, load_tokenizer, load_transformer, quiet
+from atlas.sites import find_blocks
 from atlas.steering import Layer, Steering
 
 from .measure import Figure, Setting, figure
+from .published import swapping
 
 PROMPT = "Yesterday my friend told me about"
 TOKENS = {"small": 24, "paper": 64, "large": 64}
@@ -30,6 +33,7 @@ class Shape(NamedTuple):
     bridge: Any
     layer: Layer
     ids: torch.Tensor
+    special_ids: list[int]
     target: float  # least ratio of steered to unsteered tokens/s
 
 
@@ -37,9 +41,9 @@ def pocket_shape(setting: Setting) -> Shape:
     """The bundled model and its first SAE."""
     transformer, tokenizer = load_transformer(str(pocket.MODEL))
     sae = load_sae(str(pocket.SAES), pocket.sae_ids()[0])
-    ids = torch.tensor([tokenizer(PROMPT, add_special_tokens=False)["input_ids"]])
     bridge = load_language_model(str(pocket.MODEL)).bridge
-    return Shape("pocket", transformer, bridge, make_layer(sae.codec, sae.hook_name), ids, 0.9)
+    layer = make_layer(sae.codec, sae.hook_name)
+    return Shape("pocket", transformer, bridge, layer, make_ids(tokenizer), tokenizer.all_special_ids, 0.9)
 
 
 def large_shape(setting: Setting) -> Shape:
@@ -56,9 +60,14 @@ def large_shape(setting: Setting) -> Shape:
     generator = torch.Generator().manual_seed(0)
     for parameter in sae.parameters():
         parameter.data = 0.03 * torch.randn(parameter.shape, generator=generator)
-    ids = torch.tensor([tokenizer(PROMPT, add_special_tokens=False)["input_ids"]])
     bridge = load_language_model(str(folder)).bridge
-    return Shape("GPT-2 small", transformer, bridge, make_layer(Codec(sae), hook_name), ids, 0.85)
+    layer = make_layer(Codec(sae), hook_name)
+    return Shape("GPT-2 small", transformer, bridge, layer, make_ids(tokenizer), tokenizer.all_special_ids, 0.85)
+
+
+def make_ids(tokenizer: Any) -> torch.Tensor:
+    """The prompt, a batch of one."""
+    return torch.tensor([tokenizer(PROMPT, add_special_tokens=False)["input_ids"]])
 
 
 def make_layer(codec: Codec, hook_name: str) -> Layer:
@@ -94,33 +103,45 @@ def _figures(setting: Setting, shape: Shape) -> Iterator[Figure]:
                 verbose=False,
             )
 
-    def steered(model: Any, call: Callable[[], object], keep_error: bool = False) -> Callable[[], object]:
+    def steered(model: Any, call: Callable[[], object], *, read: bool = False, **settings: Any) -> Callable[[], object]:
         def run() -> None:
-            with Steering(model, [shape.layer], method="swap", options=Options(), keep_error=keep_error):
+            with Steering(model, [shape.layer], method="swap", special_ids=shape.special_ids, **settings) as steering:
                 call()
+            if read:
+                steering.contamination(), steering.swapped()
 
         return run
+
+    def published() -> None:
+        number = int(re.findall(r"\d+", shape.layer.hook_name)[0])
+        with swapping(find_blocks(shape.transformer)[number], shape.layer.codec.sae, shape.layer.target.scores):
+            plain(False)()
 
     seconds = setting.time_all(
         {
             "plain": plain(True),
             "swap": steered(shape.transformer, plain(True)),
+            "read": steered(shape.transformer, plain(True), read=True),
             "kept": steered(shape.transformer, plain(True), keep_error=True),
             "bridge": bridged,
             "bridge swap": steered(shape.bridge, bridged),
             "plain uncached": plain(False),
-            "published": steered(shape.transformer, plain(False)),
+            "published": published,
         }
     )
     speed = {name: count / found for name, found in seconds.items()}
-    yield figure(f"{shape.name}: Hugging Face, unsteered", speed["plain"], "tokens/s")
-    yield figure(f"{shape.name}: Hugging Face, swap", speed["swap"], "tokens/s")
-    yield figure(f"{shape.name}: swap / unsteered", speed["swap"] / speed["plain"], at_least=shape.target)
-    yield figure(f"{shape.name}: swap, error kept / unsteered", speed["kept"] / speed["plain"], at_least=shape.target)
+    share = speed["swap"] / speed["plain"]
+    yield figure(f"{shape.name}: Hugging Face generate, unsteered", speed["plain"], "tokens/s")
+    yield figure(f"{shape.name}: Hugging Face generate, swap (fast path)", speed["swap"], "tokens/s")
+    yield figure(f"{shape.name}: Hugging Face, swap / unsteered", share, at_least=shape.target)
+    yield figure(f"{shape.name}: fast path / plain Hugging Face generate", share, at_least=0.85)
+    yield figure(f"{shape.name}: Hugging Face, swap with its figures / unsteered", speed["read"] / speed["plain"])
+    yield figure(f"{shape.name}: Hugging Face, swap with the error kept / unsteered", speed["kept"] / speed["plain"])
     yield figure(f"{shape.name}: bridge, unsteered", speed["bridge"], "tokens/s")
     yield figure(
         f"{shape.name}: bridge, swap / unsteered", speed["bridge swap"] / speed["bridge"], at_least=shape.target
     )
     gain, unsteered = speed["swap"] / speed["published"], speed["plain"] / speed["plain uncached"]
+    yield figure(f"{shape.name}: unsteered, cached / uncached", unsteered)
     yield figure(f"{shape.name}: swap / published approach (no cache)", gain)
     yield figure(f"{shape.name}: that / what the cache gives unsteered", gain / unsteered, at_least=0.9)
