@@ -99,7 +99,7 @@ class Atlas:
         """Score several topics in one scan per SAE; the scoring ids per topic.
 
         The arguments are those of `score`; `probe` runs the language model for the scorers that need it, and is made
-        when it is not given; `scan` is the engine that reads the activations (atlas.spark), DuckDB unless given.
+        when it is not given; `scan` is the engine that reads the activations (atlas.spark_query), DuckDB unless given.
         """
         from atlas.checks import check_encoder
         from atlas.embeddings import embed_frame
@@ -154,8 +154,11 @@ class Atlas:
         """
         if by not in ORDERS:
             raise UnknownName("order", by, ORDERS)
-        self._require_scored(topic, scorer)
-        return self._ask("top_neurons", topic=topic, n=n, sae=self._checked(sae_id), scorer=scorer, by=by)
+        sae = self._checked(sae_id)
+        with self.store.read() as session:
+            require_complete(session, self.store)
+            require_scored(session, topic, scorer)
+            return session.ask("top_neurons", topic=topic, n=n, sae=sae, scorer=scorer, by=by)
 
     def why(self, topic: str, neuron: int, *, sae_id: str | int | None = None) -> pl.DataFrame:
         """The reference prompts behind a neuron's score, heaviest first; the contributions sum to g."""

@@ -22,10 +22,21 @@ from typing import Any
 from atlas.checks import require_complete
 from atlas.errors import StoreError
 from atlas.progress import Progress, silent
-from atlas.store import MANIFEST, SCHEMA_VERSION, Session, Store, read_sql, replace_file, require_writable
+from atlas.store import (
+    MANIFEST,
+    SCHEMA_VERSION,
+    STREAMING_LIMIT,
+    STREAMING_THREADS,
+    Session,
+    Store,
+    read_sql,
+    replace_file,
+    require_writable,
+)
 
 KIND = "neuron-atlas export"
 ROWS_PER_FILE = 4_000_000  # activation rows, some 20 MB
+WIDE_ROWS = 8192  # of embeddings, held in memory until they are written
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,7 @@ def export_atlas(
         StoreError: the atlas is unfinished, or the folder is there or cannot be made.
     """
     folder = Path(folder)
-    with store.read() as session:
+    with Store(store.path, memory_limit=STREAMING_LIMIT, threads=STREAMING_THREADS).read() as session:
         row = require_complete(session, store)
         _require_new_folder(folder)
         try:
@@ -99,7 +110,8 @@ def _write_tables(session: Session, folder: Path, rows_per_file: int, progress: 
     for table in session.ask("table_names")["table_name"]:
         if table != "activations":
             name = f"{table}.parquet"
-            tables[table] = {name: session.write_parquet(f'select * from "{table}"', folder / name)}
+            group = {"group": WIDE_ROWS} if table == "embeddings" else {}
+            tables[table] = {name: session.write_parquet(f'select * from "{table}"', folder / name, **group)}
     tables["activations"] = {}
     for part in ranges.drop("rows").to_dicts():
         name = "activations/sae_key={sae_key}/neurons_{first_neuron:06}_{last_neuron:06}.parquet".format(**part)
@@ -171,7 +183,7 @@ def import_atlas(folder: str | Path, path: str | Path, *, progress: Progress = s
     if store.path.exists():
         raise StoreError(f"{store.path} is there already: remove it, or name another file")
     require_writable(store.path)
-    new = Store(store.path.with_name(store.path.name + ".new"))
+    new = Store(store.path.with_name(store.path.name + ".new"), memory_limit=STREAMING_LIMIT, threads=STREAMING_THREADS)
     new.path.unlink(missing_ok=True)
     try:
         new.create()

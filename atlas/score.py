@@ -1,7 +1,7 @@
 """Score every neuron for a topic, and store the scores (method: section 3).
 
-The arithmetic is in sql/: make_distances, make_factors, pivot_factors and compute_scores for the distance score, and one
-compute_<scorer> for each other scorer.
+The arithmetic is in sql/: make_factors, pivot_factors and compute_scores for the distance score, and one compute_<scorer>
+for each other scorer. The distances of the prompts to the topics are in distances.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from atlas.checks import require_complete, require_scored
+from atlas.distances import make_distances
 from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.prompts import TextSet
 from atlas.scorers import SCORERS
@@ -24,7 +25,7 @@ DISTANCES = {
     "euclidean": "length of the difference of the embeddings",
     "cosine": "1 - cosine of the embeddings",
 }
-TOPICS_PER_SCAN = 64
+TOPICS_PER_SCAN = 8  # the columns of more leave the processor's cache: slower per topic, and more memory
 
 
 class Probe(Protocol):
@@ -131,7 +132,7 @@ def score_topics(
             )
     texts = {name: list(topics[name].texts) if name in changed else stored[name] for name in topics}
     vectors = {name: embed(texts[name]) for name in changed}
-    evidence = _gather(store, config, texts, changed, keys, probe, reference_hash)
+    evidence = _gather(store, config, texts, changed, keys, probe)
     with store.write() as session:
         for name in changed:
             _store_topic(session, name, texts[name], vectors[name])
@@ -150,8 +151,7 @@ def score_topics(
             ids = {name: session.value("topic_id", topic=name) for name in some}
             fresh = [ids[name] for name in some if bootstraps or any(name in t for t in todo.values())]
             if fresh and config.scorer == "distance":
-                with session.frame("wanted", _topic_frame(fresh)):
-                    session.run("make_distances")
+                make_distances(session, fresh)
             for key, chosen in todo.items():
                 if chosen:
                     numbers = {name: ids[name] for name in chosen}
@@ -161,7 +161,8 @@ def score_topics(
                 for name in some:
                     current = require_scored(session, name)
                     mine = [current[key] for key in keys]
-                    measure_stability(session, mine, bootstraps=bootstraps, topic_ids=[ids[name]] * len(mine))
+                    topic_ids = [ids[name]] * len(mine)
+                    measure_stability(session, mine, bootstraps=bootstraps, topic_ids=topic_ids, scan=scan)
         found = {name: session.ask("current_scorings", topic=name, scorer=config.scorer) for name in topics}
         return {name: frame["scoring_id"].to_list() for name, frame in found.items()}
 
@@ -188,7 +189,6 @@ def _gather(
     changed: Sequence[str],
     keys: Sequence[int],
     probe: Probe | None,
-    reference_hash: object,
 ) -> _Evidence:
     """Run the model where the scorer needs it and the store does not hold the result yet."""
     found = _Evidence({}, {}, {})
@@ -264,8 +264,10 @@ def _compute(
             frame = pl.DataFrame(rows, schema={"topic_id": pl.UInt32, "neuron": pl.UInt32}, orient="row")
             with session.frame("candidates", frame), session.frame("outputs", evidence.outputs[sae_key]):
                 session.run("compute_output")
+        elif config.scorer == "contrast":
+            scan(session, "compute_contrast", **settings)
         else:
-            session.run({"contrast": "compute_contrast", "strawman": "compute_strawman"}[config.scorer], **settings)
+            session.run("compute_strawman", **settings)
     for row in session.ask("check_scores").to_dicts():
         name = next(name for name, topic_id in ids.items() if topic_id == row["topic_id"])
         raise AtlasError(

@@ -32,8 +32,14 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 MEMORY_LIMIT = "2GB"
+STREAMING_LIMIT = "256MB"  # for what passes through DuckDB once: building, export, import
+STREAMING_THREADS = min(4, os.cpu_count() or 1)  # each needs a share of it
 MANIFEST = "manifest.json"  # of a folder that atlas.exchange wrote
 SHARED = {"storage_compatibility_version": "v1.0.0"}  # so that older DuckDB clients open the file too
+SCANNING = {  # for the queries that read all activations of an SAE
+    "disabled_optimizers": "join_filter_pushdown",  # every activation has its prompt: a filter would drop no row
+    "perfect_ht_threshold": "17",  # bits: sums of up to 2 ** 17 neurons lie in an array, and are not looked up by a hash
+}
 SEALED = {"enable_external_access": "false", "python_enable_replacements": "false", "lock_configuration": "true"}
 
 
@@ -92,10 +98,10 @@ class Session:
         quoted = str(path).replace("'", "''")
         self._connection.execute(f"attach '{quoted}' as {name} (read_only)")
 
-    def write_parquet(self, text: str, path: Path, **parameters: Any) -> int:
-        """Write the rows of an SQL text into a Parquet file, in their order; how many there were."""
+    def write_parquet(self, text: str, path: Path, *, group: int = 122_880, **parameters: Any) -> int:
+        """Write the rows of an SQL text into a Parquet file, in their order and in groups of so many; how many there were."""
         quoted = str(path).replace("'", "''")
-        statement = f"copy ({text}) to '{quoted}' (format parquet, compression zstd)"
+        statement = f"copy ({text}) to '{quoted}' (format parquet, compression zstd, row_group_size {group})"
         try:
             [(rows,)] = self._connection.execute(statement, parameters or None).fetchall()
         except duckdb.IOException as error:
@@ -125,6 +131,15 @@ class Session:
             f'create view "{table}" as select * from read_parquet([{listed}], hive_partitioning = true)'
         )
 
+    @contextmanager
+    def settings(self, **values: str) -> Iterator[None]:
+        """Other settings of DuckDB for a moment."""
+        for name, value in values.items():
+            self._connection.execute(f"set {name} = '{value}'")
+        yield
+        for name in values:  # after an error the connection is closed
+            self._connection.execute(f"reset {name}")
+
     def keep(self, name: str, frame: pl.DataFrame) -> None:
         """Make a frame the temporary table `name`, in the place of an earlier one."""
         with self.frame("kept", frame):
@@ -144,7 +159,8 @@ class Scan(Protocol):
 
 def scan_here(session: Session, name: str, **parameters: Any) -> None:
     """Run the query in the session itself, on DuckDB."""
-    session.run(name, **parameters)
+    with session.settings(**SCANNING):
+        session.run(name, **parameters)
 
 
 class Store:
@@ -153,11 +169,13 @@ class Store:
     Args:
         path: the file.
         memory_limit: what DuckDB may take, such as "2GB".
+        threads: how many DuckDB may use; None for one per processor.
     """
 
-    def __init__(self, path: str | Path, *, memory_limit: str = MEMORY_LIMIT) -> None:
+    def __init__(self, path: str | Path, *, memory_limit: str = MEMORY_LIMIT, threads: int | None = None) -> None:
         self.path = Path(path)
         self.memory_limit = memory_limit
+        self.threads = threads
 
     def create(self) -> None:
         """Make an empty atlas; its schema is there after one transaction or not at all."""
@@ -209,9 +227,10 @@ class Store:
             raise StoreError(f"{self.path} is a folder: name an atlas file in it")
 
     def _require_atlas(self, session: Session) -> None:
-        if not session.value("has_atlas_table"):
-            raise StoreError(f"{self.path} is a DuckDB file but not an atlas: name another file")
-        version = session.value("schema_version")
+        try:
+            version = session.value("schema_version")
+        except (duckdb.CatalogException, duckdb.BinderException) as error:
+            raise StoreError(f"{self.path} is a DuckDB file but not an atlas: name another file") from error
         if version is not None and version != SCHEMA_VERSION:
             raise StoreError(
                 f"{self.path} has schema version {version}, this program reads version {SCHEMA_VERSION}: "
@@ -231,7 +250,8 @@ class Store:
 
     @contextmanager
     def _connect(self, *, read_only: bool, config: dict[str, str] | None = None) -> Iterator[sqlalchemy.Connection]:
-        settings = {**SHARED, "memory_limit": self.memory_limit, **(config or {})}
+        threads = {"threads": str(self.threads)} if self.threads else {}
+        settings = {**SHARED, "memory_limit": self.memory_limit, **threads, **(config or {})}
         engine = sqlalchemy.create_engine(
             sqlalchemy.URL.create("duckdb", database=str(self.path)),
             connect_args={"read_only": read_only, "config": settings},
@@ -259,6 +279,10 @@ def translate(error: BaseException, path: Path) -> StoreError | None:
         return StoreError(f"{path} is in use by {who}: wait until it has finished, or stop it")
     if "no space left" in low or "file too large" in low or getattr(cause, "errno", None) in (28, 27):
         return StoreError(f"the disk is full while writing {path}: free some space and run the same command again")
+    if "memory must have" in low or "unit for memory" in low:
+        return StoreError(f"a memory limit is not a size ({text}): give one such as 1GB")
+    if isinstance(cause, duckdb.OutOfMemoryException):
+        return StoreError(f"DuckDB's memory limit is too small for {path}: raise memory_limit (build: --memory-limit)")
     if "not a valid duckdb" in low or "deserialize" in low or "corrupt" in low:
         return StoreError(f"{path} is not an atlas, or is damaged: name another file, or build it again")
     if "no such file or directory" in low or getattr(cause, "errno", None) == 2:

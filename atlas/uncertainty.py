@@ -13,6 +13,7 @@ import polars as pl
 from atlas.store import Scan, Session, scan_here
 
 NULL_SEED = 0
+TOPICS_PER_SCAN = 16  # random topics: the columns of more leave the processor's cache
 SAMPLE_SEED = 0
 
 
@@ -55,8 +56,15 @@ def ensure_null(
     null_id = int(session.value("next_null_id"))
     powers, members = random_topics(session.ask("embedding_vectors"), texts, null_topics, distance, power)
     session.append("nulls", pl.DataFrame([{"null_id": null_id, **settings}]))
-    with session.frame("random_powers", powers), session.frame("random_members", members):
-        scan(session, "compute_null", null_id=null_id, sae_key=sae_key, summary=summary, min_support=min_support)
+    session.run("make_random_means")
+    names = powers.columns[1:]
+    for first in range(0, null_topics, TOPICS_PER_SCAN):
+        some = names[first : first + TOPICS_PER_SCAN]
+        with session.frame("random_powers", powers.select("prompt_id", *some)):
+            session.run("make_random_factors", sae_key=sae_key, summary=summary)
+        with session.frame("random_members", members.filter(pl.col("name").is_in(some))):
+            scan(session, "compute_null", sae_key=sae_key, summary=summary, min_support=min_support)
+    session.run("store_null", null_id=null_id)
     return null_id
 
 
@@ -86,11 +94,11 @@ def random_topics(
 
 
 def measure_stability(
-    session: Session, scoring_ids: Sequence[int], *, bootstraps: int, topic_ids: Sequence[int]
+    session: Session, scoring_ids: Sequence[int], *, bootstraps: int, topic_ids: Sequence[int], scan: Scan = scan_here
 ) -> pl.DataFrame:
     """Store and give how well the rankings of scorings hold over bootstrap samples of the prompts.
 
-    Needs the temporary table `distances` of their topics (sql/make_distances.sql).
+    Needs the temporary table `distances` of their topics (atlas.distances).
 
     Returns:
         A row per scoring: scoring_id, rank_stability (mean Spearman correlation), top_overlap (share of the 20 best).
@@ -101,10 +109,27 @@ def measure_stability(
     samples = pl.DataFrame({"prompt_id": prompts, **{f"sample_{i}": draw for i, draw in enumerate(draws)}})
     rows = []
     for scoring_id, topic_id in zip(scoring_ids, topic_ids, strict=True):
-        scoring = session.ask("scoring", scoring_id=scoring_id).to_dicts()[0]
-        settings = {name: scoring[name] for name in ("sae_key", "summary", "distance", "power")}
-        with session.frame("samples", samples):
-            found = session.ask("compute_stability", scoring_id=scoring_id, topic_id=topic_id, **settings).to_dicts()[0]
+        found = compare_samples(session, scoring_id, topic_id, samples, scan=scan)
         session.run("store_stability", scoring_id=scoring_id, bootstraps=bootstraps, **found)
         rows.append({"scoring_id": scoring_id, **found})
     return pl.DataFrame(rows)
+
+
+def compare_samples(
+    session: Session, scoring_id: int, topic_id: int, samples: pl.DataFrame, *, scan: Scan = scan_here
+) -> dict[str, float]:
+    """How well a scoring's ranking holds over samples of the prompts: rank_stability and top_overlap.
+
+    Args:
+        session: one that has the temporary table `distances` of the topic.
+        scoring_id: the scoring.
+        topic_id: its topic.
+        samples: the frame of sql/compute_stability.sql.
+        scan: runs the query that reads the activations.
+    """
+    scoring = session.ask("scoring", scoring_id=scoring_id).to_dicts()[0]
+    settings = {name: scoring[name] for name in ("sae_key", "summary", "distance", "power")}
+    ranking = session.ask("ranking", scoring_id=scoring_id)
+    with session.frame("samples", samples), session.frame("ranking", ranking):
+        scan(session, "compute_stability", topic_id=topic_id, **settings)
+    return session.ask("measured_stability").to_dicts()[0]

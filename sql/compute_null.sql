@@ -1,15 +1,7 @@
--- a neuron with the mean and standard deviation, over random topics, of its centred g. The frame `random_powers` holds
--- a prompt and one column null_<n> per random topic n: distance ** power, null for the topic's own prompts, which are left
--- out; the frame `random_members` holds those: (topic, prompt).
-insert into null_scores
-with factors as (
-    select
-        p.prompt_id,
-        coalesce(columns('null_[0-9]+'), 0)
-        / nullif(case $summary when 'mean' then p.sum_total when 'max' then p.max_total else p.count_total end, 0)
-    from random_powers as d
-    join prompt_totals as p on p.prompt_id = d.prompt_id and p.sae_key = $sae_key
-), sums as (
+-- a (random topic, neuron) with its centred g, over the topics of `random_factors`. The frame `random_members` holds each
+-- topic's own prompts, which are left out: (topic, prompt).
+insert into random_means (topic, neuron, centred_g)
+with sums as (
     unpivot (
         select
             a.neuron,
@@ -18,7 +10,7 @@ with factors as (
                 * columns('null_[0-9]+')
             )
         from activations as a
-        join factors as f on f.prompt_id = a.prompt_id
+        join random_factors as f on f.prompt_id = a.prompt_id
         where a.sae_key = $sae_key
         group by a.neuron
     ) on columns('null_[0-9]+') into name name value weighted_sum
@@ -50,12 +42,5 @@ with factors as (
     from numbered as s
     join neurons as n on n.sae_key = $sae_key and n.neuron = s.neuron and n.support >= $min_support
     left join left_out as o on o.topic = s.topic and o.neuron = s.neuron
-), averages as (
-    select m.topic, avg(m.g) as g from means as m group by m.topic
-), centred as (
-    select m.neuron, m.g - v.g as centred_g from means as m join averages as v on v.topic = m.topic
 )
-select $null_id, c.neuron, avg(c.centred_g), stddev_samp(c.centred_g)
-from centred as c
-group by c.neuron
-order by c.neuron
+select m.topic, m.neuron, m.g - avg(m.g) over (partition by m.topic) as centred_g from means as m

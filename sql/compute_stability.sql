@@ -1,6 +1,8 @@
--- one row: how well a scoring's ranking holds over bootstrap samples of the prompts. The frame `samples` holds a prompt and
--- one column sample_<n> per sample: how often it was drawn. Both sums of a neuron change with the sample, far_<n> of
+-- temp table: one row, how well a scoring's ranking holds over bootstrap samples of the prompts. The frame `ranking` holds
+-- the scoring's neurons with their scores, the frame `samples` a prompt and one column sample_<n> per sample: how often it
+-- was drawn. Both sums of a neuron change with the sample, far_<n> of
 -- weight * distance ** power and mass_<n> of weight.
+create or replace temp table stability as
 with totals as (
     select
         s.*,
@@ -33,10 +35,9 @@ with totals as (
         m.name, s.neuron,
         rank() over (partition by m.name order by s.score desc) as own_rank,
         rank() over (partition by m.name order by x.weighted_sum / nullif(m.weighted_sum, 0)) as sample_rank
-    from scores as s
+    from ranking as s
     join sums as m on m.neuron = s.neuron and m.name like 'mass%'
     join sums as x on x.neuron = m.neuron and x.name = replace(m.name, 'mass', 'far')
-    where s.scoring_id = $scoring_id and s.score is not null
 ), samples_found as (
     select
         r.name, corr(r.own_rank, r.sample_rank) as spearman,

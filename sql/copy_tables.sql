@@ -1,8 +1,7 @@
--- every table of the attached atlas `old`, sorted; `neurons` and `examples` are made anew
+-- every table of the attached atlas `old`, sorted; `neurons` and `examples` are made anew, and what is wide, prompts and
+-- embeddings, is copied in parts (copy_prompts, copy_embeddings)
 insert into atlas by name select * from old.atlas;
 insert into saes by name select * from old.saes order by sae_key;
-insert into prompts by name select * from old.prompts order by prompt_id;
-insert into embeddings by name select * from old.embeddings order by prompt_id;
 insert into shards by name select * from old.shards order by sae_key, shard;
 insert into activations by name select * from old.activations order by sae_key, neuron, prompt_id;
 insert into prompt_totals by name select * from old.prompt_totals order by sae_key, prompt_id;

@@ -8,35 +8,43 @@ with wanted as (
     select
         topic as wanted_topic, n as wanted_n, sae::varchar as wanted_sae, scoring as wanted_scoring,
         scorer as wanted_scorer, "by" as wanted_by
+), best as (
+    select
+        t.name as topic, e.release, e.sae_id, g.sae_key, g.scoring_id,
+        row_number() over (
+            partition by g.scoring_id
+            order by case w.wanted_by when 'z' then -s.z else s.score end desc nulls last, s.neuron
+        ) as rank,
+        s.neuron, s.score, s.se, s.z, s.g, r.support, r.top_tokens
+    from wanted as w
+    join topics as t on t.name = w.wanted_topic
+    join scorings as g on g.topic_id = t.topic_id
+    join saes as e on e.sae_key = g.sae_key
+    join scores as s on s.scoring_id = g.scoring_id
+    join neurons as r on r.sae_key = g.sae_key and r.neuron = s.neuron
+    where s.score is not null
+        and coalesce(g.scoring_id = w.wanted_scoring, g.is_current and g.scorer = w.wanted_scorer)
+        and coalesce(e.sae_id = w.wanted_sae or e.sae_key::varchar = w.wanted_sae, true)
+    qualify row_number() over (
+        partition by g.scoring_id
+        order by case w.wanted_by when 'z' then -s.z else s.score end desc nulls last, s.neuron
+    ) <= w.wanted_n
 ), words as (
-    select x.sae_key, x.neuron, lower(trim(x.token)) as word, min(x.rank) as first_rank
-    from examples as x
-    group by x.sae_key, x.neuron, lower(trim(x.token))
+    select b.sae_key, b.neuron, lower(trim(x.token)) as word, min(x.rank) as first_rank
+    from best as b
+    join examples as x on x.sae_key = b.sae_key and x.neuron = b.neuron
+    group by b.sae_key, b.neuron, lower(trim(x.token))
 ), fires as (
     select v.sae_key, v.neuron, list(v.word order by v.first_rank)[:5] as fires_on
     from words as v
     group by v.sae_key, v.neuron
 )
 select
-    t.name as topic, e.release, e.sae_id, g.scoring_id,
-    row_number() over (
-        partition by g.scoring_id order by case w.wanted_by when 'z' then -s.z else s.score end desc nulls last, s.neuron
-    ) as rank,
-    s.neuron, s.score, s.se, s.z, s.g, r.support, f.fires_on, r.top_tokens
-from wanted as w
-join topics as t on t.name = w.wanted_topic
-join scorings as g on g.topic_id = t.topic_id
-join saes as e on e.sae_key = g.sae_key
-join scores as s on s.scoring_id = g.scoring_id
-join neurons as r on r.sae_key = g.sae_key and r.neuron = s.neuron
-left join fires as f on f.sae_key = g.sae_key and f.neuron = s.neuron
-where s.score is not null
-    and coalesce(g.scoring_id = w.wanted_scoring, g.is_current and g.scorer = w.wanted_scorer)
-    and coalesce(e.sae_id = w.wanted_sae or e.sae_key::varchar = w.wanted_sae, true)
-qualify row_number() over (
-    partition by g.scoring_id order by case w.wanted_by when 'z' then -s.z else s.score end desc nulls last, s.neuron
-) <= w.wanted_n
-order by g.scoring_id, rank;
+    b.topic, b.release, b.sae_id, b.scoring_id, b.rank, b.neuron, b.score, b.se, b.z, b.g, b.support, f.fires_on,
+    b.top_tokens
+from best as b
+left join fires as f on f.sae_key = b.sae_key and f.neuron = b.neuron
+order by b.scoring_id, b.rank;
 
 create or replace macro why(topic, neuron, sae := null, scoring := null) as table
 with wanted as (

@@ -16,6 +16,7 @@ import polars as pl
 import pytest
 
 import atlas
+from atlas.distances import make_distances
 from atlas.errors import StoreError
 from atlas.store import SCHEMA_VERSION, Store, read_sql, replace_file
 
@@ -246,6 +247,7 @@ def connection(tmp_path_factory):
         "outputs": {"neuron": [1], "output": [0.5]},
         "counts": {"text_id": [0], "n_tokens": [3]},
         "samples": {"prompt_id": [0], "sample_0": [1]},
+        "ranking": {"neuron": [0], "score": [0.5]},
         "random_powers": {"prompt_id": [0], "null_0": [1.0]},
         "orders": {"sample": [0], "prompt_id": [0], "place": [1]},
         "sizes": {"size": [2]},
@@ -258,10 +260,13 @@ def connection(tmp_path_factory):
         session.append("topic_texts", pl.DataFrame(topic))
         for name, columns in frames.items():
             stack.enter_context(session.frame(name, pl.DataFrame(columns)))
-        session.run("make_distances")
+        make_distances(session, [0])
+        session.run("make_random_means")
+        session.run("make_random_factors", **settings)
         session.run("make_factors", distance="cosine", power=1, **settings)
         session.run("pivot_factors")
         session.run("compute_scores", min_support=1, **settings)
+        session.run("compute_stability", topic_id=0, distance="cosine", power=1, **settings)
         yield session._connection
         session._connection.rollback()
         session._connection.begin()
@@ -281,3 +286,28 @@ def test_a_script_ends_quietly(store):
     script = "import sys, polars, atlas; print(atlas.open(sys.argv[1]).sql('select 1 as one').item())"
     done = subprocess.run([sys.executable, "-c", script, str(store.path)], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+@pytest.mark.parametrize("limit", ["plenty", "5", "5XB"])
+def test_a_memory_limit_that_is_no_size_is_said(store, limit):
+    with pytest.raises(StoreError, match="a memory limit is not a size .*: give one such as 1GB"):
+        Store(store.path, memory_limit=limit).check()
+
+
+def test_too_small_a_memory_limit_is_said(store):
+    with (
+        pytest.raises(
+            StoreError, match=r"memory limit is too small for .*: raise memory_limit \(build: --memory-limit\)"
+        ),
+        Store(store.path, memory_limit="4MB").read() as session,
+    ):
+        session.sql("select count(*) from (select range from range(10000000) order by hash(range))")
+
+
+def test_settings_of_a_moment_are_undone(store):
+    with store.read() as session:
+        shown = "select value from duckdb_settings() where name = 'perfect_ht_threshold'"
+        before = session.sql(shown).item()
+        with session.settings(perfect_ht_threshold="5"):
+            assert session.sql(shown).item() == "5" != before
+        assert session.sql(shown).item() == before

@@ -28,12 +28,14 @@ BENCHMARKS = {  # name -> module of this folder that has a function of that name
     "topic": "building",
     "cli": "building",
     "storage": "scoring",
+    "exchange_memory": "scoring",
     "build": "building",
     "build_memory": "building",
     "steer": "steering",
     "growth": "scoring",
+    "spark": "spark",
 }
-WHOLE_PROCESS = ("cli", "build_memory")  # not at the small scale
+WHOLE_PROCESS = ("cli", "build_memory", "spark")  # not at the small scale
 JUDGED_SMALL = ("steer", "topic")  # the other targets are meant for the paper's scale
 
 

@@ -21,7 +21,7 @@ from atlas.prompts import TextSet, collect_texts, read_texts
 from atlas.score import ScoringConfig, score_topics
 from atlas.store import Store
 
-from .measure import Figure, Setting, figure
+from .measure import Figure, Setting, figure, peak_memory
 from .scoring import synthetic_store
 
 BATCH = 32  # as `atlas build` has it
@@ -88,9 +88,7 @@ def build_memory(setting: Setting) -> Iterator[Figure]:
     peaks = []
     for count in MEMORY_PROMPTS:
         path = setting.folder / f"memory-{count}.atlas"
-        command = [sys.executable, "-m", "tests.bench.peak", str(path), str(count)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        peaks.append(float(done.stdout.split()[-1]) / 2**20)
+        peaks.append(peak_memory("build", count, path))
         path.unlink()
         yield figure(f"peak memory of a build of {count:,} prompts", peaks[-1], "MiB")
     yield figure(f"largest peak / that of {MEMORY_PROMPTS[0]:,} prompts", max(peaks) / peaks[0], at_most=1.1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -132,6 +134,13 @@ def exponent(rows: Sequence[float], seconds: Sequence[float]) -> float:
 def file_bytes(path: Path) -> int:
     """Size of a file, or of all files below a folder."""
     return sum(f.stat().st_size for f in path.rglob("*") if f.is_file()) if path.is_dir() else path.stat().st_size
+
+
+def peak_memory(what: str, source: object, target: object) -> float:
+    """MiB that a process of tests/bench/peak.py needs at most."""
+    command = [sys.executable, "-m", f"{__package__}.peak", what, str(source), str(target)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[-1]) / 2**20
 
 
 def cores() -> int:

@@ -1,4 +1,4 @@
-"""Benchmarks of scoring over a synthetic atlas: score, score_many, uncertainty, storage, growth."""
+"""Benchmarks over a synthetic atlas: score, score_many, uncertainty, storage, exchange_memory, growth."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import polars as pl
 import scipy.sparse
 
 from atlas.build import write_sorted
+from atlas.distances import make_distances
 from atlas.prompts import TextSet
 from atlas.score import ScoringConfig, score_topics
-from atlas.store import Store
+from atlas.store import SCANNING, Store, scan_here
 
-from .measure import Figure, Setting, Size, exponent, figure, file_bytes
+from .measure import Figure, Setting, Size, exponent, figure, file_bytes, peak_memory
 from .published import score_from_csv, write_csv
 from .synthetic import EXAMPLES, embed, make_atlas, make_topics, write_shards
 
@@ -153,8 +154,8 @@ def uncertainty(setting: Setting) -> Iterator[Figure]:
         def call() -> None:
             with store.write() as session:
                 topic = pl.DataFrame({"topic_id": pl.Series([topic_id], dtype=pl.UInt32)})
+                make_distances(session, [topic_id])
                 with session.frame("wanted", topic):
-                    session.run("make_distances")
                     session.run("make_factors", sae_key=0, distance="euclidean", power=2.0, summary="mean")
                     session.run("pivot_factors")
                     query(session)
@@ -163,9 +164,11 @@ def uncertainty(setting: Setting) -> Iterator[Figure]:
 
     def without_error(session) -> None:
         session.sql(
-            "create or replace temp table plain_factors as select prompt_id, columns('factor.*') as factor from factors"
+            "create or replace temp table plain_factors as "
+            "select prompt_id, share * columns('distance.*') as factor from factors"
         )
-        session.sql("create or replace temp table plain as" + MEAN_WITHOUT_ERROR)
+        with session.settings(**SCANNING):
+            session.sql("create or replace temp table plain as" + MEAN_WITHOUT_ERROR)
 
     name = next(iter(score_new(store, 1)))
     with store.read() as session:
@@ -174,7 +177,7 @@ def uncertainty(setting: Setting) -> Iterator[Figure]:
     seconds = setting.time_all(
         {
             "plain": scan(without_error),
-            "error": scan(lambda session: session.run("compute_scores", **settings)),
+            "error": scan(lambda session: scan_here(session, "compute_scores", **settings)),
             "one": lambda: score_new(store, 1),
             "z": lambda: score_new(store, 1, ScoringConfig(min_support=next(supports))),
             "z known": lambda: score_new(store, 1, ScoringConfig(min_support=19)),
@@ -197,6 +200,24 @@ def storage(setting: Setting) -> Iterator[Figure]:
     yield figure("whole atlas file, per activation row", ours / rows, "bytes")
     yield figure("zstd Parquet of the activations, per row", theirs / rows, "bytes")
     yield figure("atlas file / zstd Parquet", ours / theirs, at_most=1.2)
+
+
+def exchange_memory(setting: Setting) -> Iterator[Figure]:
+    """Peak memory of whole processes that export an atlas and import it again, with its rows and with three times them."""
+    peaks: dict[str, list[float]] = {"export": [], "import": []}
+    for times in (1, 3):
+        path, folder, copy = (setting.folder / name for name in ("moved.atlas", "moved", "moved-back.atlas"))
+        size, rows = setting.size, times * setting.size.rows
+        make_atlas(path, prompts=times * size.prompts, neurons=size.neurons, rows=rows)
+        peaks["export"].append(peak_memory("export", path, folder))
+        path.unlink()
+        peaks["import"].append(peak_memory("import", folder, copy))
+        copy.unlink()
+        shutil.rmtree(folder)
+        for what, found in peaks.items():
+            yield figure(f"peak memory of an {what}, {rows:,} rows", found[-1], "MiB")
+    for what, (few, many) in peaks.items():
+        yield figure(f"{what}: peak at three times the rows / at the rows", many / few, at_most=1.1)
 
 
 def growth(setting: Setting) -> Iterator[Figure]:

@@ -1,0 +1,5 @@
+-- a reference prompt's embedding, of the $count prompts from number $first on
+select e.prompt_id, e.vector
+from embeddings as e
+where e.prompt_id >= $first::bigint and e.prompt_id < $first::bigint + $count::bigint
+order by e.prompt_id
