@@ -7,20 +7,18 @@ goes on where it stopped, and ends with the same tables as one that was not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from atlas.activations import EXAMPLES, Strongest, encode_entries, run_model, summarise, tokenize
+from atlas.activations import EXAMPLES
 from atlas.checks import check_encoder, check_identity
-from atlas.embeddings import embed_frame
 from atlas.errors import AtlasError, ModelError, StoreError
 from atlas.models import (
     DEFAULT_ENCODER,
-    Encoder,
     LanguageModel,
     LoadedSae,
     load_encoder,
@@ -31,9 +29,11 @@ from atlas.models import (
 from atlas.plan import check_widths, write_plan
 from atlas.progress import Progress, silent
 from atlas.prompts import TextSet
-from atlas.store import Store, now, replace_file, require_writable
+from atlas.shards import Equipment, RunShards, run_here
+from atlas.store import STREAMING_LIMIT, STREAMING_THREADS, Store, replace_file, require_writable
 from atlas.vocabulary import token_strings
 
+COPIED_PROMPTS = 16_384  # sorted at a time: a sort of all embeddings would need memory for all
 CONTEXT_CHARACTERS = 60  # of an example, on each side of the token
 
 
@@ -68,7 +68,9 @@ def build(
     batch_size: int = 32,
     device: str = "cpu",
     dtype: str = "float32",
+    memory_limit: str = STREAMING_LIMIT,
     progress: Progress = silent,
+    run_shards: RunShards = run_here,
 ) -> BuildReport:
     """Build an atlas, go on with one, or add prompts and SAEs to one.
 
@@ -81,13 +83,15 @@ def build(
         batch_size: prompts per forward pass.
         device: torch device of model and SAEs.
         dtype: number format of model and SAEs.
+        memory_limit: what DuckDB may take, such as "1GB"; model and SAEs come on top.
         progress: called with (stage, done, total).
+        run_shards: computes the shards; this process unless another engine is given.
 
     Raises:
         StoreError: the file is no atlas, is in use, or was built with another model, SAE or encoder.
         ModelError: something cannot be loaded, or an SAE does not fit its hook.
     """
-    store = Store(path)
+    store = Store(path, memory_limit=memory_limit)
     saes = [(resolve_name(release), sae_id) for release, sae_id in dict.fromkeys(saes)]
     if store.path.exists() and _is_done(store, prompts, resolve_name(model), saes, encoder):
         return _report(store, 0, 0, 0, 0)
@@ -111,7 +115,8 @@ def build(
     new_prompts, truncated = write_plan(
         store, prompts, language_model, loaded, encoder=sentence_encoder, dtype=dtype, progress=progress
     )
-    shards = _run_shards(store, language_model, loaded, sentence_encoder, batch_size, progress)
+    equipment = Equipment(language_model, loaded, sentence_encoder, batch_size, device, dtype)
+    shards = run_shards(store, equipment, progress)
     _finish(store, language_model, progress)
     return _report(store, new_prompts, sum(key >= len(known) for key in loaded), shards, truncated)
 
@@ -177,72 +182,6 @@ def _create(store: Store) -> None:
         raise StoreError(f"{store.path} cannot be written ({error.strerror}): choose another folder") from error
 
 
-def _run_shards(
-    store: Store,
-    model: LanguageModel,
-    saes: Mapping[int, LoadedSae],
-    encoder: Encoder,
-    batch_size: int,
-    progress: Progress,
-) -> int:
-    """Compute and commit every unfinished shard; how many there were."""
-    with store.read() as session:
-        pending = session.ask("pending_shards").to_dicts()
-        strongest = {key: Strongest(sae.codec.d_sae) for key, sae in saes.items()}
-        for key, kept in strongest.items():
-            kept.remember(session.ask("sae_examples", sae_key=key))
-    total, done = sum(shard["prompts"] for shard in pending), 0
-    progress("prompts", 0, total)
-    for shard in pending:
-        with store.read() as session:
-            rows = session.ask("shard_prompts", first=shard["first_prompt"], count=shard["prompts"])
-        keys = shard["sae_keys"]
-        frames: list[tuple[str, pl.DataFrame]] = []
-        fresh = rows.filter(~pl.col("embedded"))
-        if fresh.height:
-            frames.append(
-                ("embeddings", embed_frame(encoder, fresh["text"].to_list()).with_columns(fresh["prompt_id"]))
-            )
-        for batch in _batches(rows, batch_size):
-            frames += _batch_frames(batch, model, {key: saes[key] for key in keys}, strongest)
-            done += batch.height
-            progress("prompts", done, total)
-        with store.write() as session:
-            for table, frame in frames:
-                session.append(table, frame)
-            for key in keys:
-                count = sum(f.filter(pl.col("sae_key") == key).height for name, f in frames if name == "activations")
-                session.run("finish_shard", sae_key=key, first=shard["first_prompt"], rows=count, finished_at=now())
-    return len(pending)
-
-
-def _batches(rows: pl.DataFrame, batch_size: int) -> list[pl.DataFrame]:
-    """A shard's prompts in batches of similar length; which prompts meet depends on the shard alone."""
-    ordered = rows.sort("n_tokens", "prompt_id")
-    return list(ordered.iter_slices(batch_size))
-
-
-def _batch_frames(
-    batch: pl.DataFrame, model: LanguageModel, saes: Mapping[int, LoadedSae], strongest: Mapping[int, Strongest]
-) -> list[tuple[str, pl.DataFrame]]:
-    """One forward pass, and what the tables get of it: (table, rows)."""
-    special = frozenset(model.tokenizer.all_special_ids)
-    prompt_ids = batch["prompt_id"].to_numpy()
-    frames: list[tuple[str, pl.DataFrame]] = []
-    for prepend_bos in sorted({sae.prepend_bos for sae in saes.values()}):  # one pass, unless BOS policies differ
-        chosen = {key: sae for key, sae in saes.items() if sae.prepend_bos == prepend_bos}
-        ids, _ = tokenize(model, batch["text"].to_list(), prepend_bos=prepend_bos)
-        caught = run_model(model, ids, [sae.hook_name for sae in chosen.values()])
-        for key, sae in chosen.items():
-            entries = encode_entries(sae, caught[sae.hook_name], ids, special)
-            rows, totals = summarise(entries, prompt_ids, sae.codec.d_sae)
-            examples = strongest[key].take(entries, prompt_ids)
-            sae_key = pl.lit(key, dtype=pl.UInt32).alias("sae_key")
-            for table, frame in (("activations", rows), ("prompt_totals", totals), ("examples", examples)):
-                frames.append((table, frame.with_columns(sae_key)))
-    return frames
-
-
 def _finish(store: Store, model: LanguageModel, progress: Progress) -> None:
     """Write every table once more, sorted, into a new file that takes this one's place."""
     with store.read() as session:
@@ -258,13 +197,18 @@ def _finish(store: Store, model: LanguageModel, progress: Progress) -> None:
 def write_sorted(store: Store, examples: pl.DataFrame) -> None:
     """Put in the place of an atlas whose shards are in the finished one: tables sorted, neurons settled."""
     store.checkpoint()
+    with store.read() as session:
+        prompts = session.ask("atlas_size").item(0, "prompts")
     new = Store(store.path.with_name(store.path.name + ".new"), memory_limit=store.memory_limit)
     new.path.unlink(missing_ok=True)
     try:
         new.create()
-        with new.write() as session:
+        with new.write(threads=STREAMING_THREADS) as session:
             session.attach(store.path, "old")
             session.run("copy_tables")
+            for first in range(0, prompts, COPIED_PROMPTS):
+                session.run("copy_prompts", first=first, count=COPIED_PROMPTS)
+                session.run("copy_embeddings", first=first, count=COPIED_PROMPTS)
             session.append("examples", examples)
         with new.write(threads=1) as session:  # a sum over one thread does not depend on the scheduler
             session.attach(store.path, "old")

@@ -69,6 +69,7 @@ def translate(
     tree = _expand_macros(_parse(text), macros or {})
     for hole in list(tree.find_all(exp.Placeholder)):
         hole.replace(exp.convert(parameters[hole.name]))
+    columns = [*columns, *_renamed(tree, columns)]
     for rule in RULES:
         tree = rule(tree, columns)
     target = _target(tree)
@@ -163,10 +164,24 @@ def _write_out_columns(tree: exp.Expr, columns: Sequence[str]) -> exp.Expr:
 
 
 def _for_column(item: exp.Expr, name: str) -> exp.Expr:
-    item = exp.alias_(item.copy(), name)
-    for pattern in list(item.find_all(exp.Columns)):
+    """The item for one of the columns it matches, under the name that its alias makes of it: 'far_\\1', or the same."""
+    expression = item.this if isinstance(item, exp.Alias) else item
+    found = exp.alias_(expression.copy(), _new_name(item, name))
+    for pattern in list(found.find_all(exp.Columns)):
         pattern.replace(exp.column(name))
-    return item
+    return found
+
+
+def _new_name(item: exp.Expr, name: str) -> str:
+    pattern = item.find(exp.Columns)
+    match = re.search(pattern.this.name, name) if pattern and item.alias else None
+    return match.expand(item.alias) if match else name
+
+
+def _renamed(tree: exp.Expr, columns: Sequence[str]) -> list[str]:
+    """The names that columns get inside a query by aliases such as columns('sample_([0-9]+)') as 'far_\\1'."""
+    items = [(item, item.find(exp.Columns)) for item in tree.find_all(exp.Alias) if "\\" in item.alias]
+    return [_new_name(item, name) for item, pattern in items if pattern for name in _matched(pattern, columns)]
 
 
 def _matched(pattern: exp.Expr, columns: Sequence[str]) -> list[str]:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import TYPE_CHECKING
+
 import click
+from atlas.cli.engine import master_option
 from atlas.cli.output import Progress
+
+if TYPE_CHECKING:
+    from atlas.shards import RunShards
 
 
 @click.command()
@@ -36,6 +43,26 @@ from atlas.cli.output import Progress
     type=click.Choice(["float32", "bfloat16", "float16"]),
     help="Number format of model and SAEs.",
 )
+@click.option(
+    "--memory-limit",
+    default="256MB",
+    show_default=True,
+    help="What DuckDB may take, above all to sort the tables; model and SAEs come on top.",
+)
+@click.option(
+    "--engine",
+    default="local",
+    show_default=True,
+    type=click.Choice(["local", "spark"]),
+    help="local: this process; spark: executors that have this package, model, SAEs and encoder under the same names.",
+)
+@master_option
+@click.option(
+    "--staging",
+    default=None,
+    type=click.Path(),
+    help="Engine spark: a folder that every machine has at the same path.  [default: the one ATLAS is in]",
+)
 def build(
     atlas: str,
     prompts: str,
@@ -47,16 +74,25 @@ def build(
     batch_size: int,
     device: str,
     dtype: str,
+    memory_limit: str,
+    engine: str,
+    master: str,
+    staging: str | None,
 ) -> None:
     """Build ATLAS from the texts in PROMPTS (.txt, .csv, .jsonl or .parquet), or add prompts and SAEs to it.
 
-    A build that was stopped goes on with the same command.
+    A build that was stopped goes on with the same command, on either engine.
 
     \b
-    Example:
+    Examples:
       atlas build gpt2.atlas prompts.txt --model gpt2 \\
           --release gpt2-small-resid-post-v5-32k --sae-id blocks.9.hook_resid_post
+      atlas build gpt2.atlas prompts.txt --model gpt2 \\
+          --release gpt2-small-resid-post-v5-32k --sae-id blocks.9.hook_resid_post \\
+          --engine spark --master spark://host:7077
     """
+    if engine != "spark" and staging is not None:
+        raise click.UsageError("--staging goes with --engine spark")
     from atlas.prompts import read_texts
 
     texts = read_texts(prompts, text_column=text_column)
@@ -70,7 +106,15 @@ def build(
         f"{prompts}: {len(texts.texts):,} prompts" + (f"; dropped {' and '.join(dropped)}" if dropped else ""), err=True
     )
     from atlas.build import build as run
+    from atlas.shards import run_here
 
+    run_shards: RunShards = run_here
+    if engine == "spark":
+        from atlas.spark import require_spark
+        from atlas.spark_build import run_on_spark
+
+        require_spark()
+        run_shards = partial(run_on_spark, master=master, staging=staging)
     progress = Progress()
     try:
         report = run(
@@ -82,7 +126,9 @@ def build(
             batch_size=batch_size,
             device=device,
             dtype=dtype,
+            memory_limit=memory_limit,
             progress=progress,
+            run_shards=run_shards,
         )
     finally:
         progress.close()

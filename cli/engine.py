@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from atlas.store import Scan
 
 ENGINES = ("duckdb", "spark")
+master_option = click.option("--master", default="local[*]", show_default=True, help="Engine spark: Spark's master.")
 
 
 def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options --engine and --master."""
-    master = click.option("--master", default="local[*]", show_default=True, help="Engine spark: Spark's master.")
     engine = click.option(
         "--engine",
         default="duckdb",
@@ -25,18 +25,19 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Choice(ENGINES),
         help="duckdb, or spark: ATLAS is then a folder that `atlas export` wrote.",
     )
-    return engine(master(command))
+    return engine(master_option(command))
 
 
 @contextmanager
 def open_on(engine: str, path: str, *, master: str) -> Iterator[Atlas]:
     """The atlas file, or the export on Spark, to read."""
     import atlas as library
+    from atlas.store import Store
 
     if engine == "duckdb":
-        yield library.open(path)
+        yield library.Atlas(Store(path))  # the first question checks the file
         return
-    from atlas.spark import open_spark
+    from atlas.spark_query import open_spark
 
     click.echo("starting Spark ...", err=True)
     with open_spark(path, master=master) as store:
@@ -56,7 +57,7 @@ def open_to_score(engine: str, path: str, *, master: str, into: str | None) -> I
         yield library.open(path), scan_here
         return
     from atlas.exchange import open_export
-    from atlas.spark import SparkStore
+    from atlas.spark_query import SparkStore
 
     with open_on(engine, path, master=master) as export:
         assert isinstance(export.store, SparkStore)

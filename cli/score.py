@@ -92,8 +92,10 @@ def score(
     """
     if (folder is None) == (topic is None or texts is None):
         raise click.UsageError("give TOPIC and TEXTS, or --topics FOLDER")
-    if engine == "spark" and (scorer != "distance" or bootstraps):
-        raise click.UsageError("--engine spark scores by distance: leave --scorer and --bootstraps to --engine duckdb")
+    if engine == "spark" and scorer == "output" and into is None:
+        raise click.UsageError(
+            "--scorer output tries the best neurons by distance: name the atlas that has them, with --into"
+        )
     if engine != "spark" and into is not None:
         raise click.UsageError("--into goes with --engine spark: without it, scores are stored in ATLAS")
     from atlas.prompts import read_texts

@@ -8,7 +8,9 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -63,6 +65,24 @@ def prepare(build_arguments: dict[str, Any]) -> None:
     atlas.build.load_language_model = lambda *args, **options: model
     atlas.build.load_encoder = lambda *args, **options: encoder
     atlas.plan.SHARD_PROMPTS = SHARD_PROMPTS
+
+
+@contextlib.contextmanager
+def start_threads(master: str) -> Iterator[Any]:
+    """Stands where Spark does: a job runs in the thread that asks for it."""
+
+    def parallelize(tasks: list[Any], partitions: int) -> Any:
+        return SimpleNamespace(foreach=lambda function: [function(task) for task in tasks] and None)
+
+    yield SimpleNamespace(sparkContext=SimpleNamespace(parallelize=parallelize))
+
+
+def run_on_threads(store: Any, equipment: Any, progress: Any) -> int:
+    """The shards of a build on Spark, without Spark."""
+    from atlas import spark_build
+
+    spark_build.start_spark = start_threads  # type: ignore[assignment]
+    return spark_build.run_on_spark(store, equipment, progress, master="none")
 
 
 def fork(function: Any) -> int:

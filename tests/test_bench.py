@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 
 import pytest
 from click.testing import CliRunner
+from test_spark import QUICK, needs_spark
 
 from tests.bench import __main__ as bench
-from tests.bench import building, measure, scoring, steering
+from tests.bench import building, measure, scoring, spark, steering
 
 SMALL = [name for name in bench.BENCHMARKS if name not in bench.WHOLE_PROCESS]
 
@@ -45,6 +47,25 @@ def test_scores_equal_those_of_the_published_approach(tmp_path):
     setting = measure.Setting("small", measure.Size(200, 128, 6000), tmp_path, runs=1)
     found = {figure.name: figure for figure in scoring.score(setting)}
     assert found["largest difference of the scores from the published"].high < 1e-4
+
+
+@needs_spark
+def test_scores_on_spark_equal_those_of_duckdb(tmp_path, monkeypatch):
+    for name, value in QUICK.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setitem(spark.ROWS, "small", (64, [2000, 4000]))
+    setting = measure.Setting("small", measure.Size(200, 128, 6000), tmp_path, runs=1)
+    found = {figure.name: figure for figure in spark.spark(setting)}
+    assert 0 <= found["largest difference of a score on Spark from DuckDB's"].high < 1e-6
+    assert all(math.isfinite(figure.median) for figure in found.values())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_benchmark_that_cannot_run_here_says_why(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    result = CliRunner().invoke(bench.main, ["spark"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "skipped: engine spark needs pyspark and sqlglot: pip install 'neuron-atlas[spark]'" in result.stdout
 
 
 def test_an_unknown_benchmark_is_named_with_the_known_ones():

@@ -23,7 +23,8 @@ from atlas.api import Atlas
 from atlas.errors import AtlasError, StoreError
 from atlas.exchange import export_atlas, import_atlas, open_export
 from atlas.score import ScoringConfig, score_topics
-from atlas.spark import JAVA_VERSION, java_version, open_spark, require_spark
+from atlas.spark import JAVA_VERSION, java_version, require_spark
+from atlas.spark_query import open_spark
 from atlas.store import MANIFEST, Store, read_sql, scan_here
 
 QUICK = {  # a short life is not worth compiling for
@@ -85,12 +86,30 @@ def spark(export):
             yield opened
 
 
-def scored(export, config, scan, sae_keys=None):
-    """The topics scored over an export's files: the rows of `scores`."""
+class Listener:
+    """Stands where the language model does (score.Probe): random activations on a topic's texts, some equal to a prompt's."""
+
+    def topic_activations(self, texts, sae_keys):
+        rng, rows = np.random.default_rng(2), []
+        for key in sae_keys:
+            for text in range(len(texts)):
+                fired = np.flatnonzero(rng.random(NEURONS) < 0.5)
+                peaks = np.where(rng.random(len(fired)) < 0.5, RAW[1, text, fired], rng.random(len(fired)))
+                rows += [(key, text, n, 2 * p, p, 2) for n, p in zip(fired.tolist(), peaks.tolist(), strict=True)]
+        names = ("sae_key", "text_id", "neuron", "act_sum", "act_max", "act_count")
+        kinds = (*[pl.UInt32] * 3, *[pl.Float32] * 2, pl.UInt32)
+        return [7] * len(texts), pl.DataFrame(rows, schema=dict(zip(names, kinds, strict=True)), orient="row")
+
+
+def scored(export, config, scan, sae_keys=None, bootstraps=0, table="scores order by scoring_id, neuron"):
+    """The topics scored over an export's files: the rows of `scores`, or of another table."""
     with open_export(export) as scratch:
-        score_topics(scratch, TOPICS, embed=EMBED, config=config, scan=scan, sae_keys=sae_keys)
+        score_topics(
+            scratch, TOPICS, embed=EMBED, config=config, scan=scan, sae_keys=sae_keys, bootstraps=bootstraps,
+            probe=Listener(),
+        )  # fmt: skip
         with scratch.read() as session:
-            return session.sql("from scores order by scoring_id, neuron")
+            return session.sql(f"from {table}")
 
 
 def alike(one, other):
@@ -106,6 +125,28 @@ def test_scores_errors_and_z_are_those_of_duckdb(export, spark, summary, distanc
     here, there = (scored(export, config, scan, sae_keys=[1]) for scan in (scan_here, spark.scan))
     assert 2 * NEURONS == here.height > here["z"].count() > NEURONS
     assert here["se"].count() == here["z"].count() == here["score"].count()
+    alike(there, here)
+
+
+@needs_spark
+@pytest.mark.parametrize("scorer", ["contrast", "strawman"])
+@pytest.mark.parametrize("summary", ["mean", "max"])
+def test_scores_by_what_the_model_does_on_the_texts_are_those_of_duckdb(export, spark, scorer, summary):
+    config = ScoringConfig(scorer=scorer, summary=summary, min_support=20)
+    here, there = (scored(export, config, scan) for scan in (scan_here, spark.scan))
+    assert here.height == 4 * NEURONS
+    assert here["score"].n_unique() > NEURONS
+    alike(there, here)
+
+
+@needs_spark
+@pytest.mark.parametrize(("summary", "distance", "power"), SETTINGS[:2])
+def test_the_stability_of_a_ranking_is_that_of_duckdb(export, spark, summary, distance, power):
+    config = ScoringConfig(summary=summary, distance=distance, power=power, min_support=20, null_topics=0)
+    table = "(select topic_id, bootstraps, rank_stability, top_overlap from scorings) order by topic_id"
+    here, there = (scored(export, config, scan, [1], 6, table) for scan in (scan_here, spark.scan))
+    assert here["bootstraps"].to_list() == [6, 6]
+    assert 0.1 < here["rank_stability"].min() < here["rank_stability"].max() < 1
     alike(there, here)
 
 
@@ -262,12 +303,14 @@ def test_an_unfinished_export_is_refused_before_spark_starts(export, tmp_path, m
 
 
 @needs_sqlglot
-@pytest.mark.parametrize("name", ["compute_scores", "compute_null", "compute_stability", "top_neurons", "why"])
+@pytest.mark.parametrize(
+    "name", ["compute_scores", "compute_null", "compute_stability", "compute_contrast", "top_neurons", "why"]
+)
 def test_a_query_is_translated_whole(name):
     from atlas.dialect import read_macros, translate
 
     settings = dict.fromkeys(re.findall(r"\$(\w+)", read_sql(name)), 1)
-    columns = [f"{kind}_{n}" for kind in ("factor", "square", "fourth", "null", "sample") for n in (0, 12)]
+    columns = [f"{kind}_{n}" for kind in ("distance", "null", "sample") for n in (0, 12)]
     text = translate(read_sql(name), settings, columns=columns, macros=read_macros(read_sql("macros"))).select
     assert not re.search(r"columns\(|\$|:\w|qualify|list_distance|euclidean_distance", text, re.IGNORECASE)
 
@@ -287,6 +330,18 @@ def test_columns_are_written_out_as_what_they_match():
     )
     with pytest.raises(ValueError, match="no column matches"):
         translate(text, {}, columns=["g_1"])
+
+
+@needs_sqlglot
+def test_columns_are_written_out_under_the_names_their_alias_makes():
+    from atlas.dialect import translate
+
+    text = """with r as (select t.k, 2 * columns('^(.)_([0-9]+)') as 'new_\\2\\1' from t)
+    select r.k, sum(columns('new_.*')) from r group by r.k"""
+    assert translate(text, {}, columns=["k", "a_1", "b_20"]).select == (
+        "WITH r AS (SELECT t.k, 2 * a_1 AS new_1a, 2 * b_20 AS new_20b FROM t) "
+        "SELECT r.k, SUM(new_1a) AS new_1a, SUM(new_20b) AS new_20b FROM r GROUP BY r.k"
+    )
 
 
 @needs_sqlglot

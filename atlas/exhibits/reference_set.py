@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
+from atlas.distances import make_distances
 from atlas.exhibits.material import Material, NotAvailable
+from atlas.uncertainty import compare_samples
 
 SAMPLES = 5  # random orders of the prompts
 SMALLEST = 6  # the first size is 2 ** this
@@ -53,19 +55,15 @@ def rank_stability(material: Material) -> pl.DataFrame:
         ids = session.ask("embedding_vectors")["prompt_id"].to_numpy()
         sizes, orders = set_sizes(len(ids)), prompt_orders(len(ids))
         topic_id = int(session.value("topic_id", topic=material.topic))
-        with session.frame("wanted", pl.DataFrame({"topic_id": [topic_id]})):
-            session.run("make_distances")
+        make_distances(session, [topic_id])
         for row in material.saes:
             scoring_id = material.scorings[material.topic][row["sae_key"]]
-            scoring = session.ask("scoring", scoring_id=scoring_id).to_dicts()[0]
-            settings = {name: scoring[name] for name in ("sae_key", "summary", "distance", "power")}
             for place, size in enumerate(sizes):
                 material.progress(f"rank stability, {row['sae_id']}", place, len(sizes))
                 for order in orders:
                     samples = pl.DataFrame({"prompt_id": ids, "sample_0": (order < size).astype(np.int64)})
-                    with session.frame("samples", samples):
-                        found = session.ask("compute_stability", scoring_id=scoring_id, topic_id=topic_id, **settings)
-                    rows.append({"sae_id": row["sae_id"], "prompts": size, **found.to_dicts()[0]})
+                    found = compare_samples(session, scoring_id, topic_id, samples)
+                    rows.append({"sae_id": row["sae_id"], "prompts": size, **found})
     names = {"rank_stability": "Spearman correlation", "top_overlap": "share of the 20 best"}
     long = pl.DataFrame(rows).unpivot(list(names), index=["sae_id", "prompts"], variable_name="figure")
     return spread_over_samples(
