@@ -8,13 +8,14 @@ from dataclasses import replace
 import polars as pl
 
 from atlas.errors import AtlasError
-from atlas.evaluate import Examiner, MethodSetting, compare, store_runs, table
+from atlas.evaluate import Examiner
 from atlas.methods import METHODS, Options, settle_options
 from atlas.progress import Progress, silent
-from atlas.steer import conditions
-from atlas.store import now
+from atlas.runs import MethodSetting, compare, store_runs, table
+from atlas.strengths import store_strength
 
 DOSES = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # times the method's default strength
+VECTOR_DOSES = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)  # of a contrastive vector, whose length says little about the text
 MOST_PERPLEXITY, LEAST_DISTINCT = 1.4, 0.95
 RULE = (
     f"the strength with the smallest distance to the topic's texts among those with at most {MOST_PERPLEXITY} times the "
@@ -35,7 +36,7 @@ def calibrate(
     Args:
         examiner: a topic's steered model, over prompts that no later evaluation uses.
         setting: the method; its own strength does not matter.
-        strengths: None for DOSES times the method's default.
+        strengths: None for DOSES, or VECTOR_DOSES, times the method's default.
 
     Returns:
         A row per strength and figure (columns strength, name, value, low, high; strength 0 is unsteered text), and the
@@ -47,7 +48,8 @@ def calibrate(
     default = METHODS[setting.method].strength if setting.method in METHODS else None
     if default is None:
         raise AtlasError(f"method {setting.method} has no strength to calibrate: use one of {_with_strength()}")
-    doses = [round(default * dose, 6) for dose in DOSES] if strengths is None else list(strengths)
+    usual = VECTOR_DOSES if METHODS[setting.method].vector else DOSES
+    doses = [round(default * dose, 6) for dose in usual] if strengths is None else list(strengths)
     original = MethodSetting("original", settle_options("original", Options()))
     settings = [
         replace(setting, options=settle_options(setting.method, replace(setting.options, strength=s))) for s in doses
@@ -59,23 +61,11 @@ def calibrate(
     for run in runs[1:]:
         compare([runs[0], run], examiner.data.prompts)
     picked = pick([{name: figure.value for name, figure in run.figures.items()} for run in runs], [0.0, *doses])
-    store_runs(examiner.store, examiner.topic, runs, examiner.scoring_ids, examiner.config.flat())
+    store_runs(examiner.store, examiner.topic, runs, examiner.parameters())
     if picked is not None:
         with examiner.store.write() as session:
-            session.append(
-                "calibrations",
-                pl.DataFrame(
-                    {
-                        "topic": [examiner.topic],
-                        "sae_keys": pl.Series([examiner.sae_keys], dtype=pl.List(pl.UInt32)),
-                        "method": [setting.method],
-                        "parameters": [conditions(settings[0].options, examiner.config.conditions())],
-                        "strength": [picked],
-                        "rule": [RULE],
-                        "created_at": [now()],
-                    }
-                ),
-            )
+            rule = RULE if METHODS[setting.method].vector is None else f"on topic {examiner.topic!r}: {RULE}"
+            store_strength(session, examiner.purpose(session, settings[0]), picked, rule)
     curve = pl.concat(
         [table([run]).with_columns(strength=pl.lit(dose)) for run, dose in zip(runs, [0.0, *doses], strict=True)]
     )

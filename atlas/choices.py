@@ -1,89 +1,46 @@
-"""Two-choice evaluation of contrastive vectors, and what they cost (method: section 5, evaluation 1, 2, 4 and 6).
+"""Two-choice evaluation of contrastive vectors, what they write, and what they cost (method: section 5, evaluation).
 
 Vectors are made from one part of a behaviour's pairs and tried on the other: does the model prefer the completion that
-shows the behaviour more when it is steered, and how much worse does it predict unrelated texts?
+shows the behaviour more when it is steered, does what it writes come closer to such completions, and how much worse does it
+do on unrelated texts and questions?
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import polars as pl
-import torch
 
-from atlas.contrast import TAU, check_settings, contrast
-from atlas.controls import CONTROLS
+from atlas.checks import check_encoder, require_complete
+from atlas.contrast import contrast
 from atlas.errors import AtlasError, UnknownName
-from atlas.evaluate import MethodSetting, Run, store_runs
-from atlas.intervals import mean_interval
-from atlas.likelihood import log_probabilities
-from atlas.methods import METHODS, Options, settle_options
-from atlas.pairs import PairSet, split_pairs
+from atlas.methods import METHODS
+from atlas.models import load_encoder
+from atlas.pairs import PairSet, collect_pairs, split_pairs
 from atlas.progress import Progress, silent
-from atlas.sides import Sides, tokenize_pairs
+from atlas.runs import MethodSetting, Run, store_runs
 from atlas.steerer import Steerer
-from atlas.steering import Layer, Steering
+from atlas.trial import ChoiceConfig, ChoiceSet, Trial
+from atlas.variants import USERS, Vectors, load_vectors
 from atlas.vectors import current_vectors
-from atlas.vocabulary import bos_token_id
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
-
-PREFIX = "The answer is"  # put before the answer in the second round
-STRENGTHS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
-USERS = tuple(name for name, method in METHODS.items() if method.vector)
-ABLATIONS = {
-    "positive part": "only the neurons of the positive side",
-    "negative part": "only the neurons of the negative side",
-    "error dropped": "x' = decode(a') instead of x + s (a' - a) D",
-}
-RANDOM = "random"  # control: the entries at random neurons of like support and decoder norm, or a random direction
-
-
-@dataclass(frozen=True)
-class ChoiceConfig:
-    """How vectors are made and tried.
-
-    Attributes:
-        strengths: the λ to try.
-        tau: see contrast.
-        position: see contrast.
-        held_out: share of the pairs that is tried, the vectors being made from the rest (see split_pairs); 1 tries a
-            vector that is there already on all of them.
-        sigma: see Options, for method sas.
-        topic: whose scores method filtered weighs neurons by; None for none.
-        ablations: whether to try ABLATIONS of method sas too.
-        seed: of the random control.
-    """
-
-    strengths: Sequence[float] = STRENGTHS
-    tau: float = TAU
-    position: str = "last"
-    held_out: float = 0.5
-    sigma: str = "own"
-    topic: str | None = None
-    ablations: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_settings(self.tau, self.position)
-        if not 0 < self.held_out <= 1:
-            raise AtlasError(f"held_out {self.held_out} is out of range: give a share above 0 and at most 1")
 
 
 def evaluate_choices(
     atlas: Atlas,
     name: str,
-    pairs: PairSet,
-    texts: Sequence[str],
+    data: ChoiceSet,
     *,
     methods: Sequence[str] = ("sas", "dense"),
     config: ChoiceConfig = ChoiceConfig(),
     sae_ids: Sequence[str | int] | None = None,
+    each_sae: bool = False,
     steerer: Steerer | None = None,
+    encoder: Any = None,
     progress: Progress = silent,
 ) -> pl.DataFrame:
     """Try a behaviour's vectors on held-out pairs at several strengths, each beside its random control, and store it.
@@ -93,18 +50,22 @@ def evaluate_choices(
     Args:
         atlas: an open atlas.
         name: the behaviour.
-        pairs: its contrast pairs.
-        texts: unrelated texts, whose perplexity says what the steering costs.
+        data: what the vectors are made from and tried on.
         methods: keys of METHODS that steer by a vector.
         config: how.
-        sae_ids: which SAEs at once; None for the first.
+        sae_ids: which SAEs at once; None for the first, or with each_sae for all.
+        each_sae: steer by one SAE at a time.
         steerer: the loaded model and SAEs.
+        encoder: the atlas's sentence encoder, when it is loaded already; needed for config.samples only.
         progress: called with (stage, done, total).
 
     Returns:
-        A row per method, strength and figure: method, strength, name, value, low, high (95 %, paired by pair or text).
-        Figures: probability (of the matching completion against the other), shift (steered minus unsteered), both also
-        "after 'The answer is'"; perplexity (of the texts), perplexity ratio (steered over unsteered).
+        A row per method, SAEs, tau, strength and figure: method, sae_id, tau (null but for sparse vectors), strength, name,
+        value, low, high (95 %, paired by pair, text or prompt). Figures: probability (of the matching completion against
+        the other), shift (steered minus unsteered), both also "after 'The answer is'"; unrelated probability, shift and
+        accuracy (on the other behaviours' pairs); unrelated perplexity (of the texts) and unrelated perplexity ratio
+        (steered over unsteered); entries and share of neurons (of a sparse vector); the metrics of generated text and
+        their differences from unsteered text.
 
     Raises:
         AtlasError: a method steers by no vector, or there are too few pairs.
@@ -113,203 +74,116 @@ def evaluate_choices(
         if method not in USERS:
             raise UnknownName("method that steers by a vector", method, USERS)
     steerer = steerer or Steerer(atlas.store)
-    made, tried = split_pairs(pairs, config.held_out)
+    made, tried = split_pairs(data.pairs, config.held_out)
     if tried is None or (made is None and config.held_out < 1):
-        raise AtlasError(f"{len(pairs)} pairs are too few to hold out {config.held_out:g} of them: give more")
+        raise AtlasError(f"{len(data.pairs)} pairs are too few to hold out {config.held_out:g} of them: give more")
     vector = name if made is None else f"{name}/choices"
-    if made is not None:
-        contrast(
-            atlas, vector, made, tau=config.tau, position=config.position, sae_ids=sae_ids, replace=True,
-            steerer=steerer, progress=progress,
-        )  # fmt: skip
-    else:
+    if made is None:
         _require_other_pairs(atlas, vector, tried)
-    trial = Trial(atlas, vector, tried, texts, config, sae_ids=sae_ids, steerer=steerer)
-    settings = [setting for method in methods for setting in trial.settings(method)]
-    runs = [trial.unsteered]
-    for done, setting in enumerate(settings):
-        progress("trying choices", done, len(settings))
-        runs.append(trial.run(setting))
-    progress("trying choices", len(settings), len(settings))
-    shared = {**asdict(config), "vector": vector, "pairs": len(trial.sides[""]), "sae_ids": trial.sae_ids}
-    figures = [replace(run, values={}) for run in runs]  # of the whole run; there is no text that they belong to
-    store_runs(atlas.store, name, figures, trial.scoring_ids, shared)
+    if config.samples:
+        encoder = encoder or load_encoder(steerer.recorded_encoder)
+        with atlas.store.read() as session:
+            check_encoder(encoder, require_complete(session, atlas.store))
+    trials = _Trials(steerer, replace(data, pairs=tried, unrelated=_others(data)), config, encoder)
+    runs: list[Run] = []
+    groups = _groups(atlas, sae_ids, each_sae)
+    several = len(groups) * len(config.taus) > 1
+    for group in groups:
+        for number, tau in enumerate(config.taus):
+            if made is not None:
+                contrast(
+                    atlas, vector, made, tau=tau, position=config.position, sae_ids=group, replace=True,
+                    steerer=steerer, progress=progress,
+                )  # fmt: skip
+            vectors = load_vectors(atlas, steerer, vector, group, config.topic)
+            trial = trials.of(vectors)
+            chosen = [method for method in methods if not number or METHODS[method].vector == "sas"]
+            runs += [trial.unsteered] * (trial.unsteered not in runs)
+            if several and not vectors.sparse_entries:  # one of many: that nothing is left is what there is to say
+                runs += [vectors.run(MethodSetting(method)) for method in chosen if METHODS[method].vector == "sas"]
+                chosen = [method for method in chosen if METHODS[method].vector != "sas"]
+            settings = [
+                one
+                for method in chosen
+                for one in vectors.settings(method, config.strengths, sigma=config.sigma, ablations=config.ablations)
+            ]
+            stage = _stage(vectors, config)
+            for done, setting in enumerate(settings):
+                progress(stage, done, len(settings))
+                runs.append(trial.run(vectors, setting))
+            progress(stage, len(settings), len(settings))
+    trials.tell_apart()
+    store_runs(atlas.store, name, runs, {**config.flat(), "vector": vector})
     return choice_table(runs)
 
 
-class Trial:
-    """Held-out pairs and unrelated texts, the vectors to steer by, and what the unsteered model says of them.
+class _Trials:
+    """A Trial per BOS policy and context; SAEs that share them share what the unsteered model says."""
 
-    Attributes:
-        sides: "" -> the pairs as token ids; PREFIX -> the same with PREFIX before the answer.
-        unsteered: the model as it is.
-    """
+    def __init__(self, steerer: Steerer, data: ChoiceSet, config: ChoiceConfig, encoder: Any) -> None:
+        self._arguments = (steerer, data, config)
+        self._encoder = encoder
+        self._found: dict[tuple[bool, int], Trial] = {}
+        self._users: dict[tuple[bool, int], list[dict[str, Any]]] = {}
 
-    def __init__(
-        self,
-        atlas: Atlas,
-        vector: str,
-        pairs: PairSet,
-        texts: Sequence[str],
-        config: ChoiceConfig,
-        *,
-        sae_ids: Sequence[str | int] | None = None,
-        steerer: Steerer | None = None,
-    ) -> None:
-        steerer = steerer or Steerer(atlas.store)
-        keys = None if sae_ids is None else [atlas.sae_key(one) for one in sae_ids]
-        self.config = config
-        self.layers, self.scoring_ids, rows = steerer.layers(config.topic, keys, vectors=[vector])
-        self.model, self.tokenizer = steerer.model
-        self.sae_ids = [row["sae_id"] for row in rows]
-        with atlas.store.read() as session:
-            self._columns = [session.ask("matching_columns", sae_key=row["sae_key"]) for row in rows]
-            made = current_vectors(session, [vector]).filter(pl.col("kind") == "sas")
-            self._kept = [
-                session.ask(
-                    "make_sas_vector",
-                    behaviour=vector,
-                    **made.filter(pl.col("sae_key") == row["sae_key"])
-                    .select("sae_key", "position", "tau", "pairs")
-                    .to_dicts()[0],
-                )
-                for row in rows
-            ]
-        bos, context = bool(rows[0]["prepend_bos"]), min(row["context_size"] for row in rows)
-        prefixed = replace(pairs, prompts=tuple(f"{prompt}\n\n{PREFIX}".lstrip() for prompt in pairs.prompts))
-        self.sides = {
-            key: tokenize_pairs(self.tokenizer, given, prepend_bos=bos, context=context)
-            for key, given in (("", pairs), (PREFIX, prefixed))
-        }
-        opening = [bos_token_id(self.tokenizer)] * bos
-        ids = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-        self.texts = [(opening + row)[:context] for row in ids]
-        self.unsteered = Run(MethodSetting("original", settle_options("original", Options())))
-        self._measure(self.unsteered)
+    def of(self, vectors: Vectors) -> Trial:
+        """The trial for the SAEs of some vectors."""
+        key = bool(vectors.rows[0]["prepend_bos"]), min(row["context_size"] for row in vectors.rows)
+        if key not in self._found:
+            self._found[key] = Trial(
+                *self._arguments, prepend_bos=key[0], context=key[1], layers=vectors.layers, encoder=self._encoder
+            )
+        self._users.setdefault(key, []).extend(vectors.rows)
+        return self._found[key]
 
-    def settings(self, method: str) -> list[MethodSetting]:
-        """A method, its random control and, where asked for, its ablations, at every strength."""
-        variants: list[str | None] = [None, RANDOM]
-        if method == "sas" and self.config.ablations:
-            variants += [variant for variant in ABLATIONS if self._layers(MethodSetting(method, control=variant))]
-        sigma = self.config.sigma if METHODS[method].sigmas else "own"
-        return [
-            MethodSetting(method, settle_options(method, Options(strength, sigma=sigma)), variant)
-            for variant in variants
-            for strength in self.config.strengths
-        ]
-
-    def run(self, setting: MethodSetting) -> Run:
-        """Steer, and measure against the unsteered model."""
-        run = Run(setting)
-        steering = Steering(
-            self.model,
-            self._layers(setting),
-            method=setting.method,
-            options=setting.options,
-            keep_error=setting.control != "error dropped",
-            special_ids=self.tokenizer.all_special_ids,
-        )
-        with steering:
-            self._measure(run)
-        for figure, source, compare in (
-            *((f"shift{_after(key)}", f"probability{_after(key)}", np.subtract) for key in self.sides),
-            ("perplexity ratio", "perplexity", np.divide),
-        ):
-            plain, own = self.unsteered.values[source], run.values[source]
-            interval = mean_interval(compare(np.array(own, float), np.array(plain, float)))
-            assert interval is not None
-            run.figures[figure] = interval
-        return run
-
-    def _measure(self, run: Run) -> None:
-        for key, sides in self.sides.items():
-            run.values[f"probability{_after(key)}"] = list(choose(self.model, self.tokenizer, sides))
-        run.values["perplexity"] = list(perplexities(self.model, self.tokenizer, self.texts))
-        for name, values in run.values.items():
-            interval = mean_interval([value for value in values if value is not None])
-            assert interval is not None
-            run.figures[name] = interval
-
-    def _layers(self, setting: MethodSetting) -> list[Layer]:
-        """The layers with a control's or an ablation's vector; empty where an ablation leaves nothing of it."""
-        if setting.control in (None, "error dropped"):
-            return self.layers
-        layers = []
-        for layer, columns, kept in zip(self.layers, self._columns, self._kept, strict=True):
-            target = layer.target
-            if setting.control == RANDOM:
-                vectors = self._random(target.sas, target.dense, target.difference, columns)
-            else:
-                side = str(setting.control).split()[0]
-                rows = kept.filter((pl.col("side") == side) & ~pl.col("shared"))
-                part = torch.zeros_like(target.scores)
-                part[rows["index"].to_torch().long()] = rows["value"].to_torch().to(part)
-                if not part.any():
-                    return []
-                vectors = {"sas": part}
-            layers.append(replace(layer, target=replace(target, **vectors)))
-        return layers
-
-    def _random(self, sas: Any, dense: Any, difference: Any, columns: pl.DataFrame) -> dict[str, torch.Tensor]:
-        generator = np.random.default_rng(self.config.seed)
-        support, norm = columns["support"].to_numpy(), columns["decoder_norm"].to_numpy()
-        source = torch.from_numpy(CONTROLS[RANDOM].permute(support, norm, generator)).to(sas.device)
-        direction = torch.from_numpy(generator.standard_normal(len(dense))).to(dense)
-        return {
-            "sas": sas[source],
-            "dense": direction * dense.norm() / direction.norm(),
-            "difference": difference[source],
-        }
-
-
-def choose(model: Any, tokenizer: Any, sides: Sequence[Sides]) -> np.ndarray:
-    """Probability of the positive completion of each pair against the negative one, under the model as it is now [pair].
-
-    exp(m⁺) / (exp(m⁺) + exp(m⁻)), m the mean log-probability of a side's tokens from the first to the last in which the
-    two differ. For lettered answers that is the one token of the letter; longer completions are so normalised by length.
-    """
-    rows, spans = [], []
-    for pair in sides:
-        begin, end = _differing(pair)
-        for ids in (pair.positive, pair.negative):
-            rows.append(ids)
-            spans.append((max(begin, 1), len(ids) - end))
-            if spans[-1][0] >= spans[-1][1]:
-                raise AtlasError(f"pair {pair.pair + 1} has one token and nothing before it: give it a prompt")
-    means = np.array([values.mean() for values in log_probabilities(model, tokenizer, rows, spans)])
-    return 1 / (1 + np.exp(means[1::2] - means[0::2]))
-
-
-def perplexities(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> np.ndarray:
-    """exp of the mean negative log-likelihood of each text's tokens, under the model as it is now [text]."""
-    spans = [(1, len(row)) for row in rows]
-    return np.array([np.exp(-values.mean()) for values in log_probabilities(model, tokenizer, rows, spans)])
+    def tell_apart(self) -> None:
+        """Where the SAEs have several policies, say of each unsteered run which SAEs it is compared with."""
+        for key, trial in self._found.items() if len(self._found) > 1 else ():
+            for name in ("sae_ids", "sae_keys"):
+                trial.unsteered.parameters[name] = list(dict.fromkeys(row[name[:-1]] for row in self._users[key]))
 
 
 def choice_table(runs: Sequence[Run]) -> pl.DataFrame:
-    """A row per run and figure: method, strength, name, value, low, high; the unsteered model has no strength."""
+    """A row per run and figure: method, sae_id, tau, strength, name, value, low, high; null where a run has none."""
     rows = [
-        (run.setting.name, run.setting.options.strength, name, *figure)
+        (
+            run.setting.name,
+            " + ".join(run.parameters["sae_ids"]) if "sae_ids" in run.parameters else None,
+            run.parameters.get("tau"),
+            run.setting.options.strength,
+            name,
+            *figure,
+        )
         for run in runs
         for name, figure in run.figures.items()
     ]
+    texts = {"method": pl.String, "sae_id": pl.String}
     numbers = dict.fromkeys(("value", "low", "high"), pl.Float64)
-    schema = {"method": pl.String, "strength": pl.Float64, "name": pl.String, **numbers}
+    schema = {**texts, "tau": pl.Float64, "strength": pl.Float64, "name": pl.String, **numbers}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
-def _differing(pair: Sides) -> tuple[int, int]:
-    """Tokens that both sides share at the beginning and at the end; at least one of each side is left."""
-    shorter = min(len(pair.positive), len(pair.negative))
-    begin = min(pair.first, shorter - 1)
-    backwards = zip(reversed(pair.positive[begin + 1 :]), reversed(pair.negative[begin + 1 :]), strict=False)
-    end = next((i for i, (a, b) in enumerate(backwards) if a != b), shorter - begin - 1)
-    return begin, end
+def _stage(vectors: Vectors, config: ChoiceConfig) -> str:
+    names = ", ".join(row["sae_id"] for row in vectors.rows)
+    return f"trying choices, {names}" + (f", tau {vectors.tau:g}" if len(config.taus) > 1 else "")
 
 
-def _after(prefix: str) -> str:
-    return f" after '{prefix}'" if prefix else ""
+def _groups(atlas: Atlas, sae_ids: Sequence[str | int] | None, each: bool) -> list[list[str | int] | None]:
+    """The SAEs to steer at once; None for the first."""
+    if not each:
+        return [None if sae_ids is None else list(sae_ids)]
+    if sae_ids is not None:
+        return [[one] for one in sae_ids]
+    with atlas.store.read() as session:
+        return [[key] for key in session.ask("all_saes")["sae_key"]]
+
+
+def _others(data: ChoiceSet) -> PairSet | None:
+    """The unrelated pairs that are not among the behaviour's own."""
+    rows = [] if data.unrelated is None else data.unrelated.rows()
+    own = set(data.pairs.rows())
+    rest = [row for row in rows if row not in own]
+    return collect_pairs(rest) if rest else None
 
 
 def _require_other_pairs(atlas: Atlas, vector: str, tried: PairSet) -> None:

@@ -94,6 +94,7 @@ def contrast(
     codes = run_pairs(steerer or Steerer(atlas.store), pairs, [rows[key] for key in todo], position, progress)
     found = []
     with atlas.store.write() as session:
+        session.run("views")  # an atlas that is older than vector_overlap gets it with its vectors
         if changed:
             for query in ("drop_vector_entries", "drop_vectors", "drop_pair_codes", "drop_pairs"):
                 session.run(query, behaviour=name)

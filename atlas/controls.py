@@ -1,4 +1,7 @@
-"""Controls of a steering method: the same method by scores that cannot know the topic (method: section 6, point 3)."""
+"""Controls of a steering method: the same method by scores, or by a vector, that cannot know what it is about.
+
+Method: section 6, point 3.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from torch import Tensor
 from atlas.methods import Target
 
 STRATUM = 20  # neurons that are alike in support and decoder norm
+PERMUTATIONS = 4  # per control, shared out over the prompts or pairs, so that no verdict hangs on one
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,13 @@ def match(support: np.ndarray, norm: np.ndarray, generator: np.random.Generator)
 
 
 CONTROLS = {
-    "shuffled": Control(shuffle, "the same method with the scores shuffled over all neurons"),
-    "random": Control(match, "the same method with the scores shuffled among neurons of like support and decoder norm"),
+    "shuffled": Control(
+        shuffle, "the same method with the scores, or a vector's entries, shuffled over all neurons or dimensions"
+    ),
+    "random": Control(
+        match,
+        "the same method with them shuffled among neurons of like support and decoder norm, or with a random direction",
+    ),
 }
 
 
@@ -71,3 +80,30 @@ def control_target(target: Target, name: str, support: np.ndarray, norm: np.ndar
     receiver[known[source]] = known
     best: Tensor = torch.from_numpy(receiver[ranked]).to(target.best.device)
     return replace(target, scores=scores, best=best)
+
+
+def control_vectors(target: Target, name: str, support: np.ndarray, norm: np.ndarray, seed: int) -> Target:
+    """A target whose contrastive vectors were moved by a control.
+
+    Entries over neurons move as scores do, and the scores that weigh them (method filtered) go with them. A dense vector has
+    no neurons to match: "shuffled" moves its entries, "random" is a random direction of its length.
+
+    Args:
+        support, norm: as in control_target.
+    """
+    assert target.sas is not None and target.dense is not None and target.difference is not None
+    generator = np.random.default_rng(seed)
+    source = torch.from_numpy(CONTROLS[name].permute(support, norm, generator)).to(target.scores.device)
+    size = len(target.dense)
+    if name == "random":
+        direction = torch.from_numpy(generator.standard_normal(size)).to(target.dense)
+        dense = direction * target.dense.norm() / direction.norm()
+    else:
+        dense = target.dense[torch.from_numpy(generator.permutation(size)).to(target.dense.device)]
+    return replace(
+        target,
+        sas=target.sas[source],
+        dense=dense,
+        difference=target.difference[source],
+        scores=target.scores[source],
+    )

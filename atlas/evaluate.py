@@ -6,39 +6,38 @@ stored, so that a new metric can be measured on old texts.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from atlas.checks import check_encoder, require_complete
-from atlas.controls import CONTROLS, control_target
+from atlas.controls import CONTROLS, PERMUTATIONS, control_target, control_vectors
+from atlas.detection import BEST, detect, detect_at_random, measure_activity
 from atlas.errors import AtlasError, UnknownName
-from atlas.generate import Generation, Sampling, generate
-from atlas.intervals import Interval, auroc_interval, mean_interval
-from atlas.layerwise import activity, layer_figures
+from atlas.generate import Sampling, generate_in_turn
+from atlas.intervals import Interval, mean_interval
+from atlas.layerwise import layer_figures
+from atlas.measure import measure
 from atlas.methods import METHODS, Options, settle_options
-from atlas.metrics import METRICS, Judge
-from atlas.models import load_acceptability, load_encoder
+from atlas.metrics import make_judge
+from atlas.models import load_encoder
 from atlas.probe import ensure_signals
 from atlas.progress import Progress, silent
+from atlas.runs import BASELINES, MethodSetting, Run, compare, store_runs, table
 from atlas.selection import DEFAULT_RULE
-from atlas.steer import KEEP_ERROR, store_generations
+from atlas.steer import KEEP_ERROR, check_sources
 from atlas.steerer import Steerer
 from atlas.steering import Layer, check_positions
-from atlas.store import Session, Store, now
+from atlas.store import Session
+from atlas.strengths import Purpose, purpose_of
+from atlas.vectors import vector_ids
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
 
-BEST = 20  # neurons that detection sums
-PERMUTATIONS = 4  # of the scores per control, shared out over the prompts
-DRAWS = 20  # random sets of neurons it is compared with
-BASELINES = ("original", "sae")
 BY_SCORE = " by score"
 
 
@@ -65,43 +64,6 @@ class EvaluationSet:
 
 
 @dataclass(frozen=True)
-class MethodSetting:
-    """A steering method as it is evaluated.
-
-    Attributes:
-        method: key of METHODS, or "prefix" or "finetuned".
-        options: settings; None where the method's defaults are meant.
-        control: key of CONTROLS, or None.
-    """
-
-    method: str
-    options: Options = Options()
-    control: str | None = None
-
-    @property
-    def name(self) -> str:
-        return self.method if self.control is None else f"{self.method}/{self.control}"
-
-
-@dataclass
-class Run:
-    """One method of an evaluation: its texts, and per metric a value per text."""
-
-    setting: MethodSetting
-    generations: list[Generation] = field(default_factory=list)
-    values: dict[str, list[float | None]] = field(default_factory=dict)
-    figures: dict[str, Interval] = field(default_factory=dict)
-
-    def per_prompt(self, metric: str, prompts: Sequence[str]) -> list[float | None]:
-        """The mean over a prompt's samples, per prompt."""
-        sums: dict[str, list[float]] = {prompt: [] for prompt in prompts}
-        for generation, value in zip(self.generations, self.values[metric], strict=True):
-            if value is not None:
-                sums[generation.prompt].append(value)
-        return [sum(found) / len(found) if found else None for found in sums.values()]
-
-
-@dataclass(frozen=True)
 class EvaluationConfig:
     """What two evaluations must share to be comparable.
 
@@ -114,7 +76,7 @@ class EvaluationConfig:
         sampling: the same for every method; its seed is the first.
     """
 
-    samples: int = 1
+    samples: int = 3
     scorer: str = "distance"
     select: str = DEFAULT_RULE
     keep_error: bool = KEEP_ERROR
@@ -148,6 +110,7 @@ class Examiner:
         steerer: the loaded model and SAEs.
         encoder: the atlas's sentence encoder, when it is loaded already.
         models: models to generate with under a method's name, such as {"finetuned": model}.
+        vectors: behaviours whose contrastive vectors are added up, for the methods that steer by them.
     """
 
     def __init__(
@@ -161,6 +124,7 @@ class Examiner:
         steerer: Steerer | None = None,
         encoder: Any = None,
         models: Mapping[str, Any] | None = None,
+        vectors: Sequence[str] = (),
     ) -> None:
         steerer = steerer or Steerer(atlas.store)
         self.steerer = steerer
@@ -168,11 +132,11 @@ class Examiner:
         self.store, self.topic, self.data, self.config = atlas.store, topic, data, config
         ensure_signals(steerer, topic, config.select, keys)
         self.layers, self.scoring_ids, self.rows = steerer.layers(
-            topic, keys, scorer=config.scorer, select=config.select
+            topic, keys, scorer=config.scorer, select=config.select, vectors=vectors
         )
         self.model, self.tokenizer = steerer.model
         self.prepend_bos = bool(self.rows[0]["prepend_bos"])
-        self.models = dict(models or {})
+        self.models, self.vectors = dict(models or {}), tuple(vectors)
         self.encoder = encoder or load_encoder(steerer.recorded_encoder)
         with atlas.store.read() as session:
             check_encoder(self.encoder, require_complete(session, atlas.store))
@@ -183,21 +147,31 @@ class Examiner:
             raise AtlasError(
                 f"{len(overlap)} held-out texts are among the topic's own, such as {overlap[0][:60]!r}: leave them out"
             )
-        self.judge = Judge(
+        self.judge = make_judge(
             self.model,
             self.tokenizer,
-            self.prepend_bos,
             self.encoder,
-            self.encoder.embed(self.topic_texts),
-            self.encoder.embed(data.held_out),
-            load_acceptability(),
+            prepend_bos=self.prepend_bos,
+            topic=self.topic_texts,
+            held_out=data.held_out,
         )
         self.sae_keys = [row["sae_key"] for row in self.rows]
+
+    def parameters(self) -> dict[str, Any]:
+        """What all runs share, as it is stored."""
+        return {**self.config.flat(), "sae_keys": self.sae_keys, "vectors": list(self.vectors)}
+
+    def purpose(self, session: Session, setting: MethodSetting) -> Purpose:
+        """What a strength of a method would be picked for."""
+        return purpose_of(
+            session, setting.method, setting.options, self.config.conditions(), topic=self.topic,
+            sae_keys=self.sae_keys, vectors=self.vectors,
+        )  # fmt: skip
 
     def run(self, setting: MethodSetting) -> Run:
         """Generate from every prompt under a method, and measure.
 
-        A control moves the scores anew for every PERMUTATIONS-th prompt, so that no verdict hangs on one permutation.
+        A control moves the scores or the vector anew for every PERMUTATIONS-th prompt.
         """
         config = self.config
         if setting.method not in self.models and setting.method == "finetuned":
@@ -206,54 +180,50 @@ class Examiner:
         given = prompts
         if setting.method == "prefix":
             given = [f"{self.topic_texts[i % len(self.topic_texts)]} {prompt}" for i, prompt in enumerate(prompts)]
-        parts = [list(range(first, len(given), PERMUTATIONS)) for first in range(PERMUTATIONS)]
-        if setting.control is None:
-            parts = [list(range(len(given)))]
-        texts: dict[int, Generation] = {}
-        for number, part in enumerate(parts):
-            found = generate(
-                self.models.get(setting.method, self.model),
-                self.tokenizer,
-                [given[i] for i in part],
-                self._controlled(setting, number),
-                method=setting.method if setting.method in METHODS else "original",
-                options=setting.options,
-                keep_error=config.keep_error and setting.method != "sae",
-                positions=config.positions,
-                prepend_bos=self.prepend_bos,
-                sampling=config.sampling,
-                seeds=[config.sampling.seed + i for i in part],
-            )
-            texts.update(zip(part, found, strict=True))
+        permutations = 1 if setting.control is None else PERMUTATIONS
+        texts = generate_in_turn(
+            self.models.get(setting.method, self.model),
+            self.tokenizer,
+            given,
+            [self._controlled(setting, number) for number in range(permutations)],
+            method=setting.method if setting.method in METHODS else "original",
+            options=setting.options,
+            keep_error=config.keep_error and setting.method != "sae",
+            positions=config.positions,
+            prepend_bos=self.prepend_bos,
+            sampling=config.sampling,
+            seeds=[config.sampling.seed + i for i in range(len(given))],
+        )
         run = Run(setting)
-        run.generations = [replace(texts[i], method=setting.name, prompt=prompt) for i, prompt in enumerate(prompts)]
+        run.generations = [
+            replace(text, method=setting.name, prompt=prompt) for text, prompt in zip(texts, prompts, strict=True)
+        ]
         run.values = measure(self.judge, run.generations)
+        method = METHODS.get(setting.method)
+        if method is not None and method.edit is not None:
+            run.scoring_ids = self.scoring_ids
+        if method is not None and method.vector is not None:
+            with self.store.read() as session:
+                run.vector_ids = vector_ids(session, self.vectors, self.sae_keys, method.vector)
         return run
 
     def detection(self) -> Run:
-        """AUROC of held-out texts by the best neurons: as selected, by other rankings, and at random (mean and range)."""
+        """AUROC of held-out texts by the best neurons: as selected, by other rankings, and at random."""
         run = Run(MethodSetting("detection"))
         rankings = self._rankings()
+        others = {"everyday": self.data.unaligned, "topics": self.data.others}
         for i, (layer, row) in enumerate(zip(self.layers, self.rows, strict=True)):
-            own, everyday, topics = (
-                activity(self.model, self.tokenizer, layer, texts, prepend_bos=self.prepend_bos) if texts else None
-                for texts in (self.data.held_out, self.data.unaligned, self.data.others)
+            texts = measure_activity(
+                self.model, self.tokenizer, layer, self.data.held_out, others, prepend_bos=self.prepend_bos
             )
             support = self.columns[i]["support"].to_numpy()
             suffix = "" if len(self.rows) == 1 else f" ({row['sae_id']})"
             for name, ranked in rankings.items():
-                for figure, value in detect(own, everyday, topics, ranked[i][:BEST]).items():
+                for figure, value in detect(texts, ranked[i][:BEST]).items():
                     run.figures[figure + name + suffix] = value
             scored, best = rankings[BY_SCORE if BY_SCORE in rankings else ""][i], rankings[""][i][:BEST]
-            generator = np.random.default_rng(self.config.sampling.seed)
-            draws = [
-                detect(own, everyday, topics, matched_neurons(support, scored, best, generator)) for _ in range(DRAWS)
-            ]
-            for figure in draws[0]:
-                values = [draw[figure].value for draw in draws]
-                run.figures[f"{figure} of random neurons{suffix}"] = Interval(
-                    float(np.mean(values)), min(values), max(values)
-                )
+            for figure, value in detect_at_random(texts, support, scored, best, self.config.sampling.seed).items():
+                run.figures[f"{figure} of random neurons{suffix}"] = value
         return run
 
     def _rankings(self) -> dict[str, list[np.ndarray]]:
@@ -291,8 +261,9 @@ class Examiner:
         layers = []
         for layer, columns in zip(self.layers, self.columns, strict=True):
             support, norm = columns["support"].to_numpy(), columns["decoder_norm"].to_numpy()
+            move = control_target if METHODS[setting.method].vector is None else control_vectors
             seed = self.config.sampling.seed + number
-            layers.append(replace(layer, target=control_target(layer.target, setting.control, support, norm, seed)))
+            layers.append(replace(layer, target=move(layer.target, setting.control, support, norm, seed)))
         return layers
 
 
@@ -308,6 +279,7 @@ def evaluate(examiner: Examiner, methods: Sequence[MethodSetting], *, progress: 
         A row per method and figure: method, name, value, low, high (95 %, paired by prompt).
     """
     settings = with_controls(methods)
+    check_sources(examiner.topic, [one.method for one in settings if one.method in METHODS], examiner.vectors)
     runs = []
     for done, setting in enumerate(settings):
         progress("generating", done, len(settings))
@@ -316,74 +288,17 @@ def evaluate(examiner: Examiner, methods: Sequence[MethodSetting], *, progress: 
     compare(runs, examiner.data.prompts)
     progress("what the neurons find", 0, 0)
     for run in runs:
-        if run.setting.method in METHODS and METHODS[run.setting.method].has_code:
+        if edits_code(run.setting):
             run.figures |= examiner.layer_level(run.setting)
     every = [examiner.detection(), *runs]
-    store_runs(examiner.store, examiner.topic, every, examiner.scoring_ids, examiner.config.flat())
+    store_runs(examiner.store, examiner.topic, every, examiner.parameters())
     return table(every)
 
 
-def measure(
-    judge: Judge, generations: Sequence[Generation], names: Sequence[str] = tuple(METRICS)
-) -> dict[str, list[float | None]]:
-    """Every metric of every text; the figures that came with the generation too."""
-    prompts, texts = [g.prompt for g in generations], [g.text for g in generations]
-    found: dict[str, list[float | None]] = {name: METRICS[name].measure(judge, prompts, texts) for name in names}
-    own = {name: [getattr(g, name) for g in generations] for name in ("contamination", "kept", "new", "dropped")}
-    return found | own
-
-
-def compare(runs: Sequence[Run], prompts: Sequence[str]) -> None:
-    """Give every run its means, and its differences, paired by prompt, from its baselines and its own shuffled control."""
-    by_name = {run.setting.name: run for run in runs}
-    for run in runs:
-        against = [name for name in BASELINES if name != run.setting.name and name in by_name]
-        control = f"{run.setting.method}/shuffled"
-        if run.setting.control is None and control in by_name:
-            against.append(control)
-        for metric in run.values:
-            own = run.per_prompt(metric, prompts)
-            mean = mean_interval([value for value in own if value is not None])
-            if mean is None:
-                continue
-            run.figures[metric] = mean
-            for other in against:
-                theirs = by_name[other].per_prompt(metric, prompts)
-                pairs = [(a, b) for a, b in zip(own, theirs, strict=True) if a is not None and b is not None]
-                difference = mean_interval([a - b for a, b in pairs])
-                if difference is not None:
-                    run.figures[f"{metric} - {other.rpartition('/')[2]}"] = difference
-                if metric == "perplexity" and pairs:  # a ratio, and a mean that no single broken text decides
-                    ratio = mean_interval([math.log(a / b) for a, b in pairs])
-                    assert ratio is not None
-                    ends = [None if end is None else math.exp(end) for end in ratio]
-                    run.figures[f"perplexity / {other.rpartition('/')[2]}"] = Interval(math.exp(ratio.value), *ends[1:])
-
-
-def detect(
-    own: np.ndarray | None, everyday: np.ndarray | None, topics: np.ndarray | None, best: np.ndarray
-) -> dict[str, Interval]:
-    """AUROC of held-out texts against others by the summed activation of some neurons (method: section 6, point 1).
-
-    Args:
-        own, everyday, topics: mean activation per token of held-out, everyday and other topics' texts [text, d_sae].
-        best: the neurons.
-    """
-    found = {}
-    for name, other in (("everyday", everyday), ("topics", topics)):
-        if own is not None and other is not None:
-            found[f"auroc_{name}"] = auroc_interval(own[:, best].sum(1), other[:, best].sum(1))
-    return found
-
-
-def matched_neurons(
-    support: np.ndarray, ranked: np.ndarray, best: np.ndarray, generator: np.random.Generator
-) -> np.ndarray:
-    """For each of the best neurons another one that has a score, at random among the 50 nearest to it in support."""
-    others = np.setdiff1d(ranked, best)
-    size = support.astype(float)
-    nearest = [others[np.argsort(np.abs(size[others] - size[b]), kind="stable")[:50]] for b in best]
-    return np.array([generator.choice(choices) for choices in nearest])
+def edits_code(setting: MethodSetting) -> bool:
+    """Whether a method edits the code; one that steers by a vector leaves it alone at strength 0."""
+    method = METHODS.get(setting.method)
+    return method is not None and method.has_code and not (method.vector and setting.options.strength == 0)
 
 
 def with_controls(methods: Sequence[MethodSetting]) -> list[MethodSetting]:
@@ -398,113 +313,6 @@ def with_controls(methods: Sequence[MethodSetting]) -> list[MethodSetting]:
             settings.append(setting)
             continue
         settled = settle_options(setting.method, setting.options)
-        if METHODS[setting.method].vector is not None:
-            raise AtlasError(
-                f"method {setting.method} steers by a vector, not by a topic: evaluate it with `atlas choices`"
-            )
         settings.append(MethodSetting(setting.method, settled))
         settings += [MethodSetting(setting.method, settled, control) for control in CONTROLS]
     return settings
-
-
-def store_runs(
-    store: Store, topic: str, runs: Sequence[Run], scoring_ids: Sequence[int], shared: Mapping[str, Any]
-) -> int:
-    """Append an evaluation to `runs`, `generations` and `metrics`; its id."""
-    with store.write() as session:
-        evaluation = int(session.value("next_evaluation_id"))
-        first = int(session.value("next_run_id"))
-        for run_id, run in enumerate(runs, start=first):
-            parameters = {**asdict(run.setting), **shared}
-            session.append(
-                "runs",
-                pl.DataFrame(
-                    {
-                        "run_id": [run_id],
-                        "evaluation_id": [evaluation],
-                        "topic": [topic],
-                        "method": [run.setting.name],
-                        "parameters": [json.dumps(parameters)],
-                        "seed": [shared["seed"]],
-                        "created_at": [now()],
-                    }
-                ),
-            )
-            ids = store_generations(
-                session, run.generations, scoring_ids, {run.setting.name: parameters}, run_id=run_id
-            )
-            store_values(session, run_id, ids, {name: values for name, values in run.values.items() if name in METRICS})
-            rows = [(run_id, name, *figure) for name, figure in run.figures.items()]
-            schema = {
-                "run_id": pl.UInt32,
-                "name": pl.String,
-                "value": pl.Float64,
-                "low": pl.Float64,
-                "high": pl.Float64,
-            }
-            session.append("metrics", pl.DataFrame(rows, schema=schema, orient="row"))
-    return evaluation
-
-
-def store_values(
-    session: Session, run_id: int, ids: Sequence[int], values: Mapping[str, Sequence[float | None]]
-) -> None:
-    """Append figures of generations to `metrics`."""
-    rows = [
-        (run_id, generation_id, name, value)
-        for name, found in values.items()
-        for generation_id, value in zip(ids, found, strict=True)
-        if value is not None
-    ]
-    schema = {"run_id": pl.UInt32, "generation_id": pl.UInt32, "name": pl.String, "value": pl.Float64}
-    session.append("metrics", pl.DataFrame(rows, schema=schema, orient="row"))
-
-
-def table(runs: Sequence[Run]) -> pl.DataFrame:
-    """A row per method and figure."""
-    rows = [(run.setting.name, name, *figure) for run in runs for name, figure in run.figures.items()]
-    schema = {"method": pl.String, "name": pl.String, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64}
-    return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def measure_again(
-    atlas: Atlas, topic: str, held_out: Sequence[str], *, steerer: Steerer | None = None, progress: Progress = silent
-) -> int:
-    """Give the stored texts of a topic's runs the metrics they lack, without generating; how many figures were added."""
-    with atlas.store.read() as session:
-        recorded = require_complete(session, atlas.store)
-        topic_texts = session.ask("topic_texts", topic=topic)["text"].to_list()
-        rows = session.ask("run_generations", topic=topic)
-        have = session.ask("run_metrics", topic=topic)
-        prepend_bos = bool(session.ask("all_saes").to_dicts()[0]["prepend_bos"])
-    if rows.is_empty():
-        raise AtlasError(f"topic {topic!r} has no evaluated text: run `atlas evaluate` without --measure-again first")
-    progress("loading model and encoder", 0, 0)
-    model, tokenizer = (steerer or Steerer(atlas.store)).model
-    encoder = load_encoder(str(recorded["encoder"]))
-    check_encoder(encoder, recorded)
-    judge = Judge(
-        model,
-        tokenizer,
-        prepend_bos,
-        encoder,
-        encoder.embed(topic_texts),
-        encoder.embed(held_out) if held_out else None,
-        load_acceptability(),
-    )
-    added = 0
-    for done, (name, metric) in enumerate(METRICS.items()):
-        progress("measuring", done, len(METRICS))
-        known = have.filter(pl.col("name") == name)["generation_id"]
-        missing = rows.filter(~pl.col("generation_id").is_in(known.implode()))
-        if missing.is_empty():
-            continue
-        values = metric.measure(judge, missing["prompt"].to_list(), missing["text"].to_list())
-        frame = missing.select("run_id", "generation_id").with_columns(
-            name=pl.lit(name), value=pl.Series(values, dtype=pl.Float64)
-        )
-        found = frame.filter(pl.col("value").is_not_null())
-        with atlas.store.write() as session:
-            session.append("metrics", found)
-        added += found.height
-    return added

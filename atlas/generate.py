@@ -115,6 +115,26 @@ def generate(
     return [found[i] for i in range(len(prompts))]
 
 
+def generate_in_turn(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    layer_sets: Sequence[Sequence[Layer]],
+    *,
+    seeds: Sequence[int],
+    **settings: Any,
+) -> list[Generation]:
+    """Go on with prompt i under the i-th of some sets of layers, the first coming after the last; see generate."""
+    found: dict[int, Generation] = {}
+    for number, layers in enumerate(layer_sets):
+        part = range(number, len(prompts), len(layer_sets))
+        texts = generate(
+            model, tokenizer, [prompts[i] for i in part], layers, seeds=[seeds[i] for i in part], **settings
+        )
+        found.update(zip(part, texts, strict=True))
+    return [found[i] for i in range(len(prompts))]
+
+
 def continue_ids(
     model: Any, tokenizer: Any, ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
 ) -> list[str]:

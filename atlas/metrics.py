@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from atlas.likelihood import log_probabilities
-from atlas.models import Encoder
+from atlas.models import Encoder, load_acceptability
 from atlas.vocabulary import bos_token_id
 
 
@@ -25,6 +25,8 @@ class Judge:
         topic: embeddings of the topic's texts [text, dimension].
         held_out: embeddings of texts about the topic that it was not scored by [text, dimension], or None.
         acceptability: texts -> probability of being acceptable English, or None where the classifier is not at hand.
+        positive: embeddings of completions that show a behaviour [text, dimension], or None.
+        negative: embeddings of completions that show its opposite [text, dimension], or None.
     """
 
     model: Any
@@ -34,6 +36,37 @@ class Judge:
     topic: np.ndarray | None
     held_out: np.ndarray | None
     acceptability: Callable[[Sequence[str]], list[float]] | None = None
+    positive: np.ndarray | None = None
+    negative: np.ndarray | None = None
+
+
+def make_judge(
+    model: Any,
+    tokenizer: Any,
+    encoder: Encoder,
+    *,
+    prepend_bos: bool,
+    topic: Sequence[str] = (),
+    held_out: Sequence[str] = (),
+    positive: Sequence[str] = (),
+    negative: Sequence[str] = (),
+) -> Judge:
+    """A Judge by texts that are embedded now; the classifier of acceptability is loaded where it is at hand."""
+
+    def embed(texts: Sequence[str]) -> np.ndarray | None:
+        return encoder.embed(texts) if texts else None
+
+    return Judge(
+        model,
+        tokenizer,
+        prepend_bos,
+        encoder,
+        embed(topic),
+        embed(held_out),
+        load_acceptability(),
+        embed(positive),
+        embed(negative),
+    )
 
 
 @dataclass(frozen=True)
@@ -52,7 +85,11 @@ class Metric:
 
 
 def perplexity(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
-    """exp of the mean negative log-likelihood of the generated tokens only, under the unsteered model."""
+    """exp of the mean negative log-likelihood of the generated tokens only, under the unsteered model.
+
+    The text is tokenized anew, so that a stored text gives the same figure as a fresh one. Where the tokenizer cuts it
+    otherwise than it was generated (it can write one word in several ways), the tokens are those that a reader would see.
+    """
     opening = [bos_token_id(judge.tokenizer)] * judge.prepend_bos
     context = judge.model.config.max_position_embeddings
     heads = [opening + ids for ids in _encode(judge.tokenizer, prompts)]
@@ -74,6 +111,22 @@ def distance_topic(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -
 def distance_held_out(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
     """Distance of the text's embedding to the nearest of the held-out texts about the topic."""
     return _distances(judge, judge.held_out, texts)
+
+
+def distance_positive(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    """Distance of the text's embedding to the nearest completion that shows the behaviour."""
+    return _distances(judge, judge.positive, texts)
+
+
+def distance_negative(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    """Distance of the text's embedding to the nearest completion that shows the opposite."""
+    return _distances(judge, judge.negative, texts)
+
+
+def leaning(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    """distance_negative - distance_positive: above 0 the text is closer to completions that show the behaviour."""
+    sides = zip(distance_negative(judge, prompts, texts), distance_positive(judge, prompts, texts), strict=True)
+    return [None if far is None or near is None else far - near for far, near in sides]
 
 
 def _distances(judge: Judge, others: np.ndarray | None, texts: Sequence[str]) -> list[float | None]:
@@ -112,6 +165,11 @@ METRICS = {
     "perplexity": Metric(perplexity, "low", "of the generated tokens, under the unsteered model"),
     "distance_topic": Metric(distance_topic, "low", "distance to the nearest of the topic's texts"),
     "distance_held_out": Metric(distance_held_out, "low", "distance to the nearest of the topic's held-out texts"),
+    "distance_positive": Metric(distance_positive, "low", "distance to the nearest completion that shows a behaviour"),
+    "distance_negative": Metric(
+        distance_negative, "high", "distance to the nearest completion that shows the opposite"
+    ),
+    "leaning": Metric(leaning, "high", "distance_negative - distance_positive"),
     "distinct_1": Metric(distinct(1), "high", "distinct tokens over tokens"),
     "distinct_2": Metric(distinct(2), "high", "distinct pairs of tokens over pairs"),
     "acceptability": Metric(acceptability, "high", "probability of acceptable English, by a CoLA classifier"),

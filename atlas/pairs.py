@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,6 +82,19 @@ def collect_pairs(rows: Iterable[tuple[str | None, str | None, str | None]], *, 
         raise PromptError(f"{origin}: no pair in it, give at least one")
     prompts, positives, negatives = zip(*kept, strict=True)
     return PairSet(prompts, positives, negatives, count - len(kept))
+
+
+def pair_texts(positives: Sequence[str], negatives: Sequence[str]) -> PairSet:
+    """Texts about a topic against others, as pairs without a prompt; the fewer of the two are taken again and again.
+
+    Raises:
+        PromptError: there is none of either.
+    """
+    for name, texts in (("positive", positives), ("negative", negatives)):
+        if not texts:
+            raise PromptError(f"there is no {name} text to make pairs of: give at least one")
+    count = max(len(positives), len(negatives))
+    return collect_pairs(("", positives[i % len(positives)], negatives[i % len(negatives)]) for i in range(count))
 
 
 def split_pairs(pairs: PairSet, share: float) -> tuple[PairSet | None, PairSet | None]:

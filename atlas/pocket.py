@@ -12,6 +12,7 @@ MODEL = FOLDER / "model"
 SAES = FOLDER / "saes"
 PROMPTS = FOLDER / "prompts.jsonl"
 TOPICS = FOLDER / "topics"  # 6/, 20/ and held_out/, a file per topic in each
+PAIRS = FOLDER / "pairs"  # a .jsonl file of contrast pairs per behaviour
 UNALIGNED = FOLDER / "unaligned.txt"
 NEUTRAL_PROMPTS = FOLDER / "neutral_prompts.txt"
 

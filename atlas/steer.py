@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
-
-import polars as pl
 
 from atlas.errors import AtlasError
 from atlas.generate import Generation, Sampling, generate
 from atlas.methods import METHODS, Options, settle_options, takes
 from atlas.probe import ensure_signals
 from atlas.progress import Progress, silent
+from atlas.runs import Source, store_generations
 from atlas.selection import DEFAULT_RULE
 from atlas.steerer import Steerer
 from atlas.steering import check_positions
-from atlas.store import Session, now
+from atlas.strengths import picked_strength, purpose_of
 from atlas.vectors import vector_ids
 
 if TYPE_CHECKING:
@@ -74,13 +72,14 @@ def steer_prompts(
     ensure_signals(steerer, topic, select, keys, progress=progress)
     layers, scoring_ids, rows = steerer.layers(topic, keys, scorer=scorer, select=select, vectors=vectors)
     chosen_keys = [row["sae_key"] for row in rows]
+    shared = {"scorer": scorer, "select": select, "keep_error": keep_error, "positions": positions}
     if calibrated and settings.get("strength") is None:
-        shared = {"scorer": scorer, "select": select, "keep_error": keep_error, "positions": positions}
         with atlas.store.read() as session:
             for method, chosen in options.items():
-                if METHODS[method].vector:
-                    continue  # strengths are picked for topics
-                picked = calibrated_strength(session, topic, chosen_keys, method, chosen, shared)
+                purpose = purpose_of(
+                    session, method, chosen, shared, topic=topic, sae_keys=chosen_keys, vectors=vectors
+                )
+                picked = picked_strength(session, purpose)
                 options[method] = chosen if picked is None else replace(chosen, strength=picked)
     model, tokenizer = steerer.model
     results: list[Generation] = []
@@ -103,20 +102,17 @@ def steer_prompts(
     if topic is None:  # scores of 1 say nothing about purity
         results = [replace(result, contamination=None) for result in results]
     if save:
-        shared = {
-            "scorer": scorer,
-            "select": select,
-            "keep_error": keep_error,
-            "positions": positions,
-            **asdict(sampling),
-        }
-        parameters = {method: {**asdict(options[method]), **shared} for method in methods}
+        parameters = {method: {**asdict(options[method]), **shared, **asdict(sampling)} for method in methods}
         with atlas.store.write() as session:
-            ids = {
-                method: vector_ids(session, vectors, chosen_keys, used) if (used := METHODS[method].vector) else []
+            sources = {
+                method: Source(
+                    parameters[method],
+                    scoring_ids if METHODS[method].edit else [],
+                    vector_ids(session, vectors, chosen_keys, used) if (used := METHODS[method].vector) else [],
+                )
                 for method in methods
             }
-            store_generations(session, results, scoring_ids, parameters, vector_ids=ids)
+            store_generations(session, results, sources)
     return results
 
 
@@ -130,35 +126,6 @@ def check_sources(topic: str | None, methods: Sequence[str], vectors: Sequence[s
     if vectors and not any(METHODS[method].vector for method in methods):
         users = [name for name, method in METHODS.items() if method.vector]
         raise AtlasError(f"none of the methods {', '.join(methods)} uses a vector: add one of {', '.join(users)}")
-
-
-def conditions(options: Options, shared: Mapping[str, Any]) -> str:
-    """What a picked strength holds under, as JSON: every setting of the method and the run but the strength itself."""
-    settings = {name: value for name, value in asdict(options).items() if name != "strength"}
-    return json.dumps({**settings, **shared}, sort_keys=True)
-
-
-def calibrated_strength(
-    session: Session,
-    topic: str | None,
-    sae_keys: Sequence[int],
-    method: str,
-    options: Options,
-    shared: Mapping[str, Any],
-) -> float | None:
-    """The strength picked last for a topic and method under these conditions; None when there is none.
-
-    Args:
-        shared: scorer, select, keep_error and positions.
-    """
-    found = session.value(
-        "calibrated_strength",
-        topic=topic,
-        sae_keys=list(sae_keys),
-        method=method,
-        parameters=conditions(options, shared),
-    )
-    return None if found is None else float(found)
 
 
 def options_for(method: str, settings: dict[str, Any], methods: Sequence[str]) -> Options:
@@ -175,49 +142,3 @@ def options_for(method: str, settings: dict[str, Any], methods: Sequence[str]) -
         if method in takers:
             taken[key] = value
     return settle_options(method, Options(**taken))
-
-
-def store_generations(
-    session: Session,
-    generations: Sequence[Generation],
-    scoring_ids: Sequence[int],
-    parameters: dict[str, dict[str, Any]],
-    *,
-    run_id: int | None = None,
-    vector_ids: Mapping[str, Sequence[int]] | None = None,
-) -> list[int]:
-    """Append to `generations` and `metrics`; the new ids. `parameters` (kept as JSON) and `vector_ids` are per method."""
-    first = session.value("next_generation_id")
-    ids = list(range(first, first + len(generations)))
-    unsteered = [name for name, method in METHODS.items() if not method.edit]
-    session.append(
-        "generations",
-        pl.DataFrame(
-            {
-                "generation_id": pl.Series(ids, dtype=pl.UInt32),
-                "run_id": pl.Series([run_id] * len(ids), dtype=pl.UInt32),
-                "scoring_ids": pl.Series(
-                    [[] if g.method in unsteered else list(scoring_ids) for g in generations],
-                    dtype=pl.List(pl.UInt32),
-                ),
-                "vector_ids": pl.Series(
-                    [list((vector_ids or {}).get(g.method, [])) for g in generations], dtype=pl.List(pl.UInt32)
-                ),
-                "method": [g.method for g in generations],
-                "parameters": [json.dumps(parameters[g.method]) for g in generations],
-                "prompt": [g.prompt for g in generations],
-                "text": [g.text for g in generations],
-                "seed": pl.Series([g.seed for g in generations], dtype=pl.UInt64),
-                "created_at": [now()] * len(generations),
-            }
-        ),
-    )
-    rows = [
-        (run_id, generation_id, name, getattr(generation, name))
-        for generation_id, generation in zip(ids, generations, strict=True)
-        for name in ("contamination", "kept", "new", "dropped")
-        if getattr(generation, name) is not None
-    ]
-    columns = {"run_id": pl.UInt32, "generation_id": pl.UInt32, "name": pl.String, "value": pl.Float64}
-    session.append("metrics", pl.DataFrame(rows, schema=columns, orient="row"))
-    return ids

@@ -2,20 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import click
-from atlas.cli.options import device_option, model_options, sae_ids_option, vector_options
-from atlas.cli.output import Progress, format_option, print_frame
+from atlas.cli.options import (
+    device_option,
+    encoder_option,
+    model_options,
+    position_option,
+    sae_ids_option,
+    sampling_options,
+    taus_option,
+)
+from atlas.cli.output import Progress, format_option, interval, print_frame
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from atlas.pairs import PairSet
+
+KEYS = ("method", "sae_id", "tau", "strength")
+
+
+def mean(row: dict[str, Any]) -> float:
+    """A figure without its interval."""
+    return float(row["value"])
+
+
+FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {  # column of the printed table -> figure, how
+    "entries": ("entries", lambda row: int(row["value"])),
+    "probability": ("probability", mean),
+    "shift": ("shift", interval),
+    "shift_prefixed": ("shift after 'The answer is'", mean),
+    "unrelated_shift": ("unrelated shift", mean),
+    "unrelated_accuracy": ("unrelated accuracy", mean),
+    "perplexity_ratio": ("unrelated perplexity ratio", mean),
+    "leaning_gain": ("leaning - original", interval),
+    "text_perplexity_ratio": ("perplexity / original", mean),
+    "distinct_2": ("distinct_2", mean),
+}
 
 
 @click.command()
 @click.argument("atlas", type=click.Path())
 @click.argument("name")
-@click.argument("pairs", type=click.Path())
+@click.argument("pairs", type=click.Path(), required=False)
 @click.option(
     "--method", "methods", multiple=True, help="sas, dense or filtered; again for more.  [default: sas, dense]"
 )
@@ -32,71 +64,125 @@ if TYPE_CHECKING:
     show_default=True,
     help="Share of the pairs to try, the vectors being made from the others; 1: try vector NAME as it is on all.",
 )
-@vector_options
+@taus_option
+@position_option("last")
 @click.option("--sigma", default="own", show_default=True, help="Selection of sas: own (or sae), relu or none.")
 @click.option("--topic", default=None, help="Whose scores filtered weighs neurons by.  [default: none]")
 @click.option(
     "--ablations", is_flag=True, help="Try sas by its positive and its negative part, and with the error dropped."
 )
-@click.option("--texts", default=None, help="Unrelated texts, whose perplexity is the price.  [default: bundled]")
+@click.option("--texts", type=click.Path(), help="Unrelated texts, whose perplexity is the price.  [default: bundled]")
+@click.option(
+    "--unrelated",
+    "unrelated_files",
+    multiple=True,
+    type=click.Path(),
+    help="Contrast pairs of another behaviour, to be answered as before; again for more.  [default: bundled]",
+)
+@click.option("--samples", default=0, show_default=True, help="Texts to generate per prompt and strength; 0 for none.")
+@click.option(
+    "--prompts",
+    type=click.Path(),
+    help="Openings to generate from.  [default: the prompts of the pairs that are tried]",
+)
 @sae_ids_option("the first")
+@click.option("--each-sae", is_flag=True, help="Steer by one SAE at a time: those of --sae-id, or every one.")
 @model_options
+@encoder_option
 @device_option
-@click.option("--seed", default=0, show_default=True, help="Seed of the random control.")
+@sampling_options(64, "First seed of the texts, and of the random control.")
 @format_option
 def choices(
     atlas: str,
     name: str,
-    pairs: str,
+    pairs: str | None,
     methods: tuple[str, ...],
     strengths: tuple[float, ...],
     held_out: float,
-    tau: float,
-    position: str,
+    taus: tuple[float, ...],
+    position: str | None,
     sigma: str,
     topic: str | None,
     ablations: bool,
     texts: str | None,
+    unrelated_files: tuple[str, ...],
+    samples: int,
+    prompts: str | None,
     sae_ids: tuple[str, ...],
+    each_sae: bool,
     model: str | None,
     release: str | None,
+    encoder: str | None,
     device: str,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
     seed: int,
     style: str,
 ) -> None:
-    """Steer by vectors of behaviour NAME made from one part of PAIRS, and measure on the other how much more probable the
-    model finds the completion that shows the behaviour than the other one. Results are stored in ATLAS.
+    """Steer by vectors of behaviour NAME made from one part of PAIRS (by default the bundled pairs of that name), and
+    measure on the other how much more probable the model finds the completion that shows the behaviour than the other one.
+    Results are stored in ATLAS.
 
     shift is the mean change of that probability with its 95 % interval; shift_prefixed the same with "The answer is"
-    before the completion; perplexity_ratio what the steering does to the perplexity of unrelated texts. METHOD/random is
-    the control: the same entries at other neurons, or a random direction.
+    before the completion. unrelated_shift and unrelated_accuracy are of other behaviours' pairs, perplexity_ratio is of unrelated
+    texts: what the steering costs. METHOD/random is the control: the same entries at other neurons, or a random
+    direction. entries counts the neurons of a sparse vector: compare several --tau, or SAEs of several widths with
+    --each-sae. With --samples, text is generated too: leaning_gain is how much closer than unsteered text it comes to
+    completions that show the behaviour, compared with those that show the opposite.
 
     \b
-    Example:
+    Examples:
       atlas choices pocket.atlas praise praise.jsonl --strength 1 --strength -1
+      atlas choices pocket.atlas question --position mean --tau 0.2 --tau 0.5 --each-sae
+      atlas choices pocket.atlas question --position mean --strength 2 --samples 1
     """
-    from atlas.pairs import read_pairs
+    from atlas.cli.contrast import read_behaviour
 
-    given = read_pairs(pairs)
+    given = read_behaviour(name, pairs)
+    if prompts is not None and not samples:
+        raise click.UsageError("--prompts goes with --samples")
     import atlas as library
     from atlas import pocket
-    from atlas.choices import STRENGTHS, ChoiceConfig, evaluate_choices
+    from atlas.choices import evaluate_choices
+    from atlas.contrast import TAU
+    from atlas.generate import Sampling
+    from atlas.models import load_encoder
     from atlas.prompts import read_texts
     from atlas.steerer import Steerer
+    from atlas.trial import STRENGTHS, ChoiceConfig, ChoiceSet
 
-    config = ChoiceConfig(strengths or STRENGTHS, tau, position, held_out, sigma, topic, ablations, seed)
+    data = ChoiceSet(
+        given,
+        read_texts(texts or pocket.UNALIGNED).texts,
+        read_unrelated(name, unrelated_files),
+        None if prompts is None else read_texts(prompts).texts,
+    )
+    config = ChoiceConfig(
+        strengths or STRENGTHS,
+        taus or (TAU,),
+        position or "last",
+        held_out,
+        sigma,
+        topic,
+        ablations,
+        samples,
+        Sampling(max_new_tokens, temperature, top_k, top_p, seed),
+    )
     opened = library.open(atlas)
     progress = Progress()
     try:
         frame = evaluate_choices(
             opened,
             name,
-            given,
-            read_texts(texts or pocket.UNALIGNED).texts,
+            data,
             methods=methods or ("sas", "dense"),
             config=config,
             sae_ids=sae_ids or None,
+            each_sae=each_sae,
             steerer=Steerer(opened.store, model=model, release=release, device=device),
+            encoder=load_encoder(encoder) if samples and encoder is not None else None,
             progress=progress,
         )
     finally:
@@ -104,22 +190,30 @@ def choices(
     print_frame(frame if style != "table" else summarise(frame), style)
 
 
+def read_unrelated(name: str, files: tuple[str, ...]) -> PairSet:
+    """The pairs of some files, by default the bundled ones of every other behaviour."""
+    from atlas import pocket
+    from atlas.pairs import collect_pairs, read_pairs
+
+    paths = files or [path for path in sorted(pocket.PAIRS.glob("*.jsonl")) if path.stem != name]
+    return collect_pairs(row for path in paths for row in read_pairs(path).rows())
+
+
 def summarise(frame: pl.DataFrame) -> pl.DataFrame:
-    """A row per method and strength, with the figures side by side."""
+    """A row per method, SAE, tau and strength, with the figures side by side; what is the same in all rows is left out."""
     import polars as pl
 
-    from atlas.choices import PREFIX
-
-    def column(figure: str, name: str, *ends: str) -> list[pl.Expr]:
-        own = pl.col("name") == figure
-        return [pl.col("value").filter(own).first().alias(name)] + [
-            pl.col(end).filter(own).first().alias(f"{name}_{end}") for end in ends
-        ]
-
-    return frame.group_by("method", "strength", maintain_order=True).agg(
-        *column("probability", "probability"),
-        *column("shift", "shift", "low", "high"),
-        *column(f"shift after '{PREFIX}'", "shift_prefixed"),
-        *column("perplexity", "perplexity"),
-        *column("perplexity ratio", "perplexity_ratio"),
+    rows: dict[tuple[object, ...], dict[str, Any]] = {}
+    for row in frame.iter_rows(named=True):
+        key = tuple(row[name] for name in KEYS)
+        rows.setdefault(key, dict(zip(KEYS, key, strict=True)))[row["name"]] = row
+    table = [
+        {name: row[name] for name in KEYS}
+        | {column: show(row[figure]) for column, (figure, show) in FIGURES.items() if figure in row}
+        for row in rows.values()
+    ]
+    columns = [*KEYS, *(name for name in FIGURES if any(name in row for row in table))]
+    same = [name for name in ("sae_id", "tau") if len({row[name] for row in table} - {None}) <= 1]
+    return pl.DataFrame([{name: row.get(name) for name in columns} for row in table], infer_schema_length=None).drop(
+        same
     )

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
-from atlas.cli.options import device_option, model_options, sae_ids_option, vector_options
+from atlas.cli.options import device_option, model_options, position_option, sae_ids_option, tau_option
 from atlas.cli.output import Progress, format_option, print_frame
+
+if TYPE_CHECKING:
+    from atlas.api import Atlas
+    from atlas.pairs import PairSet
 
 
 @click.command()
 @click.argument("atlas", type=click.Path())
 @click.argument("name")
-@click.argument("pairs", type=click.Path())
-@vector_options
+@click.argument("pairs", type=click.Path(), required=False)
+@click.option("--topic", default=None, help="Instead of PAIRS: a scored topic's texts against --unaligned ones.")
+@click.option(
+    "--unaligned", type=click.Path(), help="With --topic: texts about nothing of the kind.  [default: the bundled]"
+)
+@tau_option
+@position_option("last; with --topic mean")
 @sae_ids_option("all")
 @click.option("--replace", is_flag=True, help="Give a behaviour that exists these pairs instead of its own.")
 @model_options
@@ -23,9 +34,11 @@ from atlas.cli.output import Progress, format_option, print_frame
 def contrast(
     atlas: str,
     name: str,
-    pairs: str,
+    pairs: str | None,
+    topic: str | None,
+    unaligned: str | None,
     tau: float,
-    position: str,
+    position: str | None,
     sae_ids: tuple[str, ...],
     replace: bool,
     model: str | None,
@@ -39,29 +52,35 @@ def contrast(
 
     PAIRS is a .jsonl, .json, .csv or .parquet file with the columns question, answer_matching_behavior and
     answer_not_matching_behavior; or question, matching and not_matching; or positive, negative and, if you like, prompt.
+    Without PAIRS the bundled ones of behaviour NAME are taken. With --topic, a topic's texts are set against everyday texts.
     Printed per SAE: the neurons kept on each side, those shared and so removed, the entries that are left, and the
     strongest of them with the tokens their neurons fire on.
 
     \b
-    Example:
+    Examples:
       atlas contrast pocket.atlas praise praise.jsonl
+      atlas contrast pocket.atlas medical --topic medicine
     """
-    from atlas.pairs import read_pairs
-
-    given = read_pairs(pairs)
+    if (pairs is not None or topic is None) and unaligned is not None:
+        raise click.UsageError("--unaligned goes with --topic")
+    if pairs is not None and topic is not None:
+        raise click.UsageError("PAIRS and --topic exclude each other")
+    given = None if topic is not None else read_behaviour(name, pairs)
     import polars as pl
 
     import atlas as library
     from atlas.steerer import Steerer
 
     opened = library.open(atlas)
+    if given is None:
+        given = topic_pairs(opened, str(topic), unaligned)
     progress = Progress()
     try:
         counts = opened.contrast(
             name,
             given,
             tau=tau,
-            position=position,
+            position=position or ("last" if topic is None else "mean"),
             sae_ids=sae_ids or None,
             replace=replace,
             steerer=Steerer(opened.store, model=model, release=release, device=device),
@@ -79,3 +98,30 @@ def contrast(
     print_frame(counts.select("sae_id", "pairs", "positive", "negative", "shared", "entries"), style)
     click.echo()
     print_frame(strongest.select("sae_id", "neuron", "value", "support", "fires_on", "top_tokens"), style)
+
+
+def read_behaviour(name: str, path: str | None) -> PairSet:
+    """The contrast pairs of a file, or the bundled ones of a behaviour; PromptError when there are none."""
+    from atlas import pocket
+    from atlas.errors import PromptError
+    from atlas.pairs import read_pairs
+
+    bundled = {file.stem: file for file in pocket.PAIRS.glob("*.jsonl")}
+    if path is None and name not in bundled:
+        raise PromptError(
+            f"behaviour {name!r} has no bundled pairs ({', '.join(sorted(bundled))} have): name a file of some"
+        )
+    return read_pairs(path or bundled[name])
+
+
+def topic_pairs(opened: Atlas, topic: str, unaligned: str | None) -> PairSet:
+    """A scored topic's texts against everyday texts."""
+    from atlas import pocket
+    from atlas.checks import require_scored
+    from atlas.pairs import pair_texts
+    from atlas.prompts import read_texts
+
+    everyday = read_texts(unaligned or pocket.UNALIGNED).texts
+    with opened.store.read() as session:
+        require_scored(session, topic)
+        return pair_texts(session.ask("topic_texts", topic=topic)["text"].to_list(), everyday)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from atlas.cli.options import (
     device_option,
+    encoder_option,
     model_options,
     positions_option,
     sae_ids_option,
@@ -15,8 +18,9 @@ from atlas.cli.options import (
     scorer_option,
     select_option,
     strength_options,
+    vectors_option,
 )
-from atlas.cli.output import Progress, format_option, print_frame, print_table
+from atlas.cli.output import Progress, format_option, interval, print_frame, print_table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -42,15 +46,17 @@ AGAINST = ("original", "sae", "shuffled")
     "--method",
     "methods",
     multiple=True,
-    help="A steering method (see atlas steer), prefix or finetuned; again for more.  [default: add, swap, prefix]",
+    help="A steering method (see atlas steer), prefix or finetuned; again for more.  "
+    "[default: add, swap, prefix; with --vector add, sas, dense]",
 )
+@vectors_option
 @strength_options
 @scorer_option
 @select_option
 @click.option("--keep-error/--drop-error", default=True, show_default=True, help="Keep what the SAE cannot represent.")
 @positions_option
 @sae_ids_option("the first scored")
-@click.option("--samples", default=1, show_default=True, help="Texts per prompt.")
+@click.option("--samples", default=3, show_default=True, help="Texts per prompt.")
 @sampling_options(64, "First seed; every prompt and sample has its own.")
 @click.option(
     "--calibrate",
@@ -60,6 +66,7 @@ AGAINST = ("original", "sae", "shuffled")
 @click.option("--finetune", type=click.Path(), help="Folder of the fine-tuned models of method finetuned.")
 @click.option("--measure-again", is_flag=True, help="Generate nothing: give stored texts the metrics they lack.")
 @model_options
+@encoder_option
 @device_option
 @format_option
 def evaluate(
@@ -70,6 +77,7 @@ def evaluate(
     others: str | None,
     prompts: str | None,
     methods: tuple[str, ...],
+    vectors: tuple[str, ...],
     strength: float | None,
     neurons: int | None,
     sigma: str,
@@ -89,39 +97,46 @@ def evaluate(
     measure_again: bool,
     model: str | None,
     release: str | None,
+    encoder: str | None,
     device: str,
     style: str,
 ) -> None:
     """Measure how well ATLAS finds TOPIC in texts, and what steering towards it does to generated text.
 
-    Every method is compared with unsteered text, with the SAE's plain reconstruction, and with itself under shuffled scores:
-    differences are paired by prompt and stand with their 95 % interval. All texts and figures are stored.
+    Every method is compared with unsteered text, with the SAE's plain reconstruction, and with itself under shuffled scores
+    (or a shuffled vector): differences are paired by prompt and stand with their 95 % interval. All texts and figures are
+    stored.
 
     \b
-    Example:
+    Examples:
       atlas evaluate pocket.atlas medicine --method add --calibrate
+      atlas contrast pocket.atlas medical --topic medicine
+      atlas evaluate pocket.atlas medicine --vector medical --calibrate
     """
     import atlas as library
     from atlas.calibrate import calibrate as pick_strength
-    from atlas.evaluate import EvaluationConfig, Examiner, MethodSetting
+    from atlas.evaluate import EvaluationConfig, Examiner
     from atlas.evaluate import evaluate as run
-    from atlas.evaluate import measure_again as measure
     from atlas.generate import Sampling
+    from atlas.measure import measure_again as measure
     from atlas.methods import METHODS
+    from atlas.models import load_encoder
+    from atlas.runs import MethodSetting
     from atlas.selection import DEFAULT_RULE
     from atlas.steer import options_for
     from atlas.steerer import Steerer
 
     opened = library.open(atlas)
-    data = read_data(topic, held_out, unaligned, others, prompts)
     steerer = Steerer(opened.store, model=model, release=release, device=device)
     progress = Progress()
     try:
         if measure_again:
-            added = measure(opened, topic, data.held_out, steerer=steerer, progress=progress)
+            texts = read_held_out(topic, held_out)
+            added = measure(opened, topic, texts, steerer=steerer, encoder=encoder, progress=progress)
             click.echo(f"{atlas}: {added:,} figures added")
             return
-        chosen = methods or ("add", "swap", "prefix")
+        data = read_data(topic, held_out, unaligned, others, prompts)
+        chosen = methods or (("add", "sas", "dense") if vectors else ("add", "swap", "prefix"))
         known = [name for name in chosen if name in METHODS]
         given = {"strength": strength, "neurons": neurons, "sigma": sigma}
         settings = [
@@ -143,10 +158,9 @@ def evaluate(
                 raise click.UsageError("method finetuned needs --finetune FOLDER, where its weights are kept")
             tuned["finetuned"] = make_finetuned(opened, steerer, topic, finetune)
         halves = (data.prompts[0::2], data.prompts[1::2]) if calibrate else ((), data.prompts)
+        judging = load_encoder(encoder or steerer.recorded_encoder)
 
-        def examine(some: Any) -> Examiner:
-            from dataclasses import replace
-
+        def examine(some: Sequence[str]) -> Examiner:
             return Examiner(
                 opened,
                 topic,
@@ -154,7 +168,9 @@ def evaluate(
                 config,
                 sae_ids=sae_ids or None,
                 steerer=steerer,
+                encoder=judging,
                 models=tuned,
+                vectors=vectors,
             )
 
         if calibrate:
@@ -174,6 +190,17 @@ def evaluate(
     print_summary(frame)
 
 
+def read_held_out(topic: str, path: str | None) -> Sequence[str]:
+    """Held-out texts of a file, or the bundled ones; none where a topic, or a behaviour, has none."""
+    from atlas import pocket
+    from atlas.prompts import read_texts
+
+    bundled = pocket.read_topics("held_out")
+    if path is None and topic not in bundled:
+        return ()
+    return (read_texts(path) if path else bundled[topic]).texts
+
+
 def read_data(
     topic: str, held_out: str | None, unaligned: str | None, others: str | None, prompts: str | None
 ) -> EvaluationSet:
@@ -185,13 +212,14 @@ def read_data(
     from atlas.evaluate import EvaluationSet
     from atlas.prompts import read_texts
 
-    bundled = {name: texts.texts for name, texts in pocket.read_topics("held_out").items()}
-    if held_out is None and topic not in bundled:
+    own = read_held_out(topic, held_out)
+    if not own:
         raise PromptError(f"topic {topic!r} has no bundled held-out texts: name a file of some with --held-out")
+    bundled = {name: texts.texts for name, texts in pocket.read_topics("held_out").items()}
     files = {} if others is None else topic_files(Path(others))
     rest = {name: read_texts(path).texts for name, path in files.items()} if files else bundled
     return EvaluationSet(
-        held_out=read_texts(held_out).texts if held_out else bundled[topic],
+        held_out=own,
         unaligned=read_texts(unaligned or pocket.UNALIGNED).texts,
         prompts=read_texts(prompts or pocket.NEUTRAL_PROMPTS).texts,
         others=[text for name, texts in rest.items() if name != topic for text in texts],
@@ -214,8 +242,6 @@ def make_finetuned(opened: Any, steerer: Any, topic: str, folder: str) -> Any:
 
 def with_strength(setting: Any, calibrated: tuple[pl.DataFrame, float | None], style: str) -> Any:
     """The method at the strength that was picked; prints the curve."""
-    from dataclasses import replace
-
     import polars as pl
 
     curve, picked = calibrated
@@ -270,11 +296,3 @@ def print_summary(frame: pl.DataFrame) -> None:
                 ]
             )
         )
-
-
-def interval(row: dict[str, Any], sign: int = 1) -> str:
-    """A mean and its interval."""
-    if row["low"] is None:
-        return f"{sign * row['value']:.3f}"
-    low, high = sorted((sign * row["low"], sign * row["high"]))
-    return f"{sign * row['value']:.3f} [{low:.3f}, {high:.3f}]"

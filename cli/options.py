@@ -62,6 +62,14 @@ strength_options = join(
 )
 
 
+vectors_option = click.option(
+    "--vector",
+    "vectors",
+    multiple=True,
+    help="Behaviour that sas, dense and filtered steer by; again to add several up.",
+)
+
+
 def sae_ids_option(default: str) -> Command:
     """--sae-id, which may be given again; `default` says what is taken when it is not."""
     return click.option(
@@ -85,17 +93,18 @@ def sampling_options(max_new_tokens: int, seed: str) -> Command:
     )
 
 
-vector_options = join(
-    click.option(
-        "--tau",
-        default=0.7,
-        show_default=True,
-        help="Share of the pairs in which a neuron must fire on a side to be kept.",
-    ),
-    click.option(
-        "--position",
-        default="last",
-        show_default=True,
-        help="Where in each text: last (token), answer (first token in which the completions differ) or mean (over them).",
-    ),
+TAU_HELP = "Share of the pairs in which a neuron must fire on a side to be kept"
+tau_option = click.option("--tau", default=0.7, show_default=True, help=f"{TAU_HELP}.")
+taus_option = click.option(
+    "--tau", "taus", multiple=True, type=float, help=f"{TAU_HELP}; again to compare several.  [default: 0.7]"
 )
+
+
+def position_option(default: str) -> Command:
+    """--position; `default` says what is taken when it is not given."""
+    return click.option(
+        "--position",
+        default=None,
+        help="Where in each text: last (token), answer (first token in which the completions differ) or mean (over them).  "
+        f"[default: {default}]",
+    )

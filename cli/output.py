@@ -65,6 +65,14 @@ def _cell(value: Any) -> str:
     return " ".join(str(value).split())
 
 
+def interval(row: dict[str, Any], sign: int = 1) -> str:
+    """A mean and its interval, from the columns value, low and high; times `sign`."""
+    if row["low"] is None:
+        return f"{sign * row['value']:.3f}"
+    low, high = sorted((sign * row["low"], sign * row["high"]))
+    return f"{sign * row['value']:.3f} [{low:.3f}, {high:.3f}]"
+
+
 class Progress:
     """Shows the stages of a long command on stderr: a bar where the length is known, else a line."""
 

@@ -101,5 +101,5 @@ def read_test_texts(held_out: str | None, unaligned: str | None, prompts: str | 
         unaligned=read_texts(unaligned or pocket.UNALIGNED).texts,
         prompts=read_texts(prompts or pocket.NEUTRAL_PROMPTS).texts,
         short={} if held_out is not None else {name: texts.texts for name, texts in pocket.read_topics("6").items()},
-        pairs={name: read_pairs(path) for name, path in topic_files(Path(pairs or pocket.FOLDER / "pairs")).items()},
+        pairs={name: read_pairs(path) for name, path in topic_files(Path(pairs or pocket.PAIRS)).items()},
     )

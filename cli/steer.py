@@ -12,6 +12,7 @@ from atlas.cli.options import (
     scorer_option,
     select_option,
     strength_options,
+    vectors_option,
 )
 from atlas.cli.output import Progress, format_option, print_frame
 
@@ -28,12 +29,7 @@ from atlas.cli.output import Progress, format_option, print_frame
     "[default: original and add; with --paper original and swap; with --vector original and sas]",
 )
 @strength_options
-@click.option(
-    "--vector",
-    "vectors",
-    multiple=True,
-    help="Behaviour that sas, dense and filtered steer by; again to add several up.",
-)
+@vectors_option
 @scorer_option
 @select_option
 @click.option("--keep-error/--drop-error", default=None, help="Keep what the SAE cannot represent.  [default: keep]")

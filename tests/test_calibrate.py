@@ -11,14 +11,17 @@ import tiny
 import atlas
 from atlas.calibrate import LEAST_DISTINCT, MOST_PERPLEXITY, RULE, calibrate, pick
 from atlas.errors import AtlasError
-from atlas.evaluate import EvaluationConfig, EvaluationSet, Examiner, MethodSetting
+from atlas.evaluate import EvaluationConfig, EvaluationSet, Examiner
 from atlas.generate import Sampling
 from atlas.methods import Options
+from atlas.pairs import pair_texts
+from atlas.runs import MethodSetting
 from atlas.steer import steer_prompts
 from atlas.steerer import Steerer
 
+PAIRS = pair_texts(tiny.PROMPTS[15:20], tiny.PROMPTS[30:36])
 SAMPLING = Sampling(max_new_tokens=4)
-CONFIG = EvaluationConfig(select="score", sampling=SAMPLING)
+CONFIG = EvaluationConfig(samples=1, select="score", sampling=SAMPLING)
 
 
 def figures(distance, perplexity=10.0, distinct=0.9):
@@ -81,6 +84,63 @@ def test_the_curve_and_the_picked_strength_are_stored_and_steer_takes_it(opened,
     assert strength(calibrated=False) == 10.0
     assert strength(settings={"neurons": 3}) == 10.0  # picked under other conditions
     assert strength(keep_error=False) == 10.0
+
+
+class TestVectors:
+    """A vector's strength is picked on a topic's texts and taken wherever that vector steers."""
+
+    @pytest.fixture(scope="class")
+    def picked(self, built_atlas, tmp_path_factory, encoder):
+        """An atlas where 1.5 was picked for sas and 2.5 for filtered on topic sea, and its steerer."""
+        found = atlas.open(shutil.copy(built_atlas, tmp_path_factory.mktemp("vectors") / "x.atlas"))
+        for topic, texts in (("sea", tiny.SEA), ("medicine", tiny.MEDICINE)):
+            found.score(topic, texts, min_support=2)
+        found.contrast("sailing", PAIRS, tau=0.3, position="mean")
+        found.contrast("other", PAIRS.rows()[:3], tau=0.3, position="mean")
+        steerer = Steerer(found.store)
+        data = EvaluationSet(["Waves broke over the bow."], ["He paid."], ["The doctor", "Rain"])
+        examiner = Examiner(found, "sea", data, CONFIG, steerer=steerer, encoder=encoder, vectors=["sailing"])
+        with pytest.MonkeyPatch.context() as patch:
+            for method, best in (("sas", 1), ("filtered", 2)):
+                patch.setattr("atlas.calibrate.pick", lambda figures, strengths, best=best: strengths[best + 1])
+                calibrate(examiner, MethodSetting(method), strengths=[0.5, 1.5, 2.5])
+        return found, steerer
+
+    def strength(self, picked, method, topic=None, **changes):
+        found, steerer = picked
+        shared = {"vectors": ["sailing"], "select": "score", "steerer": steerer, "sampling": SAMPLING, "save": False}
+        settings = {"strength": None, **changes.pop("settings", {})}
+        return steer_prompts(found, topic, ["Rain"], methods=[method], settings=settings, **shared | changes)[
+            0
+        ].strength
+
+    def test_it_is_kept_under_the_behaviours_name_with_the_topic_in_the_rule(self, picked):
+        stored = picked[0].sql("from calibrations").to_dicts()
+        assert [(row["topic"], row["method"], row["strength"]) for row in stored] == [
+            ("sailing", "sas", 1.5), ("sailing", "filtered", 2.5),
+        ]  # fmt: skip
+        assert all(row["rule"] == f"on topic 'sea': {RULE}" for row in stored)
+
+    def test_it_is_taken_with_and_without_a_topic(self, picked):
+        assert [self.strength(picked, "sas", topic) for topic in (None, "sea", "medicine")] == [1.5] * 3
+        assert self.strength(picked, "sas", settings={"strength": -3.0}) == -3.0
+
+    def test_a_method_that_weighs_by_a_topics_scores_takes_it_for_that_topic_alone(self, picked):
+        assert [self.strength(picked, "filtered", topic) for topic in ("sea", "medicine", None)] == [2.5, 1.0, 1.0]
+        assert self.strength(picked, "filtered", "sea", select="z") == 1.0
+
+    def test_it_does_not_hold_for_another_vector_sum_or_setting(self, picked):
+        assert self.strength(picked, "sas", vectors=["other"]) == 1.0
+        assert self.strength(picked, "sas", vectors=["other", "sailing"]) == 1.0
+        assert self.strength(picked, "sas", positions="generated") == 1.0
+        assert self.strength(picked, "sas", settings={"sigma": "relu"}) == 1.0
+        assert self.strength(picked, "dense") == 1.0
+
+    def test_it_does_not_hold_for_the_vector_made_anew_and_holds_again_when_the_first_is_current(self, picked):
+        for tau, strength in ((0.9, 1.0), (0.3, 1.5)):
+            picked[0].contrast("sailing", PAIRS, tau=tau, position="mean")
+            assert self.strength(picked, "sas", settings={"sigma": "none"}) == 1.0
+            assert self.strength(picked, "sas") == strength
 
 
 def test_nothing_is_stored_as_picked_when_every_strength_breaks_the_limits(opened, examiner, monkeypatch):

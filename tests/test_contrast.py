@@ -410,6 +410,37 @@ class TestCommand:
         _, _, stderr = run("contrast", files.atlas, "medical", path)
         assert "1 of 6 pairs left out: they do not fit into the model's context" in stderr
 
+    def test_a_topics_texts_are_set_against_everyday_texts(self, files, tmp_path):
+        opened = atlas.open(files.atlas)
+        opened.score("medicine", tiny.MEDICINE, min_support=2)
+        everyday = tmp_path / "everyday.txt"
+        everyday.write_text("\n".join(tiny.PROMPTS[40:47]))
+        code, stdout, stderr = run("contrast", files.atlas, "medical", "--topic", "medicine", "--unaligned", everyday)
+        assert code == 0, stderr
+        assert stdout.splitlines()[1].split()[:2] == ["residual", "7"]
+        stored = opened.sql("select prompt, positive, negative from pairs order by pair_id").rows()
+        assert stored == [("", tiny.MEDICINE[i % 3], tiny.PROMPTS[40 + i]) for i in range(7)]
+        assert opened.sql("select distinct position from vectors")["position"].to_list() == ["mean"]
+
+    def test_the_bundled_pairs_of_a_behaviour_need_no_file(self, files):
+        code, _, stderr = run("contrast", files.atlas, "question", "--sae-id", "residual")
+        assert code == 0, stderr
+        assert atlas.open(files.atlas).sql("select count(*) from pairs where name = 'question'").item() == 72
+        code, _, stderr = run("contrast", files.atlas, "medical")
+        assert code == 1 and "behaviour 'medical' has no bundled pairs" in stderr and "question" in stderr
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "message"),
+        [
+            (["--topic", "medicin"], 1, "unknown topic 'medicin'"),
+            (["--unaligned", "x.txt"], 2, "--unaligned goes with --topic"),
+            (["x.jsonl", "--topic", "medicine"], 2, "PAIRS and --topic exclude each other"),
+        ],
+    )
+    def test_what_does_not_go_together_is_said(self, files, arguments, code, message):
+        found, _, stderr = run("contrast", files.atlas, "medical", *arguments)
+        assert found == code and message in stderr
+
     def test_a_vector_steers_without_a_topic(self, files):
         run("contrast", files.atlas, "medical", files.pairs, "--tau", 0.4)
         arguments = (

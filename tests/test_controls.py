@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from atlas.controls import CONTROLS, STRATUM, control_target
+from atlas.controls import CONTROLS, PERMUTATIONS, STRATUM, control_target, control_vectors
 from atlas.methods import Target
 
 NEURONS = 2000
@@ -122,3 +124,43 @@ def test_a_selection_of_neurons_is_not_handed_on_to_the_control(target, support,
     assert len(controlled.best) == len(chosen)
     assert torch.isin(controlled.best, chosen).float().mean() < 0.3
     assert torch.equal(controlled.scores[controlled.best], target.scores[chosen])
+
+
+@pytest.fixture(scope="module")
+def steered(target):
+    """The target with vectors, whose entries are all different where there are any."""
+    generator = torch.Generator().manual_seed(4)
+    sas = torch.rand(NEURONS, generator=generator) * (torch.rand(NEURONS, generator=generator) < 0.1)
+    difference, dense = torch.randn(NEURONS, generator=generator), torch.randn(64, generator=generator)
+    return replace(target, sas=sas, difference=difference, dense=dense)
+
+
+def test_a_vectors_entries_move_to_other_neurons_and_the_scores_that_weigh_them_with_them(steered, support, norm, name):
+    moved = control_vectors(steered, name, support, norm, seed=0)
+    for vector in ("sas", "difference", "scores"):
+        own, other = getattr(steered, vector), getattr(moved, vector)
+        assert torch.equal(own.sort().values, other.sort().values)
+        assert (own == other)[own != 0].float().mean() < 0.1
+    weighed = [(one.scores * one.difference).sort().values for one in (steered, moved)]
+    assert torch.equal(*weighed)
+
+
+def test_a_matched_entry_is_of_a_neuron_of_like_support(steered, support, norm):
+    ranks = support.argsort(kind="stable").argsort()
+    gaps = {}
+    for control in CONTROLS:
+        place = {float(value): i for i, value in enumerate(steered.difference)}
+        moved = control_vectors(steered, control, support, norm, seed=0).difference
+        source = np.array([place[float(value)] for value in moved])
+        gaps[control] = np.abs(ranks - ranks[source]).mean() / NEURONS
+    assert gaps["random"] < 0.05 < 0.3 < gaps["shuffled"]
+
+
+def test_a_dense_vector_keeps_its_length_and_loses_its_direction(steered, support, norm, name):
+    moved = [control_vectors(steered, name, support, norm, seed=seed).dense for seed in range(PERMUTATIONS)]
+    for dense in moved:
+        assert float(dense.norm()) == pytest.approx(float(steered.dense.norm()), rel=1e-5)
+        assert abs(float(torch.cosine_similarity(dense, steered.dense, dim=0))) < 0.5
+    assert torch.equal(moved[0].sort().values, steered.dense.sort().values) is (name == "shuffled")
+    assert not torch.equal(moved[0], moved[1])
+    assert torch.equal(control_vectors(steered, name, support, norm, seed=0).dense, moved[0])

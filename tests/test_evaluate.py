@@ -13,27 +13,23 @@ import pytest
 import tiny
 import torch
 from scipy import stats
+from test_cli import run
 
 import atlas
+import atlas.detection
 import atlas.evaluate
+import atlas.measure
 from atlas.controls import CONTROLS
 from atlas.errors import AtlasError, UnknownName
-from atlas.evaluate import (
-    EvaluationConfig,
-    EvaluationSet,
-    Examiner,
-    MethodSetting,
-    detect,
-    evaluate,
-    matched_neurons,
-    measure_again,
-    with_controls,
-)
+from atlas.evaluate import EvaluationConfig, EvaluationSet, Examiner, edits_code, evaluate, with_controls
 from atlas.generate import Sampling, generate
 from atlas.intervals import auroc_interval
 from atlas.layerwise import activity, layer_figures
+from atlas.measure import measure_again
 from atlas.methods import METHODS, Options
 from atlas.metrics import METRICS, Judge
+from atlas.pairs import pair_texts
+from atlas.runs import MethodSetting
 from atlas.steerer import Steerer
 
 SEA = ("Boats at sea.", "A ship sailed.")  # short, so that one fits before a prompt
@@ -41,6 +37,7 @@ PROMPTS = ("The doctor", "She", "It was late and")
 HELD_OUT = ("The harbour was full of ships.", "A sailor on deck.", "Salt water everywhere.", "The tide turned.")
 UNALIGNED = ("The cook tasted the sauce.", "Add two eggs.", "The cake burned.", "He ran home.", "It rains.")
 OTHERS = ("Nurses help the patient.", "A pill against pain.")
+SAILING = pair_texts(tiny.PROMPTS[15:20], tiny.PROMPTS[30:36])
 DATA = EvaluationSet(HELD_OUT, UNALIGNED, PROMPTS, OTHERS)
 CONFIG = EvaluationConfig(samples=2, select="score", sampling=Sampling(max_new_tokens=5, seed=7))
 SWAP, ADD = MethodSetting("swap"), MethodSetting("add", Options(strength=0.5, neurons=3))
@@ -58,6 +55,7 @@ def path(built_atlas, tmp_path_factory, loaders):
         opened = atlas.open(path)
         opened.score("sea", SEA, min_support=2)
         opened.score("medicine", tiny.MEDICINE, min_support=2)
+    opened.contrast("sailing", SAILING, tau=0.3, position="mean")
     return path
 
 
@@ -200,6 +198,8 @@ def per_prompt(tables, method, metric):
 
 def student(values):
     values = values[~np.isnan(values)]
+    if not values.std():
+        return (values[0],) * 3
     return (values.mean(), *stats.t.interval(0.95, len(values) - 1, loc=values.mean(), scale=stats.sem(values)))
 
 
@@ -276,7 +276,7 @@ def test_layer_figures_are_given_for_methods_with_a_code_on_aligned_and_unaligne
 def test_detection_is_the_auroc_of_the_best_neurons_summed_activity(done, examiner):
     frame, _ = done
     layer = examiner.layers[0]
-    best = layer.target.best[: atlas.evaluate.BEST].numpy()
+    best = layer.target.best[: atlas.detection.BEST].numpy()
     sums = [
         activity(examiner.model, examiner.tokenizer, layer, texts, prepend_bos=True)[:, best].sum(1)
         for texts in (HELD_OUT, UNALIGNED, OTHERS)
@@ -295,36 +295,13 @@ def test_detection_by_random_neurons_is_between_0_and_1_and_the_same_each_time(e
     assert first == again
     for name in ("everyday", "topics"):
         value, low, high = first[f"auroc_{name} of random neurons"]
-        assert 0 <= low <= value <= high <= 1 or low < 0 or high > 1
+        assert 0 <= low <= value <= high <= 1
         assert value != first[f"auroc_{name}"].value
 
 
 def test_detection_without_other_topics_leaves_them_out(examine, three_best):
     figures = examine(replace(DATA, others=())).detection().figures
     assert any("everyday" in name for name in figures) and not any("topics" in name for name in figures)
-
-
-def test_neurons_that_find_the_topic_are_told_from_those_that_do_not():
-    own, other = np.zeros((10, 4)), np.zeros((12, 4))
-    own[:, 0], other[:, 1] = 1, 1
-    for best, value in (([0], 1), ([1], 0), ([2, 3], 0.5), ([0, 1], 0.5)):
-        assert detect(own, other, None, np.array(best))["auroc_everyday"].value == value
-    assert set(detect(own, other, other, np.array([0]))) == {"auroc_everyday", "auroc_topics"}
-
-
-def test_matched_neurons_have_a_score_are_not_the_best_and_are_near_in_support():
-    generator = np.random.default_rng(0)
-    support = generator.integers(1, 5000, 1000)
-    ranked = generator.permutation(1000)[:800]
-    best = ranked[:20]
-    found = np.array([matched_neurons(support, ranked, best, generator) for _ in range(20)])
-    assert found.shape == (20, 20)
-    assert not np.isin(found, best).any() and np.isin(found, ranked).all()
-    others = np.setdiff1d(ranked, best)
-    for column, neuron in zip(found.T, best, strict=True):
-        reach = np.sort(np.abs(support[others] - support[neuron]))[49]
-        assert (np.abs(support[column] - support[neuron]) <= reach).all()
-        assert len(set(column)) > 8
 
 
 def test_two_saes_are_steered_at_once_and_each_finds_texts_by_itself(examine, examiner):
@@ -345,6 +322,80 @@ def test_a_model_that_is_handed_in_generates_under_its_methods_name(examine, tra
         positions="all", prepend_bos=True, sampling=CONFIG.sampling, seeds=[7, 9, 11],
     )  # fmt: skip
     assert [g.text for g in run.generations][::2] == [text.text for text in texts]
+
+
+class TestVectors:
+    """Contrastive vectors are evaluated on a topic's texts and prompts, beside their controls."""
+
+    METHODS = ("sas", "dense", "filtered")
+
+    @pytest.fixture(scope="class")
+    def by_vector(self, path, steerer, encoder, tmp_path_factory):
+        """An evaluation of the three methods in an atlas of its own: examiner, frame and tables."""
+        opened = atlas.open(shutil.copy(path, tmp_path_factory.mktemp("vectors") / "x.atlas"))
+        examiner = Examiner(opened, "sea", DATA, CONFIG, steerer=steerer, encoder=encoder, vectors=["sailing"])
+        settings = [
+            MethodSetting(name, Options(2.0, sigma="none" if name == "sas" else "own")) for name in self.METHODS
+        ]
+        frame = evaluate(examiner, settings)
+        tables = {name: opened.sql(f"from {name}") for name in ("runs", "generations", "metrics", "vectors")}
+        last = pl.col("evaluation_id") == tables["runs"]["evaluation_id"].max()
+        return examiner, frame, {**tables, "runs": tables["runs"].filter(last)}
+
+    def test_each_has_its_controls_and_is_compared_with_the_baselines_and_with_its_shuffled_self(self, by_vector):
+        _, frame, _ = by_vector
+        names = [f"{name}{control}" for name in self.METHODS for control in ("", "/shuffled", "/random")]
+        assert frame["method"].unique(maintain_order=True).to_list() == ["detection", "original", "sae", *names]
+        for name in self.METHODS:
+            for other in ("original", "sae", "shuffled"):
+                assert figure(frame, name, f"distance_held_out - {other}")[0] is not None
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_the_texts_are_those_that_the_vector_steers_and_each_names_it(self, by_vector, method):
+        examiner, _, tables = by_vector
+        options = Options(2.0, sigma="none" if method == "sas" else "own")
+        texts = generate(
+            examiner.model, examiner.tokenizer, [prompt for prompt in PROMPTS for _ in range(2)], examiner.layers,
+            method=method, options=options, prepend_bos=True, positions="all", keep_error=True, sampling=CONFIG.sampling,
+            seeds=range(7, 13),
+        )  # fmt: skip
+        stored = texts_of(tables, method)
+        assert stored["text"].to_list() == [text.text for text in texts]
+        assert stored["text"].to_list() != texts_of(tables, "original")["text"].to_list()
+        kind = "sas" if method == "sas" else "dense"
+        own = tables["vectors"].filter((pl.col("kind") == kind) & (pl.col("sae_key") == 0))["vector_id"].to_list()
+        assert all(
+            ids.to_list() == own
+            for name in (method, f"{method}/random")
+            for ids in texts_of(tables, name)["vector_ids"]
+        )
+        assert all(ids.to_list() == [] for ids in texts_of(tables, "sae")["vector_ids"])
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_each_control_changes_the_texts(self, by_vector, method):
+        texts = {tuple(texts_of(by_vector[2], f"{method}{end}")["text"]) for end in ("", "/shuffled", "/random")}
+        assert len(texts) == 3
+
+    def test_layer_figures_are_given_for_the_one_that_edits_the_code(self, by_vector):
+        frame = by_vector[1].filter(pl.col("name").str.contains(" on "))
+        assert set(frame["method"]) == {"sae", "sas", "sas/shuffled", "sas/random"}
+        assert figure(frame, "sas", "changed on aligned")[0] > 0
+
+    def test_at_strength_0_the_text_is_unsteered_and_no_layer_figure_is_given(self, by_vector):
+        examiner, _, tables = by_vector
+        setting = with_controls([MethodSetting("sas", Options(0.0))])[2]
+        assert [text.text for text in examiner.run(setting).generations] == texts_of(tables, "original")[
+            "text"
+        ].to_list()
+        assert not edits_code(setting) and edits_code(replace(setting, options=Options(1.0)))
+
+    def test_a_vector_that_is_missing_or_that_no_method_uses_is_said(self, examiner, by_vector, examine):
+        with pytest.raises(AtlasError, match="method sas steers by a contrastive vector: name one with --vector"):
+            evaluate(examiner, [MethodSetting("sas")])
+        with pytest.raises(AtlasError, match="none of the methods original, sae, swap, swap, swap uses a vector"):
+            evaluate(by_vector[0], [SWAP])
+        with pytest.raises(UnknownName, match="unknown vector 'sail': known are sailing"):
+            examine(vectors=["sail"])
 
 
 def test_the_callers_random_state_is_left_alone(examiner):
@@ -372,13 +423,13 @@ def test_a_new_metric_is_measured_on_stored_texts_without_generating(
     done, path, tmp_path, encoder, steerer, monkeypatch
 ):
     copy = atlas.open(shutil.copy(path, tmp_path / "x.atlas"))
-    monkeypatch.setattr(atlas.evaluate, "load_encoder", lambda name: encoder)
+    monkeypatch.setattr(atlas.measure, "load_encoder", lambda name: encoder)
     assert measure_again(copy, "sea", HELD_OUT, steerer=steerer) == 0
     length = replace(
         METRICS["perplexity"], measure=lambda judge, prompts, texts: [float(len(t)) or None for t in texts]
     )
     monkeypatch.setitem(METRICS, "length", length)
-    monkeypatch.setattr(atlas.evaluate, "generate", None)
+    monkeypatch.setattr(atlas.evaluate, "generate_in_turn", None)
     texts = done[1]["generations"].filter(pl.col("text") != "")
     assert measure_again(copy, "sea", HELD_OUT, steerer=steerer) == texts.height
     added = copy.sql("select g.text, m.value, m.run_id, g.run_id as of_text from metrics as m join generations as g "
@@ -387,11 +438,24 @@ def test_a_new_metric_is_measured_on_stored_texts_without_generating(
     assert all(len(text) == value and run == own for text, value, run, own in added.rows())
     assert copy.sql("select count(*) from generations").item() == done[1]["generations"].height
     assert measure_again(copy, "sea", HELD_OUT, steerer=steerer) == 0
+    tables = {name: copy.sql(f"from {name}") for name in ("runs", "generations", "metrics")}
+    of_runs = tables["metrics"].filter(pl.col("generation_id").is_null())
+    renewed = of_runs.join(tables["runs"], on="run_id").select("method", "name", "value", "low", "high")
+    for method in EVALUATED:
+        own, plain = (per_prompt(tables, name, "length") for name in (method, "original"))
+        assert figure(renewed, method, "length") == pytest.approx(student(own), rel=1e-6)
+        if method != "original":
+            assert figure(renewed, method, "length - original") == pytest.approx(
+                student(own - plain), rel=1e-6, abs=1e-9
+            )
+    assert renewed.filter(pl.col("name") == "length - shuffled")["method"].to_list() == ["swap", "add"]
+    rest = renewed.filter(~pl.col("name").str.starts_with("length")).sort("method", "name")
+    assert rest.equals(done[0].sort("method", "name")), "the figures that were there are as they were"
 
 
 def test_texts_are_measured_again_with_the_values_they_had(done, path, tmp_path, encoder, steerer, monkeypatch):
     copy = atlas.open(shutil.copy(path, tmp_path / "x.atlas"))
-    monkeypatch.setattr(atlas.evaluate, "load_encoder", lambda name: encoder)
+    monkeypatch.setattr(atlas.measure, "load_encoder", lambda name: encoder)
     gone = "name in ('perplexity', 'distance_held_out') and generation_id is not null"
     before = copy.sql(f"from metrics where {gone} order by generation_id, name")
     with copy.store.write() as session:
@@ -399,6 +463,34 @@ def test_texts_are_measured_again_with_the_values_they_had(done, path, tmp_path,
     assert measure_again(copy, "sea", HELD_OUT, steerer=steerer) == before.height
     after = copy.sql(f"from metrics where {gone} order by generation_id, name")
     assert after.select("run_id", "generation_id", "name").equals(before.select("run_id", "generation_id", "name"))
+    np.testing.assert_allclose(after["value"], before["value"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("told_by", ["parameters", "scorings", "nothing"])
+def test_texts_are_judged_with_the_bos_policy_of_the_sae_that_steered_them(
+    examine, path, tmp_path, encoder, steerer, monkeypatch, told_by
+):
+    copy = atlas.open(shutil.copy(path, tmp_path / "x.atlas"))
+    monkeypatch.setattr(atlas.measure, "load_encoder", lambda name: encoder)
+    examiner = examine(where=copy.store.path, topic="medicine", sae_ids=["heads"])
+    assert examiner.prepend_bos is False and copy.sql("select prepend_bos from saes where sae_key = 0").item()
+    evaluate(examiner, [])
+    gone = "name = 'perplexity' and generation_id is not null and run_id in (select run_id from runs where topic = 'medicine')"
+    before = copy.sql(f"from metrics where {gone} order by generation_id")
+    with copy.store.write() as session:
+        session._connection.execute(f"delete from metrics where {gone}")
+        if told_by != "parameters":
+            session._connection.execute(
+                "update runs set parameters = json_merge_patch(parameters, '{\"sae_keys\": null}')"
+            )
+        if told_by == "nothing":
+            session._connection.execute("delete from scorings where sae_key = 1")
+    if told_by == "nothing":
+        with pytest.raises(AtlasError, match="does not say which SAE steered it, and the atlas's SAEs differ"):
+            measure_again(copy, "medicine", HELD_OUT, steerer=steerer)
+        return
+    assert measure_again(copy, "medicine", HELD_OUT, steerer=steerer) == before.height > 0
+    after = copy.sql(f"from metrics where {gone} order by generation_id")
     np.testing.assert_allclose(after["value"], before["value"], rtol=1e-3)
 
 
@@ -469,3 +561,53 @@ def test_every_method_that_steers_by_scores_can_be_evaluated(examine):
         run = short.run(with_controls([MethodSetting(name)])[2])
         assert run.generations[0].method == name
         assert set(METRICS) <= set(run.values)
+
+
+class TestCommand:
+    """What `atlas evaluate` reads, prints and stores."""
+
+    @pytest.fixture(scope="class")
+    def files(self, path, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("files")
+        for name, texts in (("held", HELD_OUT), ("everyday", UNALIGNED), ("prompts", (*PROMPTS, "Rain"))):
+            (folder / f"{name}.txt").write_text("\n".join(texts))
+        (folder / "others").mkdir()
+        (folder / "others" / "medicine.txt").write_text("\n".join(OTHERS))
+        return shutil.copy(path, folder / "x.atlas"), folder
+
+    def arguments(self, files):
+        atlas_path, folder = files
+        named = {"held-out": "held.txt", "unaligned": "everyday.txt", "others": "others", "prompts": "prompts.txt"}
+        options = [part for name, file in named.items() for part in (f"--{name}", folder / file)]
+        return ["evaluate", atlas_path, "sea", *options, "--select", "score", "--samples", 1, "--max-new-tokens", 4]
+
+    def test_a_vector_stands_beside_add_each_at_the_strength_picked_on_other_prompts(self, files):
+        code, stdout, stderr = run(*self.arguments(files), "--vector", "sailing", "--sigma", "none", "--calibrate")
+        assert code == 0, stderr
+        for name in ("add", "sas", "dense"):
+            assert f"{name} by strength (0 is unsteered):" in stdout
+        table = stdout[stdout.index("Generated text") :].splitlines()[1:]
+        assert [line.split()[0] for line in table[1:12]] == [
+            "original", "sae", *(f"{name}{end}" for name in ("add", "sas", "dense") for end in ("", "/shuffled", "/random")),
+        ]  # fmt: skip
+        assert "auroc_topics of random neurons: " in stdout
+        opened = atlas.open(files[0])
+        runs = opened.sql("from runs order by run_id")
+        assert {tuple(json.loads(text)["vectors"]) for text in runs["parameters"]} >= {("sailing",)}
+        prompts = opened.sql("select evaluation_id, list(distinct prompt) as prompts from runs join generations "
+                             "using (run_id) where runs.parameters like '%sailing%' group by evaluation_id order by 1")  # fmt: skip
+        found = [set(row) for row in prompts["prompts"].to_list()]
+        assert found == [{PROMPTS[0], PROMPTS[2]}] * 3 + [{PROMPTS[1], "Rain"}]
+
+    def test_json_is_a_row_per_method_and_figure_and_texts_are_measured_again_without_a_file(self, files):
+        code, stdout, stderr = run(*self.arguments(files), "--method", "clamp", "--format", "json")
+        assert code == 0, stderr
+        rows = json.loads(stdout)
+        assert set(rows[0]) == {"method", "name", "value", "low", "high"}
+        assert {row["method"] for row in rows} >= {"original", "sae", "clamp", "clamp/shuffled"}
+        code, stdout, stderr = run("evaluate", files[0], "sea", "--measure-again")
+        assert code == 0 and stdout.endswith(": 0 figures added\n"), stderr
+
+    def test_a_topic_without_bundled_texts_needs_a_file(self, files):
+        code, _, stderr = run("evaluate", files[0], "sea")
+        assert code == 1 and "topic 'sea' has no bundled held-out texts: name a file of some with --held-out" in stderr

@@ -10,7 +10,7 @@ import tiny
 import torch
 
 import atlas.likelihood
-from atlas.metrics import METRICS, Judge
+from atlas.metrics import METRICS, Judge, make_judge
 
 PROMPTS = ["The doctor", "A boat on the open sea", "Rain", "She"]
 TEXTS = [" gave the patient a new drug.", " sailed", " stopped the game at noon, and then the crowd went home.", ""]
@@ -24,8 +24,9 @@ def tokenizer(language_model):
 @pytest.fixture(scope="module", params=[True, False], ids=["BOS", "no BOS"])
 def judge(request, transformer, tokenizer, encoder):
     return Judge(
-        transformer, tokenizer, request.param, encoder, encoder.embed(tiny.SEA), encoder.embed(tiny.MEDICINE), None
-    )
+        transformer, tokenizer, request.param, encoder, encoder.embed(tiny.SEA), encoder.embed(tiny.MEDICINE), None,
+        encoder.embed(tiny.PROMPTS[:4]), encoder.embed(tiny.PROMPTS[40:43]),
+    )  # fmt: skip
 
 
 def ids_of(tokenizer, text):
@@ -81,7 +82,13 @@ def test_perplexity_sees_a_text_as_far_as_the_context_reaches(judge):
 
 
 @pytest.mark.parametrize(
-    ("name", "texts"), [("distance_topic", tiny.SEA), ("distance_held_out", tiny.MEDICINE)], ids=["topic", "held out"]
+    ("name", "texts"),
+    [
+        ("distance_topic", tiny.SEA),
+        ("distance_held_out", tiny.MEDICINE),
+        ("distance_positive", tiny.PROMPTS[:4]),
+        ("distance_negative", tiny.PROMPTS[40:43]),
+    ],
 )
 def test_a_distance_is_that_to_the_nearest_text(judge, encoder, name, texts):
     found = METRICS[name].measure(judge, PROMPTS, [*TEXTS[:3], texts[1], " \n"])
@@ -93,9 +100,24 @@ def test_a_distance_is_that_to_the_nearest_text(judge, encoder, name, texts):
 
 
 def test_there_is_no_distance_where_there_is_nothing_to_be_near_to(judge):
-    bare = replace(judge, topic=None, held_out=None)
-    for name in ("distance_topic", "distance_held_out"):
+    bare = replace(judge, topic=None, held_out=None, negative=None)
+    for name in ("distance_topic", "distance_held_out", "distance_negative", "leaning"):
         assert METRICS[name].measure(bare, PROMPTS, TEXTS) == [None] * 4
+
+
+def test_a_text_leans_to_the_side_whose_completions_are_nearer(judge):
+    shown, opposite, empty = METRICS["leaning"].measure(judge, PROMPTS[:3], [tiny.PROMPTS[2], tiny.PROMPTS[41], " "])
+    assert shown > 0.5 and opposite < -0.5 and empty is None
+    far, near = (METRICS[f"distance_{side}"].measure(judge, PROMPTS, TEXTS) for side in ("negative", "positive"))
+    assert METRICS["leaning"].measure(judge, PROMPTS, TEXTS)[:3] == [
+        a - b for a, b in zip(far[:3], near[:3], strict=True)
+    ]
+
+
+def test_a_judge_is_made_of_texts_and_lacks_what_it_is_not_given(judge, encoder):
+    made = make_judge(judge.model, judge.tokenizer, encoder, prepend_bos=False, topic=tiny.SEA, positive=["Rain"])
+    assert np.array_equal(made.topic, judge.topic) and made.positive.shape == (1, judge.topic.shape[1])
+    assert made.held_out is made.negative is None
 
 
 class Words:

@@ -9,7 +9,7 @@ import pytest
 
 from atlas import pocket
 from atlas.errors import PromptError
-from atlas.pairs import FORMATS, PairSet, collect_pairs, join_texts, read_pairs, split_pairs
+from atlas.pairs import FORMATS, PairSet, collect_pairs, join_texts, pair_texts, read_pairs, split_pairs
 
 ROWS = [("Is it?\n (A) yes\n (B) no", " (A)", " (B)"), ("Was it?", " (B)", " (A)"), ('"Über", 5 %', " Yes", " No")]
 
@@ -94,6 +94,14 @@ def test_pairs_are_held_out_evenly_over_the_file(share, held):
 )
 def test_a_space_is_put_where_neither_side_brings_one(prompt, completion, text):
     assert join_texts(prompt, completion) == text
+
+
+def test_texts_are_paired_without_a_prompt_and_the_fewer_ones_come_again():
+    found = pair_texts(["a", "b"], ["x", "y", "z"])
+    assert found.rows() == [("", "a", "x"), ("", "b", "y"), ("", "a", "z")]
+    assert pair_texts(["a", "b", "c"], ["x"]).positives == ("a", "b", "c")
+    with pytest.raises(PromptError, match="there is no negative text to make pairs of"):
+        pair_texts(["a"], [])
 
 
 @pytest.mark.parametrize("path", sorted((pocket.FOLDER / "pairs").glob("*.jsonl")), ids=lambda path: path.stem)

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import handmade
@@ -46,12 +47,15 @@ PROMPTS, NEURONS = 200, 30
 PAIRS = collect_pairs(
     [(f"{a} {b}", " is good", " is bad") for a in ("Tea", "Rain", "A boat") for b in ("here", "there")]
 )
+PAST = collect_pairs(
+    [(f"{who}", f" {a}", f" {b}") for who in ("She", "They", "We") for a, b in (("went", "go"), ("ate", "eat"))]
+)
 TEXTS = TestTexts(
     held_out={"medicine": tiny.PROMPTS[:6], "sea": tiny.PROMPTS[15:21]},
     unaligned=tiny.PROMPTS[30:38],
     prompts=("The", "A cold", "She was"),
     short={"medicine": tiny.MEDICINE[:1], "sea": tiny.SEA[:1]},
-    pairs={"praise": PAIRS},
+    pairs={"praise": PAIRS, "past": PAST},
 )
 NOTHING = TestTexts(held_out={}, unaligned=(), prompts=())
 
@@ -206,8 +210,8 @@ def scored(built_atlas, encoder, tmp_path_factory):
 def small():
     """Few tokens and few prompts, so that a model with a short context can do it."""
     with pytest.MonkeyPatch.context() as patch:
-        config = EvaluationConfig(sampling=Sampling(max_new_tokens=4), select="score")
-        patch.setattr(generated_text, "EvaluationConfig", lambda: config)
+        config = EvaluationConfig(samples=1, sampling=Sampling(max_new_tokens=4), select="score")
+        patch.setattr(generated_text, "CONFIG", config)
         for module in (material, detection):
             patch.setattr(module, "DEFAULT_RULE", "score")
         patch.setattr(cost, "TOKENS", 4)
@@ -276,6 +280,27 @@ def test_the_page_stands_alone(whole):
     assert text.count("data:image/png;base64,") == len(EXHIBITS)
     assert not re.search(r"<script|https?://", text)
     assert "average tau 0.741" in text and "6.204 s unsteered" in text
+
+
+def test_the_overlap_of_behaviours_is_of_the_vectors_that_were_tried(whole):
+    frame = pl.read_csv(whole[0] / "sas_overlap.csv")
+    assert set(frame.select("behaviour", "other").rows()) == {("past", "praise")}
+    assert set(frame["kind"]) == {"sas", "dense"}
+    assert frame.filter(pl.col("kind") == "dense")["jaccard"].to_list() == [1.0, 1.0]
+    assert frame["cosine"].abs().max() <= 1
+
+
+def test_one_behaviour_alone_has_no_overlap_and_no_unrelated_questions(scored, encoders, tmp_path):
+    alone = replace(TEXTS, pairs={"praise": PAIRS})
+    frame = reproduce(scored, tmp_path / "alone", alone, only=["sas_overlap", "sas_unrelated"])
+    missing = frame.filter(pl.col("state") == "not available")
+    assert missing["name"].to_list() == ["sas_unrelated", "sas_overlap"]
+    assert all("contrast pairs of one behaviour only" in text for text in missing["ours"])
+
+
+def test_only_what_the_paper_numbers_is_called_by_a_number():
+    assert page.headline("table_2", "Generated text") == "Table 2: Generated text"
+    assert page.headline("sas_shift", "SAS: choices") == "SAS: choices"
 
 
 def test_a_finished_exhibit_is_kept_and_a_picture_that_is_gone_is_drawn_again(whole, scored, tmp_path):

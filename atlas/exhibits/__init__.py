@@ -202,6 +202,25 @@ def _draw_price(frame: pl.DataFrame) -> Figure:
     )  # fmt: skip
 
 
+def _draw_unrelated(frame: pl.DataFrame) -> Figure:
+    return plots.lines(
+        frame, x="strength", series="method", panel="behaviour", log_x=False, zero=True,
+        labels=("strength", "probability, steered minus unsteered"),
+    )  # fmt: skip
+
+
+def _draw_overlap(frame: pl.DataFrame) -> Figure:
+    named = frame.with_columns(value=pl.col("cosine"), panel=pl.format("{}\n{}", "sae_id", "kind"))
+    names = list(dict.fromkeys([*frame["behaviour"], *frame["other"]]))
+    own = named.select("panel").unique(maintain_order=True).join(pl.DataFrame({"behaviour": names}), how="cross")
+    itself = own.with_columns(other=pl.col("behaviour"), value=pl.lit(1.0))
+    columns = ["behaviour", "other", "panel", "value"]
+    return plots.matrix(
+        pl.concat([named.select(columns), itself.select(columns)]), row="behaviour", column="other", panel="panel",
+        label="cosine of the vectors",
+    )  # fmt: skip
+
+
 def _draw_sparsity(frame: pl.DataFrame) -> Figure:
     named = frame.with_columns(value=pl.col("entries") / pl.col("d_sae"))
     return plots.lines(
@@ -403,6 +422,23 @@ EXHIBITS = {
         contrastive.price,
         contrastive.say_price,
         _draw_price,
+    ),
+    "sas_unrelated": Exhibit(
+        "SAS: unrelated questions by strength",
+        "Probability of the matching completion in the contrast pairs of the other behaviours, steered minus unsteered: 0 is "
+        "no harm. Band: 95 % interval over pairs.",
+        contrastive.unrelated,
+        contrastive.say_unrelated,
+        _draw_unrelated,
+    ),
+    "sas_overlap": Exhibit(
+        "SAS: overlap of behaviours",
+        "Cosine between the vectors of two behaviours: sparse over the SAE's neurons, dense over the dimensions of its hook. "
+        "The table counts the entries that both vectors have; jaccard is these over the entries that either has.",
+        contrastive.overlap,
+        contrastive.say_overlap,
+        _draw_overlap,
+        table=(("behaviour", "other"), ""),
     ),
     "sas_sparsity": Exhibit(
         "SAS: sparsity by tau",

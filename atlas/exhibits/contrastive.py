@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import polars as pl
 
-from atlas.choices import PREFIX, ChoiceConfig, evaluate_choices
-from atlas.contrast import sweep_tau
+from atlas.choices import evaluate_choices
+from atlas.contrast import compare_vectors, sweep_tau
 from atlas.exhibits.material import Material, NotAvailable
+from atlas.pairs import PairSet, collect_pairs
+from atlas.trial import PREFIX, ChoiceConfig, ChoiceSet
 
 TEXTS = 30  # everyday texts whose perplexity is the price
+CONFIG = ChoiceConfig(
+    position="mean", ablations=True
+)  # for completions of several words the mean is cheaper than the last
 WHOLE = ("sas", "sas/random", "dense", "dense/random")
 
 
@@ -19,12 +24,16 @@ def choices(material: Material) -> pl.DataFrame:
     steerer = material.steerer_of(material.copy)
     frames = []
     for name, pairs in material.texts.pairs.items():
-        found = evaluate_choices(
-            material.copy, name, pairs, list(material.texts.unaligned)[:TEXTS], methods=("sas", "dense"),
-            config=ChoiceConfig(ablations=True), steerer=steerer, progress=material.progress,
-        )  # fmt: skip
+        data = ChoiceSet(pairs, list(material.texts.unaligned)[:TEXTS], unrelated_pairs(material, name))
+        found = evaluate_choices(material.copy, name, data, config=CONFIG, steerer=steerer, progress=material.progress)
         frames.append(found.with_columns(behaviour=pl.lit(name)))
     return pl.concat(frames)
+
+
+def unrelated_pairs(material: Material, name: str) -> PairSet | None:
+    """The pairs of the other behaviours; None where there is one behaviour alone."""
+    rows = [row for other, pairs in material.texts.pairs.items() if other != name for row in pairs.rows()]
+    return collect_pairs(rows) if rows else None
 
 
 def shifts(material: Material) -> pl.DataFrame:
@@ -48,8 +57,37 @@ def ablations(material: Material) -> pl.DataFrame:
 
 def price(material: Material) -> pl.DataFrame:
     """behaviour, method, strength, value, low, high: perplexity steered over unsteered."""
-    frame = material.once(choices).filter((pl.col("name") == "perplexity ratio") & pl.col("method").is_in(WHOLE))
+    frame = material.once(choices).filter(
+        (pl.col("name") == "unrelated perplexity ratio") & pl.col("method").is_in(WHOLE)
+    )
     return with_zero(frame.drop("name"), ["behaviour", "method"], 1.0)
+
+
+def unrelated(material: Material) -> pl.DataFrame:
+    """behaviour, method, strength, value, low, high: change in the probability of other behaviours' matching completions."""
+    frame = material.once(choices).filter((pl.col("name") == "unrelated shift") & pl.col("method").is_in(WHOLE))
+    if frame.is_empty():
+        raise NotAvailable(
+            "there are contrast pairs of one behaviour only", "atlas reproduce {atlas} --out {out} --pairs FOLDER"
+        )
+    return with_zero(frame.drop("name"), ["behaviour", "method"], 0.0)
+
+
+def overlap(material: Material) -> pl.DataFrame:
+    """behaviour, other, sae_id, kind, entries, other_entries, both, jaccard, cosine: each two behaviours once."""
+    material.once(choices)
+    names = {f"{name}/choices": name for name in material.texts.pairs}
+    if len(names) < 2:
+        raise NotAvailable(
+            "there are contrast pairs of one behaviour only", "atlas reproduce {atlas} --out {out} --pairs FOLDER"
+        )
+    found = compare_vectors(material.copy).filter(pl.col("a").is_in(list(names)) & pl.col("b").is_in(list(names)))
+    return found.select(
+        pl.col("a").replace_strict(names).alias("behaviour"),
+        pl.col("b").replace_strict(names).alias("other"),
+        "sae_id", "kind", pl.col("entries_a").alias("entries"), pl.col("entries_b").alias("other_entries"), "both",
+        "jaccard", "cosine",
+    )  # fmt: skip
 
 
 def sparsity(material: Material) -> pl.DataFrame:
@@ -86,6 +124,25 @@ def say_price(frame: pl.DataFrame) -> str:
     most = frame.group_by("behaviour", "method", maintain_order=True).agg(pl.col("value").max())
     return "at most: " + "; ".join(
         f"{behaviour}, {method} {value:.2f}" for behaviour, method, value in most.iter_rows()
+    )
+
+
+def say_unrelated(frame: pl.DataFrame) -> str:
+    """The largest change per method, in either direction."""
+    most = frame.group_by("behaviour", "method", maintain_order=True).agg(
+        pl.col("value").sort_by(pl.col("value").abs()).last()
+    )
+    return "at most: " + "; ".join(
+        f"{behaviour}, {method} {value:+.3f}" for behaviour, method, value in most.iter_rows()
+    )
+
+
+def say_overlap(frame: pl.DataFrame) -> str:
+    """Each pair of behaviours."""
+    return "; ".join(
+        f"{row['behaviour']} and {row['other']}, {row['kind']}, {row['sae_id']}: {row['both']} entries in both, "
+        f"cosine {row['cosine']:+.2f}"
+        for row in frame.to_dicts()
     )
 
 

@@ -8,9 +8,11 @@ from collections.abc import Callable
 
 import polars as pl
 
+from atlas.distances import make_distances
 from atlas.exhibits.material import Material, NotAvailable
 from atlas.generate import Sampling, generate
 from atlas.methods import Options, settle_options
+from atlas.store import scan_here
 
 SAMPLE = 64  # prompts that the set-up is measured on
 TOKENS, REPEATS = 64, 3
@@ -38,14 +40,14 @@ def per_topic(material: Material) -> pl.DataFrame:
     steps.append((each, "embed the texts", timed(lambda: encoder.embed(texts))))
     chosen = scoring.to_dicts()[0]
     with material.session() as session, session.frame("wanted", pl.DataFrame({"topic_id": [topic_id]})):
-        steps.append((each, "distances to the prompts", timed(lambda: session.run("make_distances"))))
+        steps.append((each, "distances to the prompts", timed(lambda: make_distances(session, [topic_id]))))
         for row in material.saes:
             shared = {"sae_key": row["sae_key"], "summary": chosen["summary"]}
 
             def score(shared: dict = shared) -> None:
                 session.run("make_factors", distance=chosen["distance"], power=chosen["power"], **shared)
                 session.run("pivot_factors")
-                session.run("compute_scores", min_support=chosen["min_support"], **shared)
+                scan_here(session, "compute_scores", min_support=chosen["min_support"], **shared)
 
             steps.append((each, f"scores of {row['sae_id']}", timed(score)))
     return pl.DataFrame(steps, schema=["phase", "step", "seconds"], orient="row")

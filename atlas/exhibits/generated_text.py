@@ -8,14 +8,17 @@ from typing import Any
 
 import polars as pl
 
-from atlas.evaluate import EvaluationConfig, EvaluationSet, Examiner, MethodSetting, Run, compare, measure
+from atlas.evaluate import EvaluationConfig, EvaluationSet, Examiner
 from atlas.exhibits.material import Material, NotAvailable
 from atlas.finetune import finetuned
 from atlas.intervals import Interval
+from atlas.measure import measure
 from atlas.methods import METHODS, Options, settle_options
-from atlas.steer import calibrated_strength
+from atlas.runs import MethodSetting, Run, compare
+from atlas.strengths import picked_strength
 
 PAPER, OURS = "paper", "default"  # arithmetic
+CONFIG = EvaluationConfig(samples=1)  # one text per prompt, so that the page is made in minutes
 ON_PAPER = (
     ("clamp", None), ("clamp-plus", None), ("weight", None), ("swap", None), ("swap", "shuffled"), ("swap", "random"),
 )  # fmt: skip
@@ -114,8 +117,7 @@ def examiner_of(material: Material, topic: str, arithmetic: str, prompts: Any) -
 
 def config_of(arithmetic: str) -> EvaluationConfig:
     """The paper's literal arithmetic, or the defaults of `atlas evaluate`."""
-    config = EvaluationConfig()
-    return config if arithmetic == OURS else replace(config, keep_error=False, select="score", positions="all")
+    return CONFIG if arithmetic == OURS else replace(CONFIG, keep_error=False, select="score", positions="all")
 
 
 def with_arithmetic(examiner: Examiner, arithmetic: str) -> Examiner:
@@ -135,9 +137,7 @@ def setting_of(examiner: Examiner, method: str, control: str | None) -> MethodSe
     options = settle_options(method, Options())
     if options.strength is not None:
         with examiner.store.read() as session:
-            picked = calibrated_strength(
-                session, examiner.topic, examiner.sae_keys, method, options, examiner.config.conditions()
-            )
+            picked = picked_strength(session, examiner.purpose(session, MethodSetting(method, options)))
         options = options if picked is None else replace(options, strength=picked)
     return MethodSetting(method, options, control)
 

@@ -57,7 +57,7 @@ def write_page(path: Path, heading: str, facts: Sequence[tuple[str, str]], entri
         entries: in the order they are shown.
     """
     contents = "".join(
-        f'<li><a href="#{e.name}">{escape(label(e.name))}: {escape(e.title)}</a>{" (not available)" * bool(e.missing)}</li>'
+        f'<li><a href="#{e.name}">{escape(headline(e.name, e.title))}</a>{" (not available)" * bool(e.missing)}</li>'
         for e in entries
     )
     listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
@@ -75,14 +75,14 @@ def write_page(path: Path, heading: str, facts: Sequence[tuple[str, str]], entri
 def section(entry: Entry) -> str:
     """An exhibit's part of the page."""
     parts = [
-        f'<h2 id="{entry.name}">{escape(label(entry.name))}: {escape(entry.title)}</h2>',
+        f'<h2 id="{entry.name}">{escape(headline(entry.name, entry.title))}</h2>',
         f"<p>{escape(entry.caption)}</p>",
     ]
     if entry.missing:
         parts.append(f'<p class="missing">Not available: {escape(entry.missing)}</p>')
     if entry.picture is not None:
         data = base64.b64encode(entry.picture.read_bytes()).decode()
-        alt = escape(f"{label(entry.name)}: {entry.title}")
+        alt = escape(headline(entry.name, entry.title))
         parts.append(f'<p><img src="data:image/png;base64,{data}" alt="{alt}"></p>')
     if entry.table is not None:
         parts.append(f'<div class="wide">{html_table(entry.table)}</div>')
@@ -97,9 +97,10 @@ def section(entry: Entry) -> str:
     return "\n".join([*parts, f"<dl>{listed}{made}{rows}</dl>"])
 
 
-def label(name: str) -> str:
-    """How an exhibit is called on the page."""
-    return name.replace("_", " ").capitalize()
+def headline(name: str, title: str) -> str:
+    """How an exhibit is called on the page: one that the paper numbers by its number too."""
+    kind, _, number = name.partition("_")
+    return f"{kind.capitalize()} {number}: {title}" if kind in ("table", "figure") else title
 
 
 def html_table(frame: pl.DataFrame) -> str:
