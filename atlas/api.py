@@ -222,7 +222,7 @@ class Atlas:
             topic: a scored topic; None gives every neuron the score 1.
             method: key of atlas.methods.METHODS; None for add, and for sas where a vector is named.
             sae_id: which SAEs, one or several; None for the first that the topic is scored for.
-            strength: in the method's unit; None for its default.
+            strength: in the method's unit; None for the one that `atlas evaluate --calibrate` picked, else the method's default.
             neurons: how many of the best neurons `clamp` and `add` use, per SAE.
             sigma: selection of `swap` and `weight`: "own" or "topk"; of `sas`: "own", "relu" or "none".
             vector: behaviours that `sas`, `dense` and `filtered` steer by; the vectors of several are added up.
@@ -238,11 +238,12 @@ class Atlas:
             AtlasError: the method steers by a vector and none is named, or the vector has no entry.
             StoreError: the topic's scores are stale, or the model is not the one the atlas was built with.
         """
-        from atlas.methods import DEFAULT_METHOD, Options
+        from atlas.methods import DEFAULT_METHOD, Options, settle_options
         from atlas.models import load_tokenizer
         from atlas.probe import ensure_signals
         from atlas.steerer import Steerer, check_model
         from atlas.steering import Steering
+        from atlas.strengths import with_picked
 
         chosen = None if sae_id is None else [sae_id] if isinstance(sae_id, str | int) else list(sae_id)
         keys = None if chosen is None else [self.sae_key(one) for one in chosen]
@@ -256,12 +257,20 @@ class Atlas:
         steerer.saes = self._saes.setdefault(place, {})
         ensure_signals(steerer, topic, select, keys)
         named = [vector] if isinstance(vector, str) else list(vector)
-        layers, _, _ = steerer.layers(topic, keys, scorer=scorer, select=select, vectors=named)
+        layers, _, rows = steerer.layers(topic, keys, scorer=scorer, select=select, vectors=named)
+        method = method or ("sas" if named else DEFAULT_METHOD)
+        options = settle_options(method, Options(strength, neurons, sigma))
+        if strength is None:
+            shared = {"scorer": scorer, "select": select, "keep_error": keep_error, "positions": positions}
+            with self.store.read() as session:
+                options = with_picked(
+                    session, method, options, shared, topic=topic, sae_keys=[r["sae_key"] for r in rows], vectors=named
+                )
         return Steering(
             model,
             layers,
-            method=method or ("sas" if named else DEFAULT_METHOD),
-            options=Options(strength, neurons, sigma),
+            method=method,
+            options=options,
             keep_error=keep_error,
             positions=positions,
             special_ids=tokenizer.all_special_ids,

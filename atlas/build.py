@@ -35,6 +35,7 @@ from atlas.vocabulary import token_strings
 
 COPIED_PROMPTS = 16_384  # sorted at a time: a sort of all embeddings would need memory for all
 CONTEXT_CHARACTERS = 60  # of an example, on each side of the token
+TOKENIZED_PROMPTS = 1024  # at a time: where their tokens stand takes more memory than their text
 
 
 @dataclass(frozen=True)
@@ -225,20 +226,23 @@ def add_context(
 ) -> pl.DataFrame:
     """Rows of `examples` with the token and the text around it."""
     table = token_strings(model.tokenizer, len(model.tokenizer))
-    text_of = dict(zip(texts["prompt_id"], texts["text"], strict=True))
-    encoded = {
-        prompt_id: (row_ids, ends)
-        for prompt_id, row_ids, ends in zip(text_of, *_token_spans(model, list(text_of.values())), strict=True)
-    }
-    tokens, contexts = [], []
-    for key, prompt_id, position in examples.select("sae_key", "prompt_id", "position").iter_rows():
-        ids, spans = encoded[prompt_id]
-        start, end = spans[position - prepend_bos[key]]
-        text = text_of[prompt_id]
-        left, right = text[max(0, start - CONTEXT_CHARACTERS) : start], text[end : end + CONTEXT_CHARACTERS]
-        tokens.append(table[ids[position - prepend_bos[key]]])
-        contexts.append(f"{left}«{text[start:end]}»{right}")
-    return examples.with_columns(token=pl.Series(tokens, dtype=pl.String), context=pl.Series(contexts, dtype=pl.String))
+    frames = [examples.clear().with_columns(token=pl.lit(""), context=pl.lit(""))]
+    for some in texts.iter_slices(TOKENIZED_PROMPTS):
+        text_of = dict(some.select("prompt_id", "text").iter_rows())
+        spans_of = dict(zip(text_of, zip(*_token_spans(model, list(text_of.values())), strict=True), strict=True))
+        mine = examples.filter(pl.col("prompt_id").is_in(some["prompt_id"].implode()))
+        tokens, contexts = [], []
+        for key, prompt_id, position in mine.select("sae_key", "prompt_id", "position").iter_rows():
+            ids, spans = spans_of[prompt_id]
+            start, end = spans[position - prepend_bos[key]]
+            text = text_of[prompt_id]
+            left, right = text[max(0, start - CONTEXT_CHARACTERS) : start], text[end : end + CONTEXT_CHARACTERS]
+            tokens.append(table[ids[position - prepend_bos[key]]])
+            contexts.append(f"{left}«{text[start:end]}»{right}")
+        frames.append(
+            mine.with_columns(token=pl.Series(tokens, dtype=pl.String), context=pl.Series(contexts, dtype=pl.String))
+        )
+    return pl.concat(frames).sort("sae_key", "neuron", "rank")
 
 
 def _token_spans(model: LanguageModel, texts: list[str]) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:

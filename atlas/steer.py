@@ -15,7 +15,7 @@ from atlas.runs import Source, store_generations
 from atlas.selection import DEFAULT_RULE
 from atlas.steerer import Steerer
 from atlas.steering import check_positions
-from atlas.strengths import picked_strength, purpose_of
+from atlas.strengths import with_picked
 from atlas.vectors import vector_ids
 
 if TYPE_CHECKING:
@@ -76,11 +76,9 @@ def steer_prompts(
     if calibrated and settings.get("strength") is None:
         with atlas.store.read() as session:
             for method, chosen in options.items():
-                purpose = purpose_of(
+                options[method] = with_picked(
                     session, method, chosen, shared, topic=topic, sae_keys=chosen_keys, vectors=vectors
                 )
-                picked = picked_strength(session, purpose)
-                options[method] = chosen if picked is None else replace(chosen, strength=picked)
     model, tokenizer = steerer.model
     results: list[Generation] = []
     for done, method in enumerate(methods):

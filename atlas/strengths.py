@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import polars as pl
@@ -62,6 +62,12 @@ def purpose_of(
     else:
         settings = {name: value for name, value in settings.items() if name not in ("scorer", "select")}
     return Purpose(" + ".join(sorted(vectors)), sae_keys, method, json.dumps(settings, sort_keys=True))
+
+
+def with_picked(session: Session, method: str, options: Options, shared: Mapping[str, Any], **purpose: Any) -> Options:
+    """Options with the strength that was picked for them, where there is one (arguments of `purpose_of`)."""
+    picked = picked_strength(session, purpose_of(session, method, options, shared, **purpose))
+    return options if picked is None else replace(options, strength=picked)
 
 
 def picked_strength(session: Session, purpose: Purpose) -> float | None:

@@ -85,6 +85,13 @@ def test_the_curve_and_the_picked_strength_are_stored_and_steer_takes_it(opened,
     assert strength(settings={"neurons": 3}) == 10.0  # picked under other conditions
     assert strength(keep_error=False) == 10.0
 
+    def in_python(**changes):
+        model, tokenizer = steerer.model
+        settings = {"method": "clamp", "neurons": 2, "select": "score", "tokenizer": tokenizer} | changes
+        return opened.steer(model, "sea", **settings).options.strength
+
+    assert [in_python(), in_python(strength=3.0), in_python(neurons=3)] == [1.5, 3.0, 10.0]
+
 
 class TestVectors:
     """A vector's strength is picked on a topic's texts and taken wherever that vector steers."""
