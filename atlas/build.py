@@ -33,6 +33,7 @@ from atlas.shards import Equipment, RunShards, run_here
 from atlas.store import STREAMING_LIMIT, STREAMING_THREADS, Store, replace_file, require_writable
 from atlas.vocabulary import token_strings
 
+SORTED_ROWS = 2**25  # activations sorted at a time: the time of a sort of all would grow faster than they do
 COPIED_PROMPTS = 16_384  # sorted at a time: a sort of all embeddings would need memory for all
 CONTEXT_CHARACTERS = 60  # of an example, on each side of the token
 TOKENIZED_PROMPTS = 1024  # at a time: where their tokens stand takes more memory than their text
@@ -200,6 +201,7 @@ def write_sorted(store: Store, examples: pl.DataFrame) -> None:
     store.checkpoint()
     with store.read() as session:
         prompts = session.ask("atlas_size").item(0, "prompts")
+        ranges = session.ask("neuron_ranges", rows=SORTED_ROWS).drop("rows").to_dicts()
     new = Store(store.path.with_name(store.path.name + ".new"), memory_limit=store.memory_limit)
     new.path.unlink(missing_ok=True)
     try:
@@ -210,6 +212,8 @@ def write_sorted(store: Store, examples: pl.DataFrame) -> None:
             for first in range(0, prompts, COPIED_PROMPTS):
                 session.run("copy_prompts", first=first, count=COPIED_PROMPTS)
                 session.run("copy_embeddings", first=first, count=COPIED_PROMPTS)
+            for neurons in ranges:
+                session.run("copy_activations", **neurons)
             session.append("examples", examples)
         with new.write(threads=1) as session:  # a sum over one thread does not depend on the scheduler
             session.attach(store.path, "old")

@@ -1,9 +1,8 @@
--- every table of the attached atlas `old`, sorted; `neurons` and `examples` are made anew, and what is wide, prompts and
--- embeddings, is copied in parts (copy_prompts, copy_embeddings)
+-- every table of the attached atlas `old`, sorted; `neurons` and `examples` are made anew, and what is wide or long is copied
+-- in parts (copy_prompts, copy_embeddings, copy_activations)
 insert into atlas by name select * from old.atlas;
 insert into saes by name select * from old.saes order by sae_key;
 insert into shards by name select * from old.shards order by sae_key, shard;
-insert into activations by name select * from old.activations order by sae_key, neuron, prompt_id;
 insert into prompt_totals by name select * from old.prompt_totals order by sae_key, prompt_id;
 insert into topics by name select * from old.topics order by topic_id;
 insert into topic_texts by name select * from old.topic_texts order by topic_id, text_id;

@@ -151,6 +151,14 @@ def test_the_row_of_an_sae_says_how_it_reads(built_atlas, gpt2_folder, sae_folde
     assert {name: row[name] for name in expected} == expected
 
 
+def test_tables_written_in_small_parts_are_those_written_at_once(few, loaded_once, tmp_path, arguments, monkeypatch):
+    for name, size in {"SORTED_ROWS": 100, "COPIED_PROMPTS": 7, "TOKENIZED_PROMPTS": 3}.items():
+        monkeypatch.setattr(atlas.build, name, size)
+    build(tmp_path / "parts.atlas", FEW, **arguments)
+    assert tables(few)["activations"].height > 200
+    assert_same(tables(tmp_path / "parts.atlas"), tables(few))
+
+
 def test_building_again_loads_nothing_and_changes_nothing(atlas_file, arguments, monkeypatch):
     for name in ("load_language_model", "load_sae", "load_encoder"):
         monkeypatch.setattr(atlas.build, name, None)
