@@ -12,7 +12,6 @@ from atlas.checks import require_complete, require_scored
 from atlas.errors import AtlasError, UnknownName
 from atlas.pairs import PairSet, collect_pairs, read_pairs
 from atlas.prompts import TextSet, collect_texts, read_texts
-from atlas.score import ScoringConfig, score_topics
 from atlas.scorers import SCORERS
 from atlas.selection import DEFAULT_RULE
 from atlas.store import MEMORY_LIMIT, Scan, Store, scan_here
@@ -116,6 +115,8 @@ class Atlas:
 
         sets = {name: _as_text_set(texts, name) for name, texts in topics.items()}
         keys = None if sae_id is None else [self.sae_key(sae_id)]
+        from atlas.score import ScoringConfig, score_topics
+
         settled = ScoringConfig(**config)
         if SCORERS[settled.scorer].needs and probe is None:
             from atlas.probe import ModelProbe

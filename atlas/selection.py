@@ -7,11 +7,14 @@ every neuron (swap, weight) weigh them by the rule's value, and one that is not 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
 
 from atlas.errors import AtlasError, UnknownName
+
+if TYPE_CHECKING:
+    import numpy as np  # imported where it is used: `atlas top` comes by here, and has no need of it
 
 DEFAULT_RULE = "combined"  # what evaluation showed to be best; the paper's is "score"
 REMARKABLE = -2  # z of a neuron that is closer to the topic than to random topics
@@ -72,6 +75,8 @@ def select_neurons(frame: pl.DataFrame, rule: str) -> tuple[np.ndarray, np.ndarr
     Raises:
         AtlasError: a signal the rule needs is not there, or it leaves no neuron.
     """
+    import numpy as np
+
     if rule not in RULES:
         raise UnknownName("selection rule", rule, RULES)
     scored = frame.filter(pl.col("score").is_not_null())
