@@ -162,13 +162,18 @@ class Atlas:
             return session.ask("top_neurons", topic=topic, n=n, sae=sae, scorer=scorer, by=by)
 
     def why(self, topic: str, neuron: int, *, sae_id: str | int | None = None) -> pl.DataFrame:
-        """The reference prompts behind a neuron's score, heaviest first; the contributions sum to g."""
+        """The reference prompts behind a neuron's score, heaviest first, beside its g, score, se and z.
+
+        The contributions sum to g.
+        """
         self._require_scored(topic)
         widths = {row["sae_key"]: row["d_sae"] for row in self._ask("all_saes").to_dicts()}
         width = widths[self.sae_key(sae_id)] if sae_id is not None else max(widths.values())
         if not 0 <= neuron < width:
             raise UnknownName("neuron", neuron, [f"0 to {width - 1}"])
-        return self._ask("why", topic=topic, neuron=neuron, sae=self._checked(sae_id))
+        scores = self._ask("neuron_score", topic=topic, neuron=neuron)
+        found = self._ask("why", topic=topic, neuron=neuron, sae=self._checked(sae_id))
+        return found.join(scores, on="scoring_id", how="left", maintain_order="left")
 
     def examples(self, neuron: int, *, sae_id: str | int | None = None) -> pl.DataFrame:
         """A neuron's ten strongest reference tokens with the text around them."""

@@ -101,7 +101,8 @@ def top(
 def why(atlas: str, topic: str, neuron: int, n: int, sae_id: str | None, engine: str, master: str, style: str) -> None:
     """List the reference prompts of ATLAS behind the score of NEURON for TOPIC, heaviest first.
 
-    Contributions (weight x distance ** power) of all prompts sum to the neuron's g.
+    Contributions (weight x distance ** power) of all prompts sum to the neuron's g, which stands above them with its score,
+    the score's standard error and z.
 
     \b
     Example:
@@ -111,6 +112,8 @@ def why(atlas: str, topic: str, neuron: int, n: int, sae_id: str | None, engine:
         frame = opened.why(topic, neuron, sae_id=sae_id)
     frame = frame.group_by("scoring_id", maintain_order=True).head(n).select(frame.columns)
     if style == "table":
+        print_frame(frame.select("sae_id", "g", "score", "se", "z").unique(maintain_order=True), style)
+        click.echo()
         frame = frame.select("sae_id", "prompt_id", "distance", "weight", "contribution", "source", "text")
     print_frame(frame, style)
 

@@ -115,6 +115,12 @@ def test_why_lists_the_heaviest_prompts_first(scored):
     assert weights == sorted(weights, reverse=True)
     assert sum(weights) == pytest.approx(1)
     assert sum(row["contribution"] for row in rows) == pytest.approx(best["g"])
+    assert all({name: row[name] for name in ("g", "score", "se", "z")}.items() <= best.items() for row in rows)
+    lines = run("why", scored, "medicine", best["neuron"], "--sae-id", 0, "-n", 2)[1].splitlines()
+    assert [line.split()[:4] for line in (lines[0], lines[3])] == [
+        ["sae_id", "g", "score", "se"],
+        ["sae_id", "prompt_id", "distance", "weight"],
+    ]
 
 
 def test_info_tells_what_is_in_the_atlas(scored):
