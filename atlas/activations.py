@@ -18,7 +18,8 @@ from atlas.models import LanguageModel, LoadedSae
 from atlas.sites import catching
 from atlas.vocabulary import bos_token_id, pad_rows
 
-CHUNK_VALUES = 1 << 25  # dense activations held at once, in values: 128 MiB in float32
+CHUNK_TOKENS = 128  # encoded at once: their dense activations stay in the processor's cache
+CHUNK_VALUES = 1 << 25  # dense activations at once on an accelerator, which wants large pieces: 128 MiB in float32
 EXAMPLES = 10  # strongest tokens kept per neuron
 
 
@@ -69,11 +70,11 @@ def entries_at(codec: Codec, x: Tensor, keep: Tensor) -> Entries:
     prompts, positions = keep.cpu().nonzero(as_tuple=True)
     flat = x[prompts.to(x.device), positions.to(x.device)]
     parts = []
-    step = max(1, CHUNK_VALUES // codec.d_sae)
+    step = CHUNK_TOKENS if flat.device.type == "cpu" else max(1, CHUNK_VALUES // codec.d_sae)
     for start in range(0, len(flat), step):
-        acts = codec.encode(flat[start : start + step]).acts.abs()
+        acts = codec.encode(flat[start : start + step]).acts
         tokens, neurons = acts.nonzero(as_tuple=True)
-        values = acts[tokens, neurons].float().cpu().numpy()
+        values = acts[tokens, neurons].abs().float().cpu().numpy()
         parts.append((tokens.cpu().numpy() + start, neurons.cpu().numpy(), values))
     if not parts:
         parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]

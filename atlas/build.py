@@ -26,7 +26,7 @@ from atlas.models import (
     load_sae,
     resolve_name,
 )
-from atlas.plan import check_widths, write_plan
+from atlas.plan import TOKENIZED_PROMPTS, check_widths, write_plan
 from atlas.progress import Progress, silent
 from atlas.prompts import TextSet
 from atlas.shards import Equipment, RunShards, run_here
@@ -36,7 +36,6 @@ from atlas.vocabulary import token_strings
 SORTED_ROWS = 2**25  # activations sorted at a time: the time of a sort of all would grow faster than they do
 COPIED_PROMPTS = 16_384  # sorted at a time: a sort of all embeddings would need memory for all
 CONTEXT_CHARACTERS = 60  # of an example, on each side of the token
-TOKENIZED_PROMPTS = 1024  # at a time: where their tokens stand takes more memory than their text
 
 
 @dataclass(frozen=True)

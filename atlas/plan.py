@@ -18,6 +18,7 @@ from atlas.store import SCHEMA_VERSION, Session, Store, now
 from atlas.vocabulary import promoted_tokens
 
 SHARD_PROMPTS = 512
+TOKENIZED_PROMPTS = 1024  # at a time: what a tokenizer gives takes far more memory than their text
 LIBRARIES = ("torch", "transformers", "transformer-lens", "sae-lens", "sentence-transformers", "duckdb")
 
 
@@ -52,14 +53,13 @@ def write_plan(
     have = set(old)
     fresh = [i for i, text in enumerate(prompts.texts) if text not in have]
     texts = [prompts.texts[i] for i in fresh]
-    special = frozenset(model.tokenizer.all_special_ids)
-    ids, cut = tokenize(model, texts, prepend_bos=any(sae.prepend_bos for sae in saes.values())) if texts else ([], [])
+    counts, truncated = _count_tokens(model, texts, prepend_bos=any(sae.prepend_bos for sae in saes.values()))
     prompt_rows = pl.DataFrame(
         {
             "prompt_id": np.arange(len(old), len(old) + len(texts), dtype=np.uint32),
             "text": pl.Series(texts, dtype=pl.String),
             "source": pl.Series([prompts.sources[i] for i in fresh], dtype=pl.String),
-            "n_tokens": pl.Series([sum(t not in special for t in row) for row in ids], dtype=pl.UInt32),
+            "n_tokens": pl.Series(counts, dtype=pl.UInt32),
         }
     )
     neurons = {key: _static_neurons(model, sae, key, progress) for key, sae in saes.items() if key not in known}
@@ -77,7 +77,18 @@ def write_plan(
                 session.append("saes", _sae_row(model, sae, key, dtype))
                 session.append("neurons", neurons[key])
             session.append("shards", _shard_rows(session, key, len(old) * (key in known), len(old) + len(texts)))
-    return len(texts), sum(cut)
+    return len(texts), truncated
+
+
+def _count_tokens(model: LanguageModel, texts: Sequence[str], *, prepend_bos: bool) -> tuple[list[int], int]:
+    """Tokens of each text that are not special, and how many texts are cut to the context."""
+    special = frozenset(model.tokenizer.all_special_ids)
+    counts, truncated = [], 0
+    for start in range(0, len(texts), TOKENIZED_PROMPTS):
+        ids, cut = tokenize(model, texts[start : start + TOKENIZED_PROMPTS], prepend_bos=prepend_bos)
+        counts += [sum(token not in special for token in row) for row in ids]
+        truncated += sum(cut)
+    return counts, truncated
 
 
 def _shard_rows(session: Session, key: int, first: int, last: int) -> pl.DataFrame:

@@ -135,6 +135,8 @@ def score_topics(
     evidence = _gather(store, config, texts, changed, keys, probe)
     with store.write() as session:
         for name in changed:
+            if stored[name]:
+                _drop_topic(session, name)
             _store_topic(session, name, texts[name], vectors[name])
         for name, (n_tokens, rows) in evidence.activations.items():
             topic_id = session.value("topic_id", topic=name)
@@ -226,11 +228,13 @@ def _require(probe: Probe | None, config: ScoringConfig) -> Probe:
     return probe
 
 
+def _drop_topic(session: Session, name: str) -> None:
+    """Drop a topic's texts, and what was computed from them."""
+    for query in ("drop_topic_scores", "drop_topic_scorings", "drop_topic_activations", "drop_topic_texts"):
+        session.run(query, topic=name)
+
+
 def _store_topic(session: Session, name: str, texts: Sequence[str], vectors: pl.DataFrame) -> None:
-    session.run("drop_topic_scores", topic=name)
-    session.run("drop_topic_scorings", topic=name)
-    session.run("drop_topic_activations", topic=name)
-    session.run("drop_topic_texts", topic=name)
     session.run("add_topic", topic=name, created_at=now())
     topic_id = session.value("topic_id", topic=name)
     rows = pl.DataFrame({"text_id": pl.Series(range(len(texts)), dtype=pl.UInt32), "text": texts})

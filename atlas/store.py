@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import duckdb
@@ -40,6 +41,8 @@ SCANNING = {  # for the queries that read all activations of an SAE
     "disabled_optimizers": "join_filter_pushdown",  # every activation has its prompt: a filter would drop no row
     "perfect_ht_threshold": "17",  # bits: sums of up to 2 ** 17 neurons lie in an array, and are not looked up by a hash
 }
+FOREIGN = re.compile(r"\b(INTERVAL|UNION)\b")  # types of DuckDB that Polars cannot read
+QUOTED = re.compile("""'[^']*'|"[^"]*\"""")
 SEALED = {"enable_external_access": "false", "python_enable_replacements": "false", "lock_configuration": "true"}
 
 
@@ -74,8 +77,23 @@ class Session:
         return self.sql(read_sql(name), **parameters)
 
     def sql(self, text: str, **parameters: Any) -> pl.DataFrame:
-        """Rows of an SQL text."""
-        return self._connection.sql(text, params=parameters).pl()
+        """Rows of an SQL text; StoreError when it holds no query, or a column's type is one that Polars does not have."""
+        import polars as pl
+
+        found = self._connection.sql(text, params=parameters)
+        if found is None:
+            raise StoreError("the SQL text holds no query: give one, such as 'from atlas'")
+        for name, kind in zip(found.columns, found.types, strict=True):
+            if FOREIGN.search(QUOTED.sub("", str(kind))):
+                raise StoreError(
+                    f"column {name} is of type {kind}, which Polars does not have: cast it, as in x::varchar"
+                )
+        stream = SimpleNamespace(
+            __arrow_c_stream__=found.__arrow_c_stream__
+        )  # Polars remembers the types it is given, and
+        return pl.DataFrame(
+            stream
+        )  # one of DuckDB's would live on; found.pl() needs PyArrow, a quarter of a short command
 
     def run(self, name: str, /, **parameters: Any) -> None:
         """Run the named statements in sql/ that give no rows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -83,13 +84,16 @@ def final_norm(bridge: Any) -> nn.Module:
 
 
 def token_strings(tokenizer: Any, size: int) -> list[str]:
-    """Every token as text, a leading space kept."""
-    decoded = tokenizer.batch_decode(
-        [[i] for i in range(min(size, len(tokenizer)))], clean_up_tokenization_spaces=False
-    )
+    """The first `size` tokens as text, a leading space kept; empty where the tokenizer has none."""
+    known = _all_token_strings(tokenizer)
+    return [*known[:size], *[""] * (size - len(known))]
+
+
+@lru_cache(maxsize=1)  # a build asks twice
+def _all_token_strings(tokenizer: Any) -> list[str]:
+    decoded = tokenizer.batch_decode([[i] for i in range(len(tokenizer))], clean_up_tokenization_spaces=False)
     pieces = tokenizer.convert_ids_to_tokens(list(range(len(decoded))))
-    spaced = (
+    return [
         " " + text if piece and piece[0] == "▁" and not text.startswith(" ") else text
         for piece, text in zip(pieces, decoded, strict=True)
-    )
-    return [*spaced, *[""] * (size - len(decoded))]
+    ]

@@ -121,7 +121,7 @@ def test_a_prompt_of_special_tokens_alone_gives_no_entries(language_model, resid
 
 def test_encoding_in_small_chunks_gives_the_same_entries(monkeypatch, language_model, residual, special):
     whole, _ = entries_of(language_model, residual, tiny.PROMPTS[:5], special)
-    monkeypatch.setattr(atlas.activations, "CHUNK_VALUES", 7 * residual.codec.d_sae)
+    monkeypatch.setattr(atlas.activations, "CHUNK_TOKENS", 7)
     parts, _ = entries_of(language_model, residual, tiny.PROMPTS[:5], special)
     assert len(whole.prompt) > 7
     for name in ("prompt", "position", "neuron"):

@@ -154,6 +154,7 @@ def test_the_row_of_an_sae_says_how_it_reads(built_atlas, gpt2_folder, sae_folde
 def test_tables_written_in_small_parts_are_those_written_at_once(few, loaded_once, tmp_path, arguments, monkeypatch):
     for name, size in {"SORTED_ROWS": 100, "COPIED_PROMPTS": 7, "TOKENIZED_PROMPTS": 3}.items():
         monkeypatch.setattr(atlas.build, name, size)
+    monkeypatch.setattr(atlas.plan, "TOKENIZED_PROMPTS", 3)
     build(tmp_path / "parts.atlas", FEW, **arguments)
     assert tables(few)["activations"].height > 200
     assert_same(tables(tmp_path / "parts.atlas"), tables(few))

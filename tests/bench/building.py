@@ -25,7 +25,7 @@ from .measure import Figure, Setting, figure, peak_memory
 from .scoring import synthetic_store
 
 BATCH = 32  # as `atlas build` has it
-PROMPTS = {"small": 64, "paper": 1024, "large": 3360}
+PROMPTS = {"small": 64, "paper": 8192, "large": 8192}
 MEMORY_PROMPTS = (1000, 4000, 16000)
 COUNTER = itertools.count(1)
 LIGHT = "import duckdb, sqlalchemy, polars"
@@ -34,6 +34,7 @@ TOPIC = "medicine"
 
 language_model = cache(partial(load_language_model, str(pocket.MODEL)))
 encoder = cache(load_encoder)
+first_sae = cache(lambda: load_sae(str(pocket.SAES), pocket.sae_ids()[0]))
 
 
 def some_prompts(count: int, characters: int | None = None) -> TextSet:
@@ -45,10 +46,11 @@ def some_prompts(count: int, characters: int | None = None) -> TextSet:
 
 
 def build_loaded(path: Path, prompts: TextSet) -> None:
-    """`build` of the first bundled SAE with model and encoder that are loaded already."""
+    """`build` of the first bundled SAE, with everything loaded already."""
     loaders: dict[str, Any] = {
         "load_language_model": lambda *a, **k: language_model(),
         "load_encoder": lambda *a, **k: encoder(),
+        "load_sae": lambda *a, **k: first_sae(),
     }
     path.unlink(missing_ok=True)
     with patch.multiple(atlas.build, **loaders):
@@ -70,11 +72,10 @@ def run_bare(model: LanguageModel, sentence_encoder: Encoder, sae: Any, prompts:
 def build(setting: Setting) -> Iterator[Figure]:
     """Prompts/s of a build against the bare forward passes."""
     prompts = some_prompts(PROMPTS[setting.scale])
-    sae = load_sae(str(pocket.SAES), pocket.sae_ids()[0])
     seconds = setting.time_all(
         {
             "build": lambda: build_loaded(setting.folder / "build.atlas", prompts),
-            "bare": lambda: run_bare(language_model(), encoder(), sae, prompts),
+            "bare": lambda: run_bare(language_model(), encoder(), first_sae(), prompts),
         }
     )
     count = len(prompts.texts)
