@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 2
 MEMORY_LIMIT = "2GB"
-STREAMING_LIMIT = "256MB"  # for what passes through DuckDB once: building, export, import
+STREAMING_LIMIT = "128MB"  # for what passes through DuckDB once: building, export, import
 STREAMING_THREADS = min(4, os.cpu_count() or 1)  # each needs a share of it
 MANIFEST = "manifest.json"  # of a folder that atlas.exchange wrote
 SHARED = {"storage_compatibility_version": "v1.0.0"}  # so that older DuckDB clients open the file too
@@ -88,12 +88,11 @@ class Session:
                 raise StoreError(
                     f"column {name} is of type {kind}, which Polars does not have: cast it, as in x::varchar"
                 )
+        rows = getattr(found, "materialize", None) or found.execute  # its name before DuckDB 2
         stream = SimpleNamespace(
-            __arrow_c_stream__=found.__arrow_c_stream__
-        )  # Polars remembers the types it is given, and
-        return pl.DataFrame(
-            stream
-        )  # one of DuckDB's would live on; found.pl() needs PyArrow, a quarter of a short command
+            __arrow_c_stream__=rows().__arrow_c_stream__
+        )  # Polars remembers the types it is given:
+        return pl.DataFrame(stream)  # DuckDB's would live on; found.pl() needs PyArrow, a quarter of a short command
 
     def run(self, name: str, /, **parameters: Any) -> None:
         """Run the named statements in sql/ that give no rows."""
@@ -297,7 +296,7 @@ def translate(error: BaseException, path: Path) -> StoreError | None:
         return StoreError(f"{path} is in use by {who}: wait until it has finished, or stop it")
     if "no space left" in low or "file too large" in low or getattr(cause, "errno", None) in (28, 27):
         return StoreError(f"the disk is full while writing {path}: free some space and run the same command again")
-    if "memory must have" in low or "unit for memory" in low:
+    if "memory must have" in low or "memory limit must have" in low or "unit for memory" in low:
         return StoreError(f"a memory limit is not a size ({text}): give one such as 1GB")
     if isinstance(cause, duckdb.OutOfMemoryException):
         return StoreError(f"DuckDB's memory limit is too small for {path}: raise memory_limit (build: --memory-limit)")

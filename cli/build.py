@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--memory-limit",
-    default="256MB",
+    default="128MB",
     show_default=True,
     help="What DuckDB may take, above all to sort the tables; model and SAEs come on top.",
 )

@@ -144,6 +144,7 @@ def test_query_answers_in_sql_and_can_touch_nothing_else(scored, tmp_path):
         "set enable_external_access = true",
         "install httpfs",
         "selec 1",
+        "select text::int from prompts",
     ):
         code, stdout, stderr = run("query", scored, sql)
         assert (code, stdout, stderr.count("\n")) == (1, "", 1), sql

@@ -14,11 +14,12 @@ import handmade
 import numpy as np
 import polars as pl
 import pytest
+from atlas.cli.build import build
 
 import atlas
 from atlas.distances import make_distances
 from atlas.errors import StoreError
-from atlas.store import SCHEMA_VERSION, Store, read_sql, replace_file
+from atlas.store import SCHEMA_VERSION, STREAMING_LIMIT, Store, read_sql, replace_file
 
 QUERIES = sorted(path.name.removesuffix(".sql") for path in files("atlas.sql").iterdir() if path.name.endswith(".sql"))
 DEFINITIONS = ("schema", "views", "macros")  # run whenever a file is made
@@ -292,6 +293,11 @@ def test_a_script_ends_quietly(store):
 def test_a_memory_limit_that_is_no_size_is_said(store, limit):
     with pytest.raises(StoreError, match="a memory limit is not a size .*: give one such as 1GB"):
         Store(store.path, memory_limit=limit).check()
+
+
+def test_the_memory_limit_that_the_help_names_is_the_one_a_build_has():
+    option = next(option for option in build.params if option.name == "memory_limit")
+    assert option.default == STREAMING_LIMIT
 
 
 def test_too_small_a_memory_limit_is_said(store):
