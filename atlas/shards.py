@@ -7,8 +7,12 @@ the atlas is the same (`compute_shard`, `Intake`).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+import re
+import shutil
+from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import polars as pl
@@ -20,6 +24,7 @@ from atlas.progress import Progress
 from atlas.store import Store, now
 
 Tables = dict[str, pl.DataFrame]
+STAGED = re.compile(r"\.?\d{9}-[0-9a-f]{16}(\.\w+)?")  # names of what is put into a staging folder
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ def run_here(store: Store, equipment: Equipment, progress: Progress) -> int:
 
         intake.take(shard, compute_shard(shard, intake.prompts(shard), equipment, tell=tell))
         done += shard.count
+    clear_staging(staging_folder(store))  # of a build that was begun on Spark
     return len(intake.pending)
 
 
@@ -174,3 +180,17 @@ def _batch_frames(
             for table, frame in (("activations", rows), ("prompt_totals", totals), ("examples", examples)):
                 frames.append((table, frame.with_columns(sae_key)))
     return frames
+
+
+def staging_folder(store: Store, parent: str | Path | None = None) -> Path:
+    """Where a build on Spark puts shards that are computed and not yet taken in; beside the atlas unless told."""
+    return Path(parent or store.path.parent).resolve() / f"{store.path.name}.shards"
+
+
+def clear_staging(folder: Path, *, keep: Container[str] = ()) -> None:
+    """Remove what builds put into a staging folder, but for some shards, and the folder when it is empty then."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if STAGED.fullmatch(path.name) and path.name.removesuffix(".prompts") not in keep:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with suppress(OSError):
+        folder.rmdir()

@@ -15,9 +15,9 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -28,13 +28,12 @@ from atlas.checks import check_encoder, check_identity
 from atlas.errors import AtlasError, StoreError
 from atlas.models import load_encoder, load_language_model, load_sae, resolve_name
 from atlas.progress import Progress
-from atlas.shards import Equipment, Intake, Shard, compute_shard
+from atlas.shards import Equipment, Intake, Shard, clear_staging, compute_shard, staging_folder
 from atlas.spark import start_spark
 from atlas.store import SCHEMA_VERSION, Store, translate
 
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 60.0  # for a network file system to show what was written on another machine
-STAGED = re.compile(r"\.?\d{9}-[0-9a-f]{16}(\.\w+)?")  # names of what is put into a staging folder
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def run_on_spark(
         AtlasError: Spark cannot be started, or an executor cannot do its work (with its reason).
         StoreError: the staging folder cannot be written, or not every machine sees it.
     """
-    folder = Path(staging or store.path.parent).resolve() / f"{store.path.name}.shards"
+    folder = staging_folder(store, staging)
     intake = Intake(store, equipment.saes)
     if intake.pending:
         recipe = describe(equipment)
@@ -95,7 +94,7 @@ def run_on_spark(
         tasks = [Task(name, shard) for name, shard in waiting.items() if not (folder / name).is_dir()]
         with _computing(tasks, recipe, folder, master=master, progress=progress) as job:
             _gather(waiting, intake, folder, job, progress)
-    _clear(folder)
+    clear_staging(folder)
     return len(intake.pending)
 
 
@@ -187,7 +186,7 @@ def _stage(folder: Path, intake: Intake, recipe: Recipe) -> dict[str, Shard]:
         raise translate(error, folder) or StoreError(
             f"{folder} cannot be written ({error.strerror}): name another folder with --staging"
         ) from error
-    _clear(folder, keep=shards)
+    clear_staging(folder, keep=shards)
     return shards
 
 
@@ -250,12 +249,3 @@ def explain(error: BaseException) -> AtlasError | None:
     if "ExecutorLostFailure" in text or "Python worker exited unexpectedly" in text:
         return AtlasError(f"Spark lost the executor of one shard time after time, for want of memory perhaps; {again}")
     return None
-
-
-def _clear(folder: Path, *, keep: Container[str] = ()) -> None:
-    """Remove what builds put into a staging folder, but for some shards, and the folder when it is empty then."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if STAGED.fullmatch(path.name) and path.name.removesuffix(".prompts") not in keep:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with suppress(OSError):
-        folder.rmdir()

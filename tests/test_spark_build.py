@@ -17,7 +17,7 @@ from atlas import spark_build
 from atlas.build import build
 from atlas.errors import AtlasError, StoreError
 from atlas.prompts import collect_texts
-from atlas.shards import Intake, Shard
+from atlas.shards import STAGED, Intake, Shard
 from atlas.spark import start_spark
 from atlas.spark_build import describe, explain, load_equipment, name_shard, run_on_spark
 
@@ -156,6 +156,16 @@ def test_shards_whose_parquet_is_there_are_not_computed_again(tmp_path, argument
     assert dying.leftovers(path) == [] and list(staging.iterdir()) == []
 
 
+def test_a_build_begun_on_spark_and_finished_here_leaves_nothing(tmp_path, arguments, calm, threads):
+    path = tmp_path / "x.atlas"
+    with pytest.raises(KeyboardInterrupt):
+        build(path, **arguments, progress=stop_after(8), run_shards=partial(run_on_spark, master="none"))
+    assert dying.leftovers(path)
+    build(path, **arguments)
+    assert_same(tables(path), calm)
+    assert dying.leftovers(path) == []
+
+
 def test_what_was_staged_for_another_build_is_not_taken(tmp_path, arguments, calm, threads):
     path = tmp_path / "x.atlas"
     run = partial(run_on_spark, master="none")
@@ -253,7 +263,7 @@ def test_the_name_of_a_shard_tells_what_its_rows_depend_on(staged):
         name_shard(shard, prompts, dataclasses.replace(recipe, saes=(one, *recipe.saes[1:]))),
     ]  # fmt: skip
     assert len(set(names)) == len(names)
-    assert all(spark_build.STAGED.fullmatch(name) for name in names)
+    assert all(STAGED.fullmatch(name) for name in names)
     elsewhere = dataclasses.replace(recipe, model="/moved", encoder="/moved", device="cuda")
     assert name_shard(shard, prompts, elsewhere) == names[0]
 
