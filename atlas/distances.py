@@ -9,7 +9,7 @@ import polars as pl
 
 from atlas.store import Session
 
-BATCH = 8192  # prompts at a time, so that memory does not grow with the atlas
+BATCH = 2048  # prompts at a time, so that memory does not grow with the atlas
 ROUNDING = 1e-14  # a squared distance below it is the rounding of the vectors' own 32-bit numbers
 
 
