@@ -109,7 +109,13 @@ def compute_shard(
         done += batch.height
         tell(done)
     names = dict.fromkeys(name for name, _ in frames)
-    return {name: pl.concat([frame for table, frame in frames if table == name]) for name in names}
+    tables = {name: pl.concat([frame for table, frame in frames if table == name]) for name in names}
+    return tables | {"activations": sort_activations(tables["activations"])}
+
+
+def sort_activations(rows: pl.DataFrame) -> pl.DataFrame:
+    """A shard's rows of `activations` in the order of neurons, so that who reads a run of neurons can skip the others."""
+    return rows.sort("neuron", maintain_order=True)  # by several columns it would take five times as long
 
 
 class Intake:

@@ -17,6 +17,7 @@ import polars as pl
 from atlas.build import write_sorted
 from atlas.plan import SHARD_PROMPTS
 from atlas.prompts import TextSet, collect_texts
+from atlas.shards import sort_activations
 from atlas.store import MEMORY_LIMIT, SCHEMA_VERSION, Store, now
 
 SPREAD = 1.38  # standard deviation of the logarithm of a neuron's share of prompts
@@ -88,7 +89,7 @@ def write_shards(
             pl.col("act_count").cast(pl.Float64).sum().alias("count_total"),
         )
         with store.write() as session:
-            session.append("activations", frame.with_columns(key))
+            session.append("activations", sort_activations(frame.with_columns(key)))
             session.append("prompt_totals", totals.with_columns(key))
     return store
 
