@@ -7,12 +7,8 @@ the atlas is the same (`compute_shard`, `Intake`).
 from __future__ import annotations
 
 import itertools
-import re
-import shutil
-from collections.abc import Callable, Container, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import polars as pl
@@ -21,10 +17,10 @@ from atlas.activations import Strongest, encode_entries, run_model, summarise, t
 from atlas.embeddings import embed_frame
 from atlas.models import Encoder, LanguageModel, LoadedSae
 from atlas.progress import Progress
+from atlas.staging import clear_staging, staging_folder
 from atlas.store import Store, now
 
 Tables = dict[str, pl.DataFrame]
-STAGED = re.compile(r"\.?\d{9}-[0-9a-f]{16}(\.\w+)?")  # names of what is put into a staging folder
 
 
 @dataclass(frozen=True)
@@ -186,17 +182,3 @@ def _batch_frames(
             for table, frame in (("activations", rows), ("prompt_totals", totals), ("examples", examples)):
                 frames.append((table, frame.with_columns(sae_key)))
     return frames
-
-
-def staging_folder(store: Store, parent: str | Path | None = None) -> Path:
-    """Where a build on Spark puts shards that are computed and not yet taken in; beside the atlas unless told."""
-    return Path(parent or store.path.parent).resolve() / f"{store.path.name}.shards"
-
-
-def clear_staging(folder: Path, *, keep: Container[str] = ()) -> None:
-    """Remove what builds put into a staging folder, but for some shards, and the folder when it is empty then."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if STAGED.fullmatch(path.name) and path.name.removesuffix(".prompts") not in keep:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    with suppress(OSError):
-        folder.rmdir()

@@ -28,8 +28,9 @@ from atlas.checks import check_encoder, check_identity
 from atlas.errors import AtlasError, StoreError
 from atlas.models import load_encoder, load_language_model, load_sae, resolve_name
 from atlas.progress import Progress
-from atlas.shards import Equipment, Intake, Shard, clear_staging, compute_shard, staging_folder
+from atlas.shards import Equipment, Intake, Shard, compute_shard
 from atlas.spark import start_spark
+from atlas.staging import clear_staging, staging_folder
 from atlas.store import SCHEMA_VERSION, Store, translate
 
 POLL_SECONDS = 0.5

@@ -89,10 +89,9 @@ class Session:
                     f"column {name} is of type {kind}, which Polars does not have: cast it, as in x::varchar"
                 )
         rows = getattr(found, "materialize", None) or found.execute  # its name before DuckDB 2
-        stream = SimpleNamespace(
-            __arrow_c_stream__=rows().__arrow_c_stream__
-        )  # Polars remembers the types it is given:
-        return pl.DataFrame(stream)  # DuckDB's would live on; found.pl() needs PyArrow, a quarter of a short command
+        # found.pl() needs PyArrow, whose import takes a quarter of a short command. The rows go over in a plain object, for
+        # Polars remembers the types it is given, and DuckDB's would live on.
+        return pl.DataFrame(SimpleNamespace(__arrow_c_stream__=rows().__arrow_c_stream__))
 
     def run(self, name: str, /, **parameters: Any) -> None:
         """Run the named statements in sql/ that give no rows."""

@@ -14,7 +14,7 @@ LAYERS = [
     ["errors", "progress"],
     ["prompts", "summaries", "scorers", "codec", "sites"],
     ["methods", "pairs", "store", "intervals", "selection", "dialect", "spark"],
-    ["models"],
+    ["models", "staging"],
     ["vocabulary", "steering", "checks", "uncertainty", "pocket", "controls", "vectors", "distances"],
     ["activations", "embeddings", "layerwise", "likelihood", "sides", "exchange", "steerer"],
     ["metrics", "detection", "preferences"],

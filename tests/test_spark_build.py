@@ -17,9 +17,10 @@ from atlas import spark_build
 from atlas.build import build
 from atlas.errors import AtlasError, StoreError
 from atlas.prompts import collect_texts
-from atlas.shards import STAGED, Intake, Shard
+from atlas.shards import Intake, Shard
 from atlas.spark import start_spark
 from atlas.spark_build import describe, explain, load_equipment, name_shard, run_on_spark
+from atlas.staging import STAGED
 
 FEW = collect_texts(tiny.PROMPTS[:20])
 COUNT = len(FEW.texts)

@@ -78,7 +78,7 @@ def main(names: tuple[str, ...], scale: str, file: Path | None, clock: str, runs
 
     Every figure is the median of several runs taken in turns with what it is compared with; its spread stands beside it.
     What takes over a minute is run once. Small: under two minutes in all. Paper: 30 million activation rows, about 10 GB
-    of temporary files and an hour. Large: growth to 300 million rows.
+    of temporary files and half an hour. Large: growth to 300 million rows.
 
     \b
     Examples:
