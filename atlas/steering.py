@@ -153,8 +153,7 @@ class Steering:
         ids = given.get("input_ids")
         if ids is None:
             self.saw_embeddings = True
-        cache = given.get("past_key_values")
-        restarted = self._tokens.see(ids, int(cache.get_seq_length()) if cache is not None else 0)
+        restarted = self._tokens.see(ids, _cached_tokens(given))
         if restarted:
             for figures in self._figures:
                 figures.clear()
@@ -182,6 +181,15 @@ class Steering:
             out = _mix(codec.shift(x, code, acts) if self.keep_error else codec.decode(acts, code, x), x, mask)
             figures.add_code(acts, code, mask)
         return out
+
+
+def _cached_tokens(arguments: dict[str, Any]) -> int:
+    """How many tokens a call's KV cache holds, 0 without one.
+
+    The cache is known by what it can do: Transformers has called the argument past_key_values, cache_params and cache.
+    """
+    caches = [value for value in arguments.values() if hasattr(value, "get_seq_length")]
+    return int(caches[0].get_seq_length()) if caches else 0
 
 
 def _mix(moved: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
