@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from atlas.errors import ModelError
-from atlas.models import hash_model, load_transformer, quiet
+from atlas.models import hash_model, load_transformer
 from atlas.prompts import hash_texts
+from atlas.quiet import quiet
 from atlas.vocabulary import bos_token_id
 
 RECORD = "finetuned.json"  # beside the weights: what they were made from

@@ -9,9 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-import io
-import logging
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +20,7 @@ from torch import Tensor, nn
 
 from atlas.codec import Codec
 from atlas.errors import ModelError, UnknownName
+from atlas.quiet import quiet
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 ACCEPTABILITY = "textattack/roberta-base-CoLA"
@@ -308,27 +306,6 @@ def hash_tokenizer(tokenizer: Any) -> str:
     ids = tokenizer('The quick brown fox, 1984: it\'s "Übermut"!', add_special_tokens=False)["input_ids"]
     vocabulary = sorted(tokenizer.get_vocab().items())
     return hashlib.sha256(repr((vocabulary, list(ids))).encode()).hexdigest()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """The loaders' own chatter (progress bars, notices, warnings) goes nowhere."""
-    levels = {
-        name: logging.getLogger(name).level for name in ("transformers", "sae_lens", "sentence_transformers", "root")
-    }
-    for name in levels:
-        logging.getLogger(name if name != "root" else None).setLevel(logging.ERROR)
-    try:
-        with (
-            warnings.catch_warnings(),
-            contextlib.redirect_stderr(io.StringIO()),
-            contextlib.redirect_stdout(io.StringIO()),
-        ):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name if name != "root" else None).setLevel(level)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from atlas.checks import check_identity, require_complete, require_scored
 from atlas.errors import ModelError, StoreError
 from atlas.methods import Target
 from atlas.models import LoadedSae, hash_model, hash_tokenizer, load_sae, load_transformer
+from atlas.quiet import LOADING
 from atlas.selection import DEFAULT_RULE, select_neurons
 from atlas.steering import Layer
 from atlas.store import Store
@@ -47,15 +48,16 @@ class Steerer:
         self._model_name, self._release = model, release
         self.saes: dict[int, LoadedSae] = {}
 
-    @cached_property
+    @property
     def model(self) -> tuple[Any, Any]:
         """The Hugging Face model and its tokenizer; ModelError or StoreError when it is gone or another one."""
-        if self._loaded is not None:
+        with LOADING:
+            if self._loaded is None:
+                row = self._first_row
+                model, tokenizer = load_transformer(self.model_name, device=self.device, dtype=row["dtype"])
+                check_model(model, tokenizer, row)
+                self._loaded = model, tokenizer
             return self._loaded
-        row = self._first_row
-        model, tokenizer = load_transformer(self.model_name, device=self.device, dtype=row["dtype"])
-        check_model(model, tokenizer, row)
-        return model, tokenizer
 
     @property
     def model_name(self) -> str:
@@ -138,13 +140,14 @@ class Steerer:
     def sae(self, row: dict[str, Any]) -> LoadedSae:
         """The SAE of a row of `saes`; ModelError or StoreError when it is gone or another one."""
         key, release = row["sae_key"], self._release or row["release"]
-        if key not in self.saes:
-            if self._release is None and is_gone(release):
-                raise ModelError(f"the SAEs' folder {release} is gone: say where it is now with --release")
-            loaded = load_sae(release, row["sae_id"], device=self.device, dtype=row["dtype"])
-            check_identity(row, row["model_hash"], row["tokenizer_hash"], loaded.sae_hash)
-            self.saes[key] = loaded
-        return self.saes[key]
+        with LOADING:  # threads that share an Atlas share its SAEs
+            if key not in self.saes:
+                if self._release is None and is_gone(release):
+                    raise ModelError(f"the SAEs' folder {release} is gone: say where it is now with --release")
+                loaded = load_sae(release, row["sae_id"], device=self.device, dtype=row["dtype"])
+                check_identity(row, row["model_hash"], row["tokenizer_hash"], loaded.sae_hash)
+                self.saes[key] = loaded
+            return self.saes[key]
 
 
 class Layers(NamedTuple):

@@ -61,6 +61,10 @@ def check_positions(positions: str) -> None:
 class Steering:
     """A context manager that steers `model` and removes every hook on exit.
 
+    It is entered once at a time, and may be entered again afterwards; several contexts may steer a model at once, each on
+    top of the others. The hooks are the model's and not the thread's: whoever calls the model meanwhile is steered too, so
+    threads that steer differently need a model each, or take turns.
+
     Args:
         model: a TransformerBridge or a Hugging Face causal model.
         layers: the SAEs, each with its scores.
@@ -72,6 +76,9 @@ class Steering:
 
     Attributes:
         saw_embeddings: whether a call came with embeddings instead of token ids, so that every position was steered.
+
+    Raises:
+        AtlasError: it is entered while it steers already.
     """
 
     def __init__(
@@ -109,6 +116,8 @@ class Steering:
         self._figures = [_Figures(layer) for layer in self.layers]
 
     def __enter__(self) -> Self:
+        if self._handles:
+            raise AtlasError("this steering is entered already: leave it first, or make another one with `steer`")
         inner = getattr(self.model, "original_model", self.model)
         self._parameters = list(inspect.signature(inner.forward).parameters)
         try:

@@ -248,3 +248,17 @@ def test_opposite_strengths_of_a_vector_steer_apart(transformer, method):
 def test_unknown_positions_are_refused(transformer):
     with pytest.raises(UnknownName, match="unknown positions 'last'"):
         Steering(transformer, [make_layer()], positions="last")
+
+
+def test_a_steering_is_entered_once_at_a_time_and_again_when_it_was_left(transformer):
+    plain = logits(transformer)
+    steering = Steering(transformer, [make_layer()], method="add")
+    with steering:
+        moved = logits(transformer)
+        with pytest.raises(AtlasError, match="is entered already: leave it first, or make another one"), steering:
+            pass
+        assert torch.equal(logits(transformer), moved)
+    assert torch.equal(logits(transformer), plain)
+    with steering:
+        assert torch.equal(logits(transformer), moved)
+    assert torch.equal(logits(transformer), plain)

@@ -14,7 +14,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from atlas import pocket
 from atlas.codec import Codec
 from atlas.methods import Target
-from atlas.models import load_language_model, load_sae, load_tokenizer, load_transformer, quiet
+from atlas.models import load_language_model, load_sae, load_tokenizer, load_transformer
+from atlas.quiet import quiet
 from atlas.sites import find_blocks
 from atlas.steering import Layer, Steering
 
