@@ -29,8 +29,9 @@ from atlas.models import (
 from atlas.plan import TOKENIZED_PROMPTS, check_widths, write_plan
 from atlas.progress import Progress, silent
 from atlas.prompts import TextSet
+from atlas.replacement import replacement, require_one_name
 from atlas.shards import Equipment, RunShards, run_here
-from atlas.store import STREAMING_LIMIT, STREAMING_THREADS, Store, replace_file, require_writable
+from atlas.store import STREAMING_LIMIT, STREAMING_THREADS, Store, require_writable
 from atlas.vocabulary import token_strings
 
 SORTED_ROWS = 2**25  # activations sorted at a time: the time of a sort of all would grow faster than they do
@@ -46,7 +47,8 @@ class BuildReport:
         prompts: reference prompts in the atlas now.
         new_prompts: prompts this build added.
         new_saes: SAEs this build added.
-        shards: shards this run computed; 0 when there was nothing to do.
+        shards: shards this run computed.
+        sorted: whether this run wrote the tables once more, sorted; with no shard, what a stopped build had left to do.
         truncated: prompts longer than the model's context, of those this build planned.
         rows: activation rows in the atlas now.
     """
@@ -55,6 +57,7 @@ class BuildReport:
     new_prompts: int
     new_saes: int
     shards: int
+    sorted: bool
     truncated: int
     rows: int
 
@@ -89,13 +92,14 @@ def build(
         run_shards: computes the shards; this process unless another engine is given.
 
     Raises:
-        StoreError: the file is no atlas, is in use, or was built with another model, SAE or encoder.
+        StoreError: the file is no atlas, has other names (hard links), or was built with another model, SAE or encoder.
         ModelError: something cannot be loaded, or an SAE does not fit its hook.
     """
     store = Store(path, memory_limit=memory_limit)
     saes = [(resolve_name(release), sae_id) for release, sae_id in dict.fromkeys(saes)]
     if store.path.exists() and _is_done(store, prompts, resolve_name(model), saes, encoder):
-        return _report(store, 0, 0, 0, 0)
+        return _report(store)
+    require_one_name(store.path)
     known, recorded, pending, missing = _look(store, prompts)
     progress("loading model, SAEs and encoder", 0, 0)
     language_model = load_language_model(model, device=device, dtype=dtype)
@@ -118,8 +122,11 @@ def build(
     )
     equipment = Equipment(language_model, loaded, sentence_encoder, batch_size, device, dtype)
     shards = run_shards(store, equipment, progress)
-    _finish(store, language_model, progress)
-    return _report(store, new_prompts, sum(key >= len(known) for key in loaded), shards, truncated)
+    settled = _finish(store, language_model, progress)
+    new_saes = sum(key >= len(known) for key in loaded)
+    return _report(
+        store, new_prompts=new_prompts, new_saes=new_saes, shards=shards, sorted=settled, truncated=truncated
+    )
 
 
 def _look(store: Store, prompts: TextSet) -> tuple[list[dict[str, Any]], list[dict[str, Any]], set[int], bool]:
@@ -173,26 +180,26 @@ def _is_done(store: Store, prompts: TextSet, model: str, saes: Sequence[tuple[st
 
 def _create(store: Store) -> None:
     """Make the file under another name first, so that it is never seen without its tables."""
-    new = Store(store.path.with_name(store.path.name + ".new"))
     try:
-        new.path.unlink(missing_ok=True)
-        new.create()
-        new.checkpoint()
-        replace_file(new.path, store.path)
+        with replacement(store.path) as path:
+            new = Store(path)
+            new.create()
+            new.checkpoint()
     except OSError as error:
         raise StoreError(f"{store.path} cannot be written ({error.strerror}): choose another folder") from error
 
 
-def _finish(store: Store, model: LanguageModel, progress: Progress) -> None:
-    """Write every table once more, sorted, into a new file that takes this one's place."""
+def _finish(store: Store, model: LanguageModel, progress: Progress) -> bool:
+    """Write every table once more, sorted, into a new file that takes this one's place; whether there was need to."""
     with store.read() as session:
         if session.ask("atlas_row").item(0, "state") == "complete":
-            return
+            return False
         examples = session.ask("strongest_examples", count=EXAMPLES)
         texts = session.ask("example_prompts")
         policies = {row["sae_key"]: row["prepend_bos"] for row in session.ask("all_saes").to_dicts()}
     progress("sorting the tables", 0, 0)
     write_sorted(store, add_context(examples, texts, model, policies))
+    return True
 
 
 def write_sorted(store: Store, examples: pl.DataFrame) -> None:
@@ -201,9 +208,8 @@ def write_sorted(store: Store, examples: pl.DataFrame) -> None:
     with store.read() as session:
         prompts = session.ask("atlas_size").item(0, "prompts")
         ranges = session.ask("neuron_ranges", rows=SORTED_ROWS).drop("rows").to_dicts()
-    new = Store(store.path.with_name(store.path.name + ".new"), memory_limit=store.memory_limit)
-    new.path.unlink(missing_ok=True)
-    try:
+    with replacement(store.path) as path:
+        new = Store(path, memory_limit=store.memory_limit)
         new.create()
         with new.write(threads=STREAMING_THREADS) as session:
             session.attach(store.path, "old")
@@ -219,9 +225,6 @@ def write_sorted(store: Store, examples: pl.DataFrame) -> None:
             session.run("settle_neurons")
             session.run("mark_complete")
         new.checkpoint()
-        replace_file(new.path, store.path)
-    finally:
-        new.path.unlink(missing_ok=True)
 
 
 def add_context(
@@ -264,7 +267,15 @@ def _token_spans(model: LanguageModel, texts: list[str]) -> tuple[list[list[int]
     return ids, spans
 
 
-def _report(store: Store, new_prompts: int, new_saes: int, shards: int, truncated: int) -> BuildReport:
+def _report(
+    store: Store,
+    *,
+    new_prompts: int = 0,
+    new_saes: int = 0,
+    shards: int = 0,
+    sorted: bool = False,
+    truncated: int = 0,
+) -> BuildReport:
     with store.read() as session:
         size = session.ask("atlas_size").to_dicts()[0]
-    return BuildReport(size["prompts"], new_prompts, new_saes, shards, truncated, size["rows"])
+    return BuildReport(size["prompts"], new_prompts, new_saes, shards, sorted, truncated, size["rows"])

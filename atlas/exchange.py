@@ -22,6 +22,7 @@ from typing import Any
 from atlas.checks import require_complete
 from atlas.errors import StoreError
 from atlas.progress import Progress, silent
+from atlas.replacement import replacement
 from atlas.store import (
     MANIFEST,
     SCHEMA_VERSION,
@@ -30,7 +31,6 @@ from atlas.store import (
     Session,
     Store,
     read_sql,
-    replace_file,
     require_writable,
 )
 
@@ -183,9 +183,8 @@ def import_atlas(folder: str | Path, path: str | Path, *, progress: Progress = s
     if store.path.exists():
         raise StoreError(f"{store.path} is there already: remove it, or name another file")
     require_writable(store.path)
-    new = Store(store.path.with_name(store.path.name + ".new"), memory_limit=STREAMING_LIMIT, threads=STREAMING_THREADS)
-    new.path.unlink(missing_ok=True)
-    try:
+    with replacement(store.path) as new_path:
+        new = Store(new_path, memory_limit=STREAMING_LIMIT, threads=STREAMING_THREADS)
         new.create()
         with new.write() as session:
             check_files(session, manifest)
@@ -195,10 +194,6 @@ def import_atlas(folder: str | Path, path: str | Path, *, progress: Progress = s
                     session.read_parquet(table, manifest.files(table))
             progress("importing", len(manifest.tables), len(manifest.tables))
         new.checkpoint()
-        replace_file(new.path, store.path)
-    finally:
-        new.path.unlink(missing_ok=True)
-        Path(f"{new.path}.wal").unlink(missing_ok=True)
     return manifest
 
 

@@ -19,6 +19,7 @@ from atlas.exhibits import EXHIBITS, Exhibit, Material, NotAvailable, Places, Te
 from atlas.exhibits.page import Entry, write_page
 from atlas.progress import Progress, silent
 from atlas.prompts import hash_texts
+from atlas.replacement import replacement
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
@@ -107,10 +108,9 @@ def make(
             path.unlink(missing_ok=True)
         command = error.command.format(**where) if isinstance(error, NotAvailable) else ""
         return MISSING, f"{error}" + (f": {command}" if command else "")
-    new = csv.with_suffix(".new")
-    frame.write_csv(new)
-    plots.save(exhibit.draw, pl.read_csv(new), picture)
-    new.replace(csv)
+    with replacement(csv) as new:  # last: what has its CSV is not made again
+        frame.write_csv(new)
+        plots.save(exhibit.draw, pl.read_csv(new), picture)
     return MADE, ""
 
 

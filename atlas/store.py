@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from atlas.errors import StoreError
+from atlas.replacement import follow
 
 if TYPE_CHECKING:
     import polars as pl
@@ -309,22 +310,12 @@ def translate(error: BaseException, path: Path) -> StoreError | None:
 
 
 def require_writable(path: Path) -> None:
-    """Raise StoreError when a file cannot be made at `path`."""
-    if not path.parent.is_dir():
-        raise StoreError(f"no such folder {path.parent}: make it first, or choose another")
+    """Raise StoreError when a file cannot be made at `path`, or where that leads to."""
+    folder = follow(path).parent
+    if not folder.is_dir():
+        raise StoreError(f"no such folder {folder}: make it first, or choose another")
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error.strerror}): choose another folder") from error
-
-
-def replace_file(new: Path, old: Path) -> None:
-    """Put a finished file in the place of an older one, at once or not at all."""
-    if Path(f"{new}.wal").exists():
-        raise StoreError(f"the disk is full while writing {old}: free some space and run the same command again")
-    with new.open("rb") as handle:
-        os.fsync(handle.fileno())
-    wal = Path(f"{old}.wal")
-    new.replace(old)
-    wal.unlink(missing_ok=True)

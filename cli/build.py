@@ -134,7 +134,7 @@ def build(
         progress.close()
     if report.truncated:
         click.echo(f"{report.truncated} prompts were longer than the model's context and were cut to it", err=True)
-    if report.shards or report.new_saes:
+    if report.shards or report.new_saes or report.sorted:
         click.echo(f"{atlas}: {report.prompts:,} prompts, {report.rows:,} activation rows. Next: atlas info {atlas}")
     else:
         click.echo(f"{atlas}: nothing to do, all {report.prompts:,} prompts and these SAEs are in")

@@ -95,8 +95,9 @@ def fork(function: Any) -> int:
 
 
 def build_until(build_arguments: dict[str, Any], moment: tuple[str, ...]) -> None:
-    """Build until a moment: ("progress", stage, done), ("call", function of atlas.build) or ("sql", query, nth time)."""
+    """Build until a moment: ("progress", stage, done), ("call", function that a build calls) or ("sql", query, nth time)."""
     import atlas.build
+    import atlas.replacement
     from atlas.store import Session
 
     def die(*args: Any, **options: Any) -> None:
@@ -107,7 +108,8 @@ def build_until(build_arguments: dict[str, Any], moment: tuple[str, ...]) -> Non
             die()
 
     if moment[0] == "call":
-        setattr(atlas.build, moment[1], die)
+        module = atlas.build if hasattr(atlas.build, moment[1]) else atlas.replacement
+        setattr(module, moment[1], die)
     if moment[0] == "sql":
         run, left = Session.run, [moment[2]]
 

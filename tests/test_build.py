@@ -166,6 +166,7 @@ def test_building_again_loads_nothing_and_changes_nothing(atlas_file, arguments,
     before = atlas_file.read_bytes()
     report = build(atlas_file, collect_texts(tiny.PROMPTS[10:20]), **arguments)
     assert (report.prompts, report.new_prompts, report.new_saes, report.shards) == (60, 0, 0, 0)
+    assert not report.sorted
     assert report.rows == tables(atlas_file)["activations"].height
     assert atlas_file.read_bytes() == before
 
@@ -216,7 +217,7 @@ def test_a_build_killed_again_and_again_ends_with_the_tables_of_one_that_was_not
     with pytest.raises(StoreError, match=r"is unfinished \(0 pieces to go\): run the same `atlas build` command again"):
         score_topics(Store(killed), {"sea": collect_texts(tiny.SEA)}, embed=encoder.embed)
     report = build(killed, **arguments)
-    assert (report.prompts, report.shards) == (20, 0)
+    assert (report.prompts, report.shards, report.sorted) == (20, 0, True)
     assert_same(tables(killed), tables(calm))
     assert dying.leftovers(killed) == []
 

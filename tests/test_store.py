@@ -19,7 +19,8 @@ from atlas.cli.build import build
 import atlas
 from atlas.distances import make_distances
 from atlas.errors import StoreError
-from atlas.store import SCHEMA_VERSION, STREAMING_LIMIT, Store, read_sql, replace_file
+from atlas.replacement import replace_file
+from atlas.store import SCHEMA_VERSION, STREAMING_LIMIT, Store, read_sql
 
 QUERIES = sorted(path.name.removesuffix(".sql") for path in files("atlas.sql").iterdir() if path.name.endswith(".sql"))
 DEFINITIONS = ("schema", "views", "macros")  # run whenever a file is made

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import polars as pl
 
+from atlas.replacement import replacement
+
 CSS = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem; }
@@ -67,9 +69,8 @@ def write_page(path: Path, heading: str, facts: Sequence[tuple[str, str]], entri
         f'<meta name="viewport" content="width=device-width"><style>{CSS}</style></head>\n<body><h1>{escape(heading)}</h1>\n'
         f"<dl>{listed}</dl>\n<nav><ul>{contents}</ul></nav>\n{body}\n</body></html>\n"
     )
-    new = path.with_suffix(".new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
+    with replacement(path) as new:
+        new.write_text(text, encoding="utf-8")
 
 
 def section(entry: Entry) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 
 from atlas.errors import AtlasError
+from atlas.replacement import replacement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,8 +45,8 @@ def save(draw: Callable[[pl.DataFrame], Figure], frame: pl.DataFrame, path: Path
     """Draw a frame and write it as PNG."""
     import matplotlib
 
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]
-        draw(frame).savefig(path, dpi=110)
+    with matplotlib.rc_context(STYLE), replacement(path) as new:  # type: ignore[arg-type]
+        draw(frame).savefig(new, dpi=110, format="png")
 
 
 def lines(
