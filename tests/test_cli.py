@@ -12,6 +12,7 @@ import tiny
 from atlas.cli.main import COMMANDS, cli, main
 from click.testing import CliRunner
 
+from atlas.build import BuildReport
 from atlas.errors import AtlasError
 
 
