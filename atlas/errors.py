@@ -11,12 +11,40 @@ Every message is one line: the thing, the value, the next step. Bugs keep their 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
+LONGEST = 2000  # characters of a message
+BREAKS = re.compile("[\t\n\v\f\r\x85\u2028\u2029]")
+UNSEEN = (
+    re.compile(  # what a terminal obeys instead of showing: controls, marks of the writing direction, broken characters
+        "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+    )
+)
+
+
+def visible(text: str) -> str:
+    """A text as one line that a terminal may have: breaks are spaces, and what it would obey is a mark each."""
+    return UNSEEN.sub("\ufffd", BREAKS.sub(" ", text))
+
+
+def shown(value: object, *, limit: int = 80) -> str:
+    """A value of unknown origin for a message: as Python writes it, in ASCII, cut when it is long; of an object its kind."""
+    if isinstance(value, list | dict):
+        return f"a JSON {'array' if isinstance(value, list) else 'object'}"
+    if isinstance(value, int) and abs(value) > 10**limit:
+        return "a number of more digits than there are rows"
+    text = ascii(value[: limit + 1] if isinstance(value, str) else value)
+    return text if len(text) <= limit else f"{text[:limit]} ..."
+
 
 class AtlasError(Exception):
-    """Anything a user can put right."""
+    """Anything a user can put right; its message is one line, whatever names are in it."""
+
+    def __init__(self, message: str = "") -> None:
+        text = visible(message)
+        super().__init__(text if len(text) <= LONGEST else f"{text[:LONGEST]} ...")
 
 
 class PromptError(AtlasError):

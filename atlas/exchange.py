@@ -9,23 +9,20 @@ A folder without its manifest is an export that did not end. Both ways stream: m
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from atlas.checks import require_complete
-from atlas.errors import StoreError
+from atlas.errors import StoreError, shown
+from atlas.manifest import Manifest, check_files, read_manifest, sae_key_of, write_manifest
 from atlas.progress import Progress, silent
 from atlas.replacement import replacement
 from atlas.store import (
     MANIFEST,
-    SCHEMA_VERSION,
     STREAMING_LIMIT,
     STREAMING_THREADS,
     Session,
@@ -34,32 +31,8 @@ from atlas.store import (
     require_writable,
 )
 
-KIND = "neuron-atlas export"
 ROWS_PER_FILE = 4_000_000  # activation rows, some 20 MB
 WIDE_ROWS = 8192  # of embeddings, held in memory until they are written
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What an export holds.
-
-    Attributes:
-        folder: where it is.
-        reference_hash: of the prompts it was built over.
-        tables: table -> file under the folder -> its rows; files in the order of the rows.
-    """
-
-    folder: Path
-    reference_hash: str
-    tables: dict[str, dict[str, int]]
-
-    def files(self, table: str) -> list[str]:
-        """The paths of a table's files."""
-        return [str(self.folder / name) for name in self.tables[table]]
-
-    def rows(self, table: str) -> int:
-        """How many rows a table has."""
-        return sum(self.tables[table].values())
 
 
 def export_atlas(
@@ -82,7 +55,7 @@ def export_atlas(
         _require_new_folder(folder)
         try:
             tables = _write_tables(session, folder, rows_per_file, progress)
-            _write_manifest(folder, {"reference_hash": row["reference_hash"], "tables": tables})
+            write_manifest(folder, reference_hash=row["reference_hash"], tables=tables)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -123,51 +96,6 @@ def _write_tables(session: Session, folder: Path, rows_per_file: int, progress: 
     return tables
 
 
-def _write_manifest(folder: Path, content: dict[str, Any]) -> None:
-    new = folder / f"{MANIFEST}.new"
-    with new.open("w") as handle:
-        json.dump({"kind": KIND, "schema_version": SCHEMA_VERSION, **content}, handle, indent=1)
-        handle.flush()
-        os.fsync(handle.fileno())
-    new.replace(folder / MANIFEST)
-
-
-def read_manifest(folder: str | Path) -> Manifest:
-    """What an export holds; StoreError when the folder is none, an unfinished one, or one of another schema version."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise StoreError(f"no such folder {folder}: name one that `atlas export` wrote")
-    try:
-        content = json.loads((folder / MANIFEST).read_text())
-        kind, version = content["kind"], content["schema_version"]
-    except FileNotFoundError as error:
-        raise StoreError(
-            f"{folder} holds no {MANIFEST}, so it is no export, or one that did not end: export again"
-        ) from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"{folder / MANIFEST} is not the manifest of an export: name another folder") from error
-    if kind != KIND:
-        raise StoreError(f"{folder / MANIFEST} is not the manifest of an export: name another folder")
-    if version != SCHEMA_VERSION:
-        raise StoreError(
-            f"{folder} has schema version {version}, this program reads version {SCHEMA_VERSION}: "
-            "export it again, or install the version of atlas that made it"
-        )
-    return Manifest(folder, content["reference_hash"], content["tables"])
-
-
-def check_files(session: Session, manifest: Manifest) -> None:
-    """Raise StoreError unless every file of an export is there with its rows."""
-    expected = {str(manifest.folder / name): rows for files in manifest.tables.values() for name, rows in files.items()}
-    for name in expected:
-        if not Path(name).is_file():
-            raise StoreError(f"{name} is missing, and the manifest lists it: copy the export again")
-    found = session.parquet_rows(list(expected))
-    for name, rows in expected.items():
-        if found.get(name) != rows:
-            raise StoreError(f"{name} has {found.get(name)} rows, and the manifest says {rows}: copy the export again")
-
-
 def import_atlas(folder: str | Path, path: str | Path, *, progress: Progress = silent) -> Manifest:
     """Make an atlas file from an export. It is written under another name first, and is there whole or not at all.
 
@@ -183,18 +111,54 @@ def import_atlas(folder: str | Path, path: str | Path, *, progress: Progress = s
     if store.path.exists():
         raise StoreError(f"{store.path} is there already: remove it, or name another file")
     require_writable(store.path)
+    check_files(manifest)
     with replacement(store.path) as new_path:
         new = Store(new_path, memory_limit=STREAMING_LIMIT, threads=STREAMING_THREADS)
         new.create()
-        with new.write() as session:
-            check_files(session, manifest)
+        with new.write() as session, _plain_paths(manifest) as manifest_here:
             for done, table in enumerate(manifest.tables):
                 progress("importing", done, len(manifest.tables))
-                if manifest.tables[table]:
-                    session.read_parquet(table, manifest.files(table))
+                for name in manifest.tables[table]:
+                    read_file(session, manifest_here, table, name)
+            _require_reference(session, manifest)
             progress("importing", len(manifest.tables), len(manifest.tables))
         new.checkpoint()
     return manifest
+
+
+@contextmanager
+def _plain_paths(manifest: Manifest) -> Iterator[Manifest]:
+    """The export under a path that DuckDB does not take for a pattern of file names."""
+    if not set("*?[") & set(str(manifest.folder)):
+        yield manifest
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        link = Path(scratch) / "export"
+        link.symlink_to(manifest.folder)
+        yield replace(manifest, folder=link)
+
+
+def read_file(session: Session, manifest: Manifest, table: str, name: str) -> None:
+    """Append the rows of an export's file to its table; StoreError unless they are as many as the manifest says."""
+    path, rows = str(manifest.folder / name), manifest.tables[table][name]
+    found = session.parquet_rows(path)
+    if found != rows:
+        raise StoreError(f"{path} has {found} rows, and the manifest says {shown(rows)}: copy the export again")
+    session.read_parquet(table, path, **constants_of(name))
+
+
+def constants_of(name: str) -> dict[str, int]:
+    """The columns that a file's path says."""
+    key = sae_key_of(name)
+    return {} if key is None else {"sae_key": key}
+
+
+def _require_reference(session: Session, manifest: Manifest) -> None:
+    rows = session.ask("atlas_row")
+    if rows["reference_hash"].to_list() != [manifest.reference_hash]:
+        raise StoreError(
+            f"{manifest.folder} has files of more than one atlas (reference_hash differs): copy the export again"
+        )
 
 
 VIEWED = ("prompts", "embeddings", "activations", "prompt_totals", "examples")
@@ -208,15 +172,24 @@ def open_export(folder: str | Path) -> Iterator[Store]:
     Raises:
         StoreError: the folder is no whole export of this schema version.
     """
-    manifest = read_manifest(Path(folder).resolve())
-    with tempfile.TemporaryDirectory() as scratch:
+    manifest = read_manifest(folder)
+    check_files(manifest, (*COPIED, *VIEWED))
+    with tempfile.TemporaryDirectory() as scratch, _plain_paths(manifest) as manifest_here:
         store = Store(Path(scratch) / "export.atlas")
         store.create()
         with store.write() as session:
-            check_files(session, manifest)
             for table in COPIED:
-                session.read_parquet(table, manifest.files(table))
+                for name in manifest.tables[table]:
+                    read_file(session, manifest_here, table, name)
             for table in VIEWED:
                 if manifest.tables[table]:
-                    session.view_parquet(table, manifest.files(table))
+                    session.view_parquet(table, _parts(manifest_here, table))
         yield store
+
+
+def _parts(manifest: Manifest, table: str) -> list[tuple[list[str], dict[str, int]]]:
+    """The paths of a table's files, with the columns that the paths say: one part per SAE."""
+    parts: dict[int | None, list[str]] = {}
+    for name in manifest.tables[table]:
+        parts.setdefault(sae_key_of(name), []).append(str(manifest.folder / name))
+    return [(paths, {} if key is None else {"sae_key": key}) for key, paths in parts.items()]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from atlas.errors import StoreError
-from atlas.exchange import Manifest, read_manifest
+from atlas.manifest import Manifest, check_files, read_manifest
 from atlas.spark import start_spark
 from atlas.store import Session, Store, read_sql
 
@@ -31,6 +31,11 @@ class SparkStore(Store):
     def __init__(self, folder: str | Path, session: ExportSession) -> None:
         super().__init__(folder)
         self._session = session
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the export holds."""
+        return self._session.manifest
 
     @contextmanager
     def read(self, *, sealed: bool = False) -> Iterator[Session]:
@@ -69,7 +74,7 @@ class ExportSession(Session):
         from atlas.dialect import read_macros, read_views
 
         self._spark = spark
-        self._manifest = manifest
+        self.manifest = manifest
         self._known: set[str] = set()
         self._macros, self._views = read_macros(read_sql("macros")), read_views(read_sql("views"))
 
@@ -115,8 +120,9 @@ class ExportSession(Session):
                 self._register(table)
             self._spark.sql(self._views[name]).createOrReplaceTempView(name)
         else:
-            files = [f"file://{path}" for path in self._manifest.files(name)]
-            base = f"file://{self._manifest.folder}/{name if name in PARTITIONED else ''}"
+            check_files(self.manifest, [name])
+            files = [f"file://{path}" for path in self.manifest.files(name)]
+            base = f"file://{self.manifest.folder}/{name if name in PARTITIONED else ''}"
             self._spark.read.option("basePath", base).parquet(*files).createOrReplaceTempView(name)
 
     def _rows(self, text: str) -> pl.DataFrame:
@@ -140,6 +146,6 @@ def open_spark(folder: str | Path, *, master: str = "local[*]") -> Iterator[Spar
         AtlasError: pyspark or Java is missing, or Spark cannot be started.
         StoreError: the folder is no whole export of this schema version.
     """
-    manifest = read_manifest(Path(folder).resolve())
+    manifest = read_manifest(folder)
     with start_spark(master) as spark:
         yield SparkStore(folder, ExportSession(spark, manifest))

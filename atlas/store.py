@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -26,7 +26,7 @@ import sqlalchemy
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
-from atlas.errors import StoreError
+from atlas.errors import StoreError, shown
 from atlas.replacement import follow
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ SCANNING = {  # for the queries that read all activations of an SAE
 }
 FOREIGN = re.compile(r"\b(INTERVAL|UNION)\b")  # types of DuckDB that Polars cannot read
 QUOTED = re.compile("""'[^']*'|"[^"]*\"""")
+PARQUET = "read_parquet($path, hive_partitioning = false)"  # a folder named text=x above a file is no column of it
 SEALED = {"enable_external_access": "false", "python_enable_replacements": "false", "lock_configuration": "true"}
 
 
@@ -65,6 +66,10 @@ def now() -> datetime:
 def read_sql(name: str) -> str:
     """The text of sql/`name`.sql."""
     return (files("atlas.sql") / f"{name}.sql").read_text()
+
+
+def _damaged(path: str, error: duckdb.Error) -> StoreError:
+    return StoreError(f"{path} is damaged ({' '.join(str(error).split())[:200]}): copy the export again")
 
 
 class Session:
@@ -125,28 +130,65 @@ class Session:
             raise translate(error, path) or error from error
         return int(rows)
 
-    def read_parquet(self, table: str, paths: Sequence[str]) -> None:
-        """Append the rows of Parquet files to a table, in their order, by column name."""
-        source = "read_parquet($paths, hive_partitioning = true)"
-        self._connection.execute(f'insert into "{table}" by name select * from {source}', {"paths": list(paths)})
+    def read_parquet(self, table: str, path: str, **constants: int) -> None:
+        """Append the rows of a Parquet file to a table, in their order; StoreError unless it has the table's columns.
 
-    def parquet_rows(self, paths: Sequence[str]) -> dict[str, int]:
-        """Path -> rows, as the files' footers say; StoreError when one is no Parquet file or was cut."""
+        Args:
+            table: the table.
+            path: the file.
+            constants: columns of the table that the file leaves out, and their value in all its rows.
+        """
         try:
-            footers = self.sql("select file_name, num_rows from parquet_file_metadata($files)", files=list(paths))
-            return dict(footers.iter_rows())
-        except (duckdb.IOException, duckdb.InvalidInputException) as error:
-            raise StoreError(
-                f"a Parquet file is damaged ({' '.join(str(error).split())}): copy the export again"
-            ) from error
+            self._require_columns(table, path, constants)
+            listed = "".join(f', ${name} as "{name}"' for name in constants)
+            self._connection.execute(
+                f'insert into "{table}" by name select *{listed} from {PARQUET}', {"path": path, **constants}
+            )
+        except duckdb.Error as error:
+            raise translate(error, Path(path)) or _damaged(path, error) from error
 
-    def view_parquet(self, table: str, paths: Sequence[str]) -> None:
-        """Let Parquet files stand where an empty table does."""
-        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-        self._connection.execute(f'drop table "{table}"')
-        self._connection.execute(
-            f'create view "{table}" as select * from read_parquet([{listed}], hive_partitioning = true)'
+    def _require_columns(self, table: str, path: str, left_out: Collection[str]) -> None:
+        wanted = self._connection.sql(f'select * from "{table}" limit 0')
+        kinds = {
+            name: str(kind) for name, kind in zip(wanted.columns, wanted.types, strict=True) if name not in left_out
+        }
+        found = self._connection.sql(f"select * from {PARQUET} limit 0", params={"path": path})
+        given = dict(zip(found.columns, map(str, found.types), strict=True))
+        if given == kinds:
+            return
+        odd = sorted(set(given.items()) ^ set(kinds.items()))[0][0]
+        raise StoreError(
+            f"{path}: column {shown(odd)} is {given.get(odd, 'not there')} and should be {kinds.get(odd, 'not there')}: "
+            "copy the export again"
         )
+
+    def parquet_rows(self, path: str) -> int:
+        """How many rows a Parquet file's footer says; StoreError when it is no Parquet file or was cut."""
+        try:
+            return int(self.sql("select sum(num_rows) from parquet_file_metadata($path)", path=path).item() or 0)
+        except duckdb.Error as error:
+            raise _damaged(path, error) from error
+
+    def view_parquet(self, table: str, parts: Sequence[tuple[Sequence[str], dict[str, int]]]) -> None:
+        """Let Parquet files stand where an empty table does.
+
+        Args:
+            table: the table.
+            parts: files and their constants, as `read_parquet` takes them.
+        """
+        columns = self._connection.sql(f'select * from "{table}" limit 0')
+        selects = []
+        for paths, constants in parts:
+            for path in paths:
+                self._require_columns(table, path, constants)
+            names = [
+                f'{constants[name]}::{kind} as "{name}"' if name in constants else f'"{name}"'
+                for name, kind in zip(columns.columns, columns.types, strict=True)
+            ]
+            listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+            selects.append(f"select {', '.join(names)} from read_parquet([{listed}], hive_partitioning = false)")
+        self._connection.execute(f'drop table "{table}"')
+        self._connection.execute(f'create view "{table}" as {" union all ".join(selects)}')
 
     @contextmanager
     def settings(self, **values: str) -> Iterator[None]:

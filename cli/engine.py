@@ -37,10 +37,13 @@ def open_on(engine: str, path: str, *, master: str) -> Iterator[Atlas]:
     if engine == "duckdb":
         yield library.Atlas(Store(path))  # the first question checks the file
         return
+    from atlas.cli.exchange import warn_of_missing_hashes
+
     from atlas.spark_query import open_spark
 
     click.echo("starting Spark ...", err=True)
     with open_spark(path, master=master) as store:
+        warn_of_missing_hashes(store.manifest)
         yield library.Atlas(store)
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 from atlas.cli.output import Progress
+
+if TYPE_CHECKING:
+    from atlas.manifest import Manifest
 
 
 @click.command("export")
@@ -47,6 +52,17 @@ def import_(folder: str, atlas: str) -> None:
         made = import_atlas(folder, atlas, progress=progress)
     finally:
         progress.close()
+    warn_of_missing_hashes(made)
     click.echo(
         f"{atlas}: {len(made.tables)} tables, {made.rows('activations'):,} activation rows. Next: atlas info {atlas}"
     )
+
+
+def warn_of_missing_hashes(manifest: Manifest) -> None:
+    """Say of an export from before there were hashes what cannot be checked."""
+    if not manifest.hashes:
+        click.echo(
+            f"{manifest.folder} has no hashes, so that nobody can tell whether its contents were changed: export it again "
+            "for some",
+            err=True,
+        )

@@ -209,8 +209,8 @@ def swap(folder):
     ("damage", "message"),
     [
         (lambda folder: (folder / "scores.parquet").unlink(), r"scores\.parquet is missing, and the manifest lists it"),
-        (cut, "a Parquet file is damaged"),
-        (swap, r"prompts\.parquet has 2 rows, and the manifest says 40: copy the export again"),
+        (cut, r"prompts\.parquet was changed after it was written \(its SHA-256 differs"),
+        (swap, r"prompts\.parquet was changed after it was written \(its SHA-256 differs"),
         (lambda folder: (folder / MANIFEST).write_text("{"), "is not the manifest of an export"),
         (lambda folder: (folder / MANIFEST).write_text("[1]"), "is not the manifest of an export"),
         (lambda folder: (folder / MANIFEST).write_text('{"kind": "x", "schema_version": 1}'), "is not the manifest of"),
