@@ -33,6 +33,7 @@ from atlas.replacement import replacement, require_one_name
 from atlas.shards import Equipment, RunShards, run_here
 from atlas.store import STREAMING_LIMIT, STREAMING_THREADS, Store, require_writable
 from atlas.vocabulary import token_strings
+from atlas.waiting import patient
 
 SORTED_ROWS = 2**25  # activations sorted at a time: the time of a sort of all would grow faster than they do
 COPIED_PROMPTS = 16_384  # sorted at a time: a sort of all embeddings would need memory for all
@@ -62,6 +63,7 @@ class BuildReport:
     rows: int
 
 
+@patient()
 def build(
     path: str | Path,
     prompts: TextSet,
@@ -77,6 +79,8 @@ def build(
     run_shards: RunShards = run_here,
 ) -> BuildReport:
     """Build an atlas, go on with one, or add prompts and SAEs to one.
+
+    While another process has the file, this waits as long as it takes.
 
     Args:
         path: the atlas file; made when it is not there.

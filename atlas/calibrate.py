@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import polars as pl
 
 from atlas.errors import AtlasError
 from atlas.evaluate import Examiner
+from atlas.keeping import show_nobody, storing
 from atlas.methods import METHODS, Options, settle_options
 from atlas.progress import Progress, silent
 from atlas.runs import MethodSetting, compare, store_runs, table
 from atlas.strengths import store_strength
+from atlas.waiting import patient
 
 DOSES = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # times the method's default strength
 VECTOR_DOSES = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)  # of a contrastive vector, whose length says little about the text
@@ -30,13 +32,16 @@ def calibrate(
     *,
     strengths: Sequence[float] | None = None,
     progress: Progress = silent,
+    show: Callable[[tuple[pl.DataFrame, float | None]], None] = show_nobody,
 ) -> tuple[pl.DataFrame, float | None]:
-    """Measure a method at several strengths, and store the curve and the strength that RULE picks.
+    """Measure a method at several strengths, and store the curve and the strength that RULE picks; a warning when that fails.
 
     Args:
         examiner: a topic's steered model, over prompts that no later evaluation uses.
         setting: the method; its own strength does not matter.
         strengths: None for DOSES, or VECTOR_DOSES, times the method's default.
+        progress: called with (stage, done, total).
+        show: called with what is returned before it is stored.
 
     Returns:
         A row per strength and figure (columns strength, name, value, low, high; strength 0 is unsteered text), and the
@@ -57,19 +62,22 @@ def calibrate(
     runs = []
     for done, one in enumerate([original, *settings]):
         progress("trying strengths", done, len(settings) + 1)
-        runs.append(examiner.run(one))
+        with patient():
+            runs.append(examiner.run(one))
     for run in runs[1:]:
         compare([runs[0], run], examiner.data.prompts)
     picked = pick([{name: figure.value for name, figure in run.figures.items()} for run in runs], [0.0, *doses])
-    store_runs(examiner.store, examiner.topic, runs, examiner.parameters())
-    if picked is not None:
-        with examiner.store.write() as session:
-            rule = RULE if METHODS[setting.method].vector is None else f"on topic {examiner.topic!r}: {RULE}"
-            store_strength(session, examiner.purpose(session, settings[0]), picked, rule)
     curve = pl.concat(
         [table([run]).with_columns(strength=pl.lit(dose)) for run, dose in zip(runs, [0.0, *doses], strict=True)]
-    )
-    return curve.select("strength", "name", "value", "low", "high"), picked
+    ).select("strength", "name", "value", "low", "high")
+    show((curve, picked))
+    with storing("this curve and the strength that it picks", examiner.store.path):
+        store_runs(examiner.store, examiner.topic, runs, examiner.parameters())
+        if picked is not None:
+            with examiner.store.write() as session:
+                rule = RULE if METHODS[setting.method].vector is None else f"on topic {examiner.topic!r}: {RULE}"
+                store_strength(session, examiner.purpose(session, settings[0]), picked, rule)
+    return curve, picked
 
 
 def pick(figures: Sequence[dict[str, float]], strengths: Sequence[float]) -> float | None:

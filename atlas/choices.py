@@ -7,7 +7,7 @@ do on unrelated texts and questions?
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import polars as pl
 from atlas.checks import check_encoder, require_complete
 from atlas.contrast import contrast
 from atlas.errors import AtlasError, UnknownName
+from atlas.keeping import show_nobody, storing
 from atlas.methods import METHODS
 from atlas.models import load_encoder
 from atlas.pairs import PairSet, collect_pairs, split_pairs
@@ -25,6 +26,7 @@ from atlas.steerer import Steerer
 from atlas.trial import ChoiceConfig, ChoiceSet, Trial
 from atlas.variants import USERS, Vectors, load_vectors
 from atlas.vectors import current_vectors
+from atlas.waiting import patient
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
@@ -42,6 +44,7 @@ def evaluate_choices(
     steerer: Steerer | None = None,
     encoder: Any = None,
     progress: Progress = silent,
+    show: Callable[[pl.DataFrame], None] = show_nobody,
 ) -> pl.DataFrame:
     """Try a behaviour's vectors on held-out pairs at several strengths, each beside its random control, and store it.
 
@@ -58,6 +61,7 @@ def evaluate_choices(
         steerer: the loaded model and SAEs.
         encoder: the atlas's sentence encoder, when it is loaded already; needed for config.samples only.
         progress: called with (stage, done, total).
+        show: called with what is returned before it is stored; when storing fails, there is a warning.
 
     Returns:
         A row per method, SAEs, tau, strength and figure: method, sae_id, tau (null but for sparse vectors), strength, name,
@@ -88,33 +92,39 @@ def evaluate_choices(
     runs: list[Run] = []
     groups = _groups(atlas, sae_ids, each_sae)
     several = len(groups) * len(config.taus) > 1
-    for group in groups:
-        for number, tau in enumerate(config.taus):
-            if made is not None:
-                contrast(
-                    atlas, vector, made, tau=tau, position=config.position, sae_ids=group, replace=True,
-                    steerer=steerer, progress=progress,
-                )  # fmt: skip
-            vectors = load_vectors(atlas, steerer, vector, group, config.topic)
-            trial = trials.of(vectors)
-            chosen = [method for method in methods if not number or METHODS[method].vector == "sas"]
-            runs += [trial.unsteered] * (trial.unsteered not in runs)
-            if several and not vectors.sparse_entries:  # one of many: that nothing is left is what there is to say
-                runs += [vectors.run(MethodSetting(method)) for method in chosen if METHODS[method].vector == "sas"]
-                chosen = [method for method in chosen if METHODS[method].vector != "sas"]
-            settings = [
-                one
-                for method in chosen
-                for one in vectors.settings(method, config.strengths, sigma=config.sigma, ablations=config.ablations)
-            ]
-            stage = _stage(vectors, config)
-            for done, setting in enumerate(settings):
-                progress(stage, done, len(settings))
-                runs.append(trial.run(vectors, setting))
-            progress(stage, len(settings), len(settings))
+    with patient():  # the file may be read and written in between
+        for group in groups:
+            for number, tau in enumerate(config.taus):
+                if made is not None:
+                    contrast(
+                        atlas, vector, made, tau=tau, position=config.position, sae_ids=group, replace=True,
+                        steerer=steerer, progress=progress,
+                    )  # fmt: skip
+                vectors = load_vectors(atlas, steerer, vector, group, config.topic)
+                trial = trials.of(vectors)
+                chosen = [method for method in methods if not number or METHODS[method].vector == "sas"]
+                runs += [trial.unsteered] * (trial.unsteered not in runs)
+                if several and not vectors.sparse_entries:  # one of many: that nothing is left is what there is to say
+                    runs += [vectors.run(MethodSetting(method)) for method in chosen if METHODS[method].vector == "sas"]
+                    chosen = [method for method in chosen if METHODS[method].vector != "sas"]
+                settings = [
+                    one
+                    for method in chosen
+                    for one in vectors.settings(
+                        method, config.strengths, sigma=config.sigma, ablations=config.ablations
+                    )
+                ]
+                stage = _stage(vectors, config)
+                for done, setting in enumerate(settings):
+                    progress(stage, done, len(settings))
+                    runs.append(trial.run(vectors, setting))
+                progress(stage, len(settings), len(settings))
     trials.tell_apart()
-    store_runs(atlas.store, name, runs, {**config.flat(), "vector": vector})
-    return choice_table(runs)
+    found = choice_table(runs)
+    show(found)
+    with storing("these figures", atlas.store.path):
+        store_runs(atlas.store, name, runs, {**config.flat(), "vector": vector})
+    return found
 
 
 class _Trials:

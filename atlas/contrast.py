@@ -23,6 +23,7 @@ from atlas.steerer import Steerer
 from atlas.steering import Layer
 from atlas.store import Session, now
 from atlas.vocabulary import pad_rows
+from atlas.waiting import patient
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
@@ -93,7 +94,7 @@ def contrast(
     todo = [key for key in keys if changed or have[key] is None]
     codes = run_pairs(steerer or Steerer(atlas.store), pairs, [rows[key] for key in todo], position, progress)
     found = []
-    with atlas.store.write() as session:
+    with patient(), atlas.store.write() as session:  # running the model took long
         session.run("views")  # an atlas that is older than vector_overlap gets it with its vectors
         if changed:
             for query in ("drop_vector_entries", "drop_vectors", "drop_pair_codes", "drop_pairs"):

@@ -6,7 +6,7 @@ stored, so that a new metric can be measured on old texts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from atlas.detection import BEST, detect, detect_at_random, measure_activity
 from atlas.errors import AtlasError, UnknownName
 from atlas.generate import Sampling, generate_in_turn
 from atlas.intervals import Interval, mean_interval
+from atlas.keeping import show_nobody, storing
 from atlas.layerwise import layer_figures
 from atlas.measure import measure
 from atlas.methods import METHODS, Options, settle_options
@@ -34,6 +35,7 @@ from atlas.steering import Layer, check_positions
 from atlas.store import Session
 from atlas.strengths import Purpose, purpose_of
 from atlas.vectors import vector_ids
+from atlas.waiting import patient
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
@@ -267,19 +269,37 @@ class Examiner:
         return layers
 
 
-def evaluate(examiner: Examiner, methods: Sequence[MethodSetting], *, progress: Progress = silent) -> pl.DataFrame:
-    """Generate under every method and its controls, measure, and store.
+def evaluate(
+    examiner: Examiner,
+    methods: Sequence[MethodSetting],
+    *,
+    progress: Progress = silent,
+    show: Callable[[pl.DataFrame], None] = show_nobody,
+) -> pl.DataFrame:
+    """Generate under every method and its controls, measure, and store; a warning when that fails.
 
     Args:
         examiner: a topic's steered model.
         methods: each scored one is joined by its controls; `original` and `sae` always take part.
         progress: called with (stage, done, total).
+        show: called with what is returned before it is stored.
 
     Returns:
         A row per method and figure: method, name, value, low, high (95 %, paired by prompt).
     """
     settings = with_controls(methods)
     check_sources(examiner.topic, [one.method for one in settings if one.method in METHODS], examiner.vectors)
+    with patient():
+        every = _examine(examiner, settings, progress)
+    found = table(every)
+    show(found)
+    with storing("these texts and figures", examiner.store.path):
+        store_runs(examiner.store, examiner.topic, every, examiner.parameters())
+    return found
+
+
+def _examine(examiner: Examiner, settings: Sequence[MethodSetting], progress: Progress) -> list[Run]:
+    """The runs of the settings, compared, after that of detection."""
     runs = []
     for done, setting in enumerate(settings):
         progress("generating", done, len(settings))
@@ -290,9 +310,7 @@ def evaluate(examiner: Examiner, methods: Sequence[MethodSetting], *, progress: 
     for run in runs:
         if edits_code(run.setting):
             run.figures |= examiner.layer_level(run.setting)
-    every = [examiner.detection(), *runs]
-    store_runs(examiner.store, examiner.topic, every, examiner.parameters())
-    return table(every)
+    return [examiner.detection(), *runs]
 
 
 def edits_code(setting: MethodSetting) -> bool:

@@ -18,6 +18,7 @@ from atlas.progress import Progress, silent
 from atlas.runs import OWN_FIGURES, MethodSetting, Run, compare, own_values, store_figures
 from atlas.steerer import Steerer
 from atlas.store import Session
+from atlas.waiting import patient
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
@@ -88,7 +89,7 @@ def measure_again(
     progress("measuring", len(METRICS), len(METRICS))
     added = pl.concat(found) if found else texts.select("run_id", "generation_id").clear()
     if added.height:
-        with atlas.store.write() as session:
+        with patient(), atlas.store.write() as session:  # measuring took long
             session.append("metrics", added)
             renew_figures(session, topic)
     return added.height

@@ -20,6 +20,7 @@ from atlas.exhibits.page import Entry, write_page
 from atlas.progress import Progress, silent
 from atlas.prompts import hash_texts
 from atlas.replacement import replacement
+from atlas.waiting import patient
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
@@ -28,6 +29,7 @@ SETTINGS = "settings.json"  # in the folder: what its files were made from
 MADE, KEPT, MISSING, NOT_YET = "made", "there already", "not available", "not made yet"
 
 
+@patient()
 def reproduce(
     atlas: Atlas,
     out: str | Path,

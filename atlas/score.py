@@ -20,6 +20,7 @@ from atlas.scorers import SCORERS
 from atlas.store import Scan, Session, Store, now, scan_here
 from atlas.summaries import SUMMARIES
 from atlas.uncertainty import ensure_null, measure_stability
+from atlas.waiting import patient
 
 DISTANCES = {
     "euclidean": "length of the difference of the embeddings",
@@ -133,7 +134,7 @@ def score_topics(
     texts = {name: list(topics[name].texts) if name in changed else stored[name] for name in topics}
     vectors = {name: embed(texts[name]) for name in changed}
     evidence = _gather(store, config, texts, changed, keys, probe)
-    with store.write() as session:
+    with patient(), store.write() as session:  # embedding and running the model took long
         for name in changed:
             if stored[name]:
                 _drop_topic(session, name)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import AtlasError
 from atlas.generate import Generation, Sampling, generate
+from atlas.keeping import show_nobody, storing
 from atlas.methods import METHODS, Options, settle_options, takes
 from atlas.probe import ensure_signals
 from atlas.progress import Progress, silent
@@ -42,8 +43,9 @@ def steer_prompts(
     sampling: Sampling = Sampling(),
     save: bool = True,
     progress: Progress = silent,
+    show: Callable[[list[Generation]], None] = show_nobody,
 ) -> list[Generation]:
-    """Go on with each prompt under each method, and store texts and figures in the atlas.
+    """Go on with each prompt under each method, and store texts and figures in the atlas; a warning when that fails.
 
     Args:
         atlas: an open atlas.
@@ -62,6 +64,7 @@ def steer_prompts(
         sampling: the same for every method and prompt.
         save: whether to store the generations.
         progress: called with (stage, done, total).
+        show: called with the generations before they are stored.
     """
     options = {method: options_for(method, settings, methods) for method in methods}
     check_positions(positions)
@@ -99,9 +102,10 @@ def steer_prompts(
     progress("generating", len(results), len(results))
     if topic is None:  # scores of 1 say nothing about purity
         results = [replace(result, contamination=None) for result in results]
+    show(results)
     if save:
         parameters = {method: {**asdict(options[method]), **shared, **asdict(sampling)} for method in methods}
-        with atlas.store.write() as session:
+        with storing("these texts", atlas.store.path), atlas.store.write() as session:
             sources = {
                 method: Source(
                     parameters[method],

@@ -172,8 +172,13 @@ def choices(
     )
     opened = library.open(atlas)
     progress = Progress()
+
+    def show(frame: pl.DataFrame) -> None:
+        progress.close()
+        print_frame(frame if style != "table" else summarise(frame), style)
+
     try:
-        frame = evaluate_choices(
+        evaluate_choices(
             opened,
             name,
             data,
@@ -184,10 +189,10 @@ def choices(
             steerer=Steerer(opened.store, model=model, release=release, device=device),
             encoder=load_encoder(encoder) if samples and encoder is not None else None,
             progress=progress,
+            show=show,
         )
     finally:
         progress.close()
-    print_frame(frame if style != "table" else summarise(frame), style)
 
 
 def read_unrelated(name: str, files: tuple[str, ...]) -> PairSet:

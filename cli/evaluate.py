@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,16 @@ def evaluate(
     opened = library.open(atlas)
     steerer = Steerer(opened.store, model=model, release=release, device=device)
     progress = Progress()
+
+    def show_curve(method: str, calibrated: tuple[pl.DataFrame, float | None]) -> None:
+        progress.close()
+        if style == "table":
+            print_curve(method, *calibrated)
+
+    def show(frame: pl.DataFrame) -> None:
+        progress.close()
+        print_frame(frame, style) if style != "table" else print_summary(frame)
+
     try:
         if measure_again:
             texts = read_held_out(topic, held_out)
@@ -176,18 +187,17 @@ def evaluate(
         if calibrate:
             trial = examine(halves[0])
             settings = [
-                with_strength(setting, pick_strength(trial, setting, progress=progress), style)
+                with_strength(
+                    setting,
+                    pick_strength(trial, setting, progress=progress, show=partial(show_curve, setting.method))[1],
+                )
                 if setting.method in METHODS and METHODS[setting.method].strength
                 else setting
                 for setting in settings
             ]
-        frame = run(examine(halves[1]), settings, progress=progress)
+        run(examine(halves[1]), settings, progress=progress, show=show)
     finally:
         progress.close()
-    if style != "table":
-        print_frame(frame, style)
-        return
-    print_summary(frame)
 
 
 def read_held_out(topic: str, path: str | None) -> Sequence[str]:
@@ -240,17 +250,19 @@ def make_finetuned(opened: Any, steerer: Any, topic: str, folder: str) -> Any:
     return found
 
 
-def with_strength(setting: Any, calibrated: tuple[pl.DataFrame, float | None], style: str) -> Any:
-    """The method at the strength that was picked; prints the curve."""
+def print_curve(method: str, curve: pl.DataFrame, picked: float | None) -> None:
+    """Print what a method does by strength, and the strength that was picked."""
     import polars as pl
 
-    curve, picked = calibrated
-    if style == "table":
-        names = ["distance_topic", "perplexity", "distinct_2"]
-        wide = curve.filter(pl.col("name").is_in(names)).pivot("name", index="strength", values="value")
-        click.echo(f"\n{setting.method} by strength (0 is unsteered):")
-        print_table(wide.select("strength", *names))
-        click.echo(f"picked: {picked:g}" if picked is not None else "picked: none, every strength breaks the limits")
+    names = ["distance_topic", "perplexity", "distinct_2"]
+    wide = curve.filter(pl.col("name").is_in(names)).pivot("name", index="strength", values="value")
+    click.echo(f"\n{method} by strength (0 is unsteered):")
+    print_table(wide.select("strength", *names))
+    click.echo(f"picked: {picked:g}" if picked is not None else "picked: none, every strength breaks the limits")
+
+
+def with_strength(setting: Any, picked: float | None) -> Any:
+    """The method at the strength that was picked, or as it was where none was."""
     return setting if picked is None else replace(setting, options=replace(setting.options, strength=picked))
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import keyword
 import os
+import signal
 import sys
+import warnings
 from typing import Any
 
 import click
 
 from atlas.errors import AtlasError
+from atlas.keeping import NotStored
 
 COMMANDS = {
     "demo": ("demo", "The bundled model, end to end: build, score, ask, steer."),
@@ -59,6 +62,8 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exit with 0 (done), 1 (something a user can put right, said in one line) or 2 (usage)."""
     code: Any = 0
+    signal.signal(signal.SIGTERM, stop)
+    warnings.showwarning = show_warning
     try:
         code = cli.main(arguments, standalone_mode=False) or 0
     except AtlasError as error:
@@ -67,12 +72,28 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         code = 1
     except BrokenPipeError:
         code = 0
     finish(code)
+
+
+def stop(number: int, frame: object) -> None:
+    """What SIGTERM does: the same as Ctrl-C, so that nothing half written is left."""
+    raise KeyboardInterrupt
+
+
+def show_warning(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+    """What was not stored is said in one line, other warnings as Python says them."""
+    if issubclass(category, NotStored):
+        click.echo(f"Warning: {message}", err=True)
+    else:
+        _show_warning(message, category, *place, **options)
+
+
+_show_warning = warnings.showwarning
 
 
 def finish(code: int) -> None:

@@ -97,3 +97,4 @@ class Progress:
         if self._bar is not None:
             self._bar.__exit__(None, None, None)
             self._bar = None
+        self._stage = ""

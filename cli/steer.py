@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 from atlas.cli.options import (
     device_option,
@@ -15,6 +18,9 @@ from atlas.cli.options import (
     vectors_option,
 )
 from atlas.cli.output import Progress, format_option, print_frame
+
+if TYPE_CHECKING:
+    from atlas.generate import Generation
 
 
 @click.command()
@@ -81,8 +87,6 @@ def steer(
       atlas steer pocket.atlas medicine "I want to tell you about" --method original --method swap
       atlas steer pocket.atlas - "We went to see the film, and" --vector praise --strength -1
     """
-    import polars as pl
-
     import atlas as library
     from atlas.generate import Sampling
     from atlas.methods import DEFAULT_METHOD
@@ -96,8 +100,13 @@ def steer(
     select = select or ("score" if paper else DEFAULT_RULE)
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
     progress = Progress()
+
+    def show(generations: list[Generation]) -> None:
+        progress.close()
+        print_generations(generations, prompts, style, scored=topic != "-")
+
     try:
-        generations = steer_prompts(
+        steer_prompts(
             opened,
             None if topic == "-" else topic,
             prompts,
@@ -114,9 +123,16 @@ def steer(
             sampling=sampling,
             save=not no_save,
             progress=progress,
+            show=show,
         )
     finally:
         progress.close()
+
+
+def print_generations(generations: list[Generation], prompts: Sequence[str], style: str, *, scored: bool) -> None:
+    """Print texts and their figures, in a table's stead prompt by prompt; `scored` says whether a topic steered."""
+    import polars as pl
+
     frame = pl.DataFrame(generations)
     if style != "table":
         print_frame(frame, style)
@@ -125,7 +141,7 @@ def steer(
         click.echo(f"{prompt} ...")
         for row in frame.filter(pl.col("prompt") == prompt).iter_rows(named=True):
             purity = "no code" if row["contamination"] is None else f"contamination {row['contamination']:.3f}"
-            purity = "no topic" if topic == "-" else purity
+            purity = purity if scored else "no topic"
             dose = "" if row["strength"] is None else f"strength {row['strength']:g}, "
             click.echo(f"  {row['method']} ({dose}{purity})")
             click.echo(f"    {' '.join(row['text'].split())}")

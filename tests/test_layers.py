@@ -12,7 +12,7 @@ import atlas
 
 LAYERS = [
     ["errors", "progress"],
-    ["prompts", "summaries", "scorers", "codec", "sites"],
+    ["prompts", "summaries", "scorers", "codec", "sites", "quiet", "replacement", "waiting", "keeping"],
     ["methods", "pairs", "store", "intervals", "selection", "dialect", "spark"],
     ["models", "staging"],
     ["vocabulary", "steering", "checks", "uncertainty", "pocket", "controls", "vectors", "distances"],
@@ -31,7 +31,7 @@ LAYERS = [
 HEAVY = {
     "transformer_lens": {"models"},
     "sae_lens": {"models"},
-    "transformers": {"models", "finetune"},
+    "transformers": {"models", "finetune", "quiet"},
     "sentence_transformers": {"models"},
     "sqlalchemy": {"store"},
     "duckdb": {"store"},
