@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from atlas.products import columns_at_once, weight_runs
 from atlas.store import Scan, Session, scan_here
 
 NULL_SEED = 0
@@ -57,6 +58,10 @@ def ensure_null(
     powers, members = random_topics(session.ask("embedding_vectors"), texts, null_topics, distance, power)
     session.append("nulls", pl.DataFrame([{"null_id": null_id, **settings}]))
     session.run("make_random_means")
+    if scan is scan_here:
+        sum_random_topics(session, powers, members, sae_key=sae_key, summary=summary, min_support=min_support)
+        session.run("store_null", null_id=null_id)
+        return null_id
     names = powers.columns[1:]
     for first in range(0, null_topics, TOPICS_PER_SCAN):
         some = names[first : first + TOPICS_PER_SCAN]
@@ -66,6 +71,40 @@ def ensure_null(
             scan(session, "compute_null", sae_key=sae_key, summary=summary, min_support=min_support)
     session.run("store_null", null_id=null_id)
     return null_id
+
+
+def sum_random_topics(
+    session: Session, powers: pl.DataFrame, members: pl.DataFrame, *, sae_key: int, summary: str, min_support: int
+) -> None:
+    """Append to `random_means` what sql/compute_null.sql does, by matrix products.
+
+    Args:
+        powers, members: the frames of `random_topics`.
+    """
+    support = session.ask("matching_columns", sae_key=sae_key)["support"].to_numpy()
+    eligible = np.flatnonzero(support >= min_support)
+    names = powers.columns[1:]
+    step = columns_at_once(2 * powers.height)  # those of the members come beside
+    for start in range(0, len(names), step):
+        some = names[start : start + step]
+        mine = members.filter(pl.col("name").is_in(some))
+        own = np.zeros((powers.height, len(some)))
+        own[mine["prompt_id"].to_numpy(), [some.index(name) for name in mine["name"]]] = 1
+        far = powers.select(some).fill_null(0).to_numpy()
+        g = np.full((len(support), len(some)), np.nan)
+        for first, weights in weight_runs(session, sae_key, summary):
+            mass = weights.sum(axis=1)[:, None]
+            left = mass - weights @ own
+            np.divide(weights @ far, left, out=g[first : first + len(mass)], where=left > 1e-9 * mass)
+        centred = g[eligible] - np.nanmean(g[eligible], axis=0) if len(eligible) else g[eligible]
+        session.append(
+            "random_means",
+            pl.DataFrame({
+                "topic": np.tile(np.arange(start, start + len(some), dtype=np.int32), len(eligible)),
+                "neuron": np.repeat(eligible.astype(np.uint32), len(some)),
+                "centred_g": pl.Series(centred.ravel()).fill_nan(None),
+            }),
+        )  # fmt: skip
 
 
 def random_topics(

@@ -56,7 +56,7 @@ with own as (
     group by c.topic_id
 )
 select
-    c.topic_id, c.neuron, c.g, coalesce(r.eligible, 0) as eligible, r.highest > r.lowest as spread,
+    c.topic_id, c.neuron, c.g, coalesce(r.eligible, 0) as eligible, r.lowest, r.highest,
     case when c.eligible then c.auroc end as score,
     null::double as se
 from compared as c

@@ -32,15 +32,17 @@ with sums as (
     join activations as a on a.prompt_id = r.prompt_id and a.sae_key = $sae_key
     join prompt_totals as p on p.prompt_id = r.prompt_id and p.sae_key = $sae_key
     group by r.topic, a.neuron
-), means as (
+), eligible as (
+    select
+        e.neuron, case $summary when 'mean' then e.mass_mean when 'max' then e.mass_max else e.mass_count end as mass
+    from neurons as e
+    where e.sae_key = $sae_key and e.support >= $min_support
+), means as (  -- none where all but rounding was left out
     select
         s.topic, s.neuron,
-        s.weighted_sum / nullif(
-            case $summary when 'mean' then n.mass_mean when 'max' then n.mass_max else n.mass_count end
-            - coalesce(o.mass, 0), 0
-        ) as g
+        case when n.mass - coalesce(o.mass, 0) > 1e-9 * n.mass then s.weighted_sum / (n.mass - coalesce(o.mass, 0)) end as g
     from numbered as s
-    join neurons as n on n.sae_key = $sae_key and n.neuron = s.neuron and n.support >= $min_support
+    join eligible as n on n.neuron = s.neuron
     left join left_out as o on o.topic = s.topic and o.neuron = s.neuron
 )
 select m.topic, m.neuron, m.g - avg(m.g) over (partition by m.topic) as centred_g from means as m

@@ -40,8 +40,11 @@ with totals as (
     join sums as x on x.neuron = m.neuron and x.name = replace(m.name, 'mass', 'far')
 ), samples_found as (
     select
-        r.name, corr(r.own_rank, r.sample_rank) as spearman,
-        count(*) filter (where r.own_rank <= 20 and r.sample_rank <= 20) / 20 as overlap
+        r.name,
+        case when min(r.own_rank) < max(r.own_rank) and min(r.sample_rank) < max(r.sample_rank)
+        then corr(r.own_rank, r.sample_rank) end as spearman,
+        count(*) filter (where r.own_rank <= 20 and r.sample_rank <= 20) / count(*) filter (where r.own_rank <= 20)
+        as overlap
     from ranked as r
     group by r.name
 )

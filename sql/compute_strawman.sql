@@ -24,7 +24,7 @@ with sums as (
     group by m.topic_id
 )
 select
-    m.topic_id, m.neuron, m.g, coalesce(r.eligible, 0) as eligible, r.highest > r.lowest as spread,
+    m.topic_id, m.neuron, m.g, coalesce(r.eligible, 0) as eligible, r.lowest, r.highest,
     case when m.eligible then (m.g - r.lowest) / nullif(r.highest - r.lowest, 0) end as score,
     null::double as se
 from means as m

@@ -1,4 +1,5 @@
--- append the computed scores under the scoring ids in the frame `numbered`, with z where the random topics are known
+-- append the computed scores under the scoring ids in the frame `numbered`, with z where the random topics are known and
+-- differ by more than the topic's noise
 insert into scores (scoring_id, neuron, g, score, se, z)
 with centred as (
     select
@@ -8,7 +9,7 @@ with centred as (
 )
 select
     n.scoring_id, c.neuron, c.g, c.score, c.se,
-    case when c.score is not null then (c.centred_g - r.mean) / nullif(r.sd, 0) end as z
+    case when c.score is not null and r.sd > n.noise then (c.centred_g - r.mean) / r.sd end as z
 from centred as c
 join numbered as n on n.topic_id = c.topic_id
 left join null_scores as r on r.null_id = n.null_id and r.neuron = c.neuron

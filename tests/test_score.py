@@ -11,12 +11,15 @@ import polars as pl
 import pytest
 import tiny
 
+import atlas.products
 import atlas.score
+from atlas.distances import distance_matrix, make_distances, raise_distances
 from atlas.embeddings import embed_frame
 from atlas.errors import AtlasError, StoreError, UnknownName
+from atlas.products import sum_distances
 from atlas.prompts import collect_texts
 from atlas.score import DISTANCES, ScoringConfig, score_topics
-from atlas.store import Store
+from atlas.store import Store, scan_here
 from atlas.summaries import SUMMARIES
 
 PROMPTS, NEURONS = 30, 12
@@ -328,3 +331,111 @@ def test_a_built_atlas_is_scored_by_the_distances_of_its_encoder(atlas_store, en
     expected = np.linalg.norm(vectors[:, None] - sea[None], axis=2).min(axis=1)
     np.testing.assert_allclose(why["distance"], expected[why["prompt_id"].to_numpy()], atol=1e-4)
     assert 15 <= nearest < 30  # the prompts about the sea
+
+
+def scored_apart(folder, vectors, texts, raw=RAW, **settings):
+    """The scores of a topic with these texts' embeddings, in an atlas of its own."""
+    store = handmade.make_store(folder / "apart.atlas", [raw], vectors)
+    embed = handmade.Embedder({f"text {i}": vector for i, vector in enumerate(texts)})
+    config = ScoringConfig(**{"min_support": 5, **settings})
+    [scoring_id] = score_topics(store, {"t": collect_texts(list(embed.vectors))}, embed=embed, config=config)["t"]
+    return scores_of(store, scoring_id)
+
+
+def one_meaning(noise):
+    """Embeddings of prompts that mean the same, each off by so much in a direction of its own."""
+    step = handmade.unit_vectors(np.random.default_rng(3), PROMPTS)
+    return (VECTORS[:1] + np.float32(noise) * step).astype(np.float32)
+
+
+@pytest.mark.parametrize("noise", [0, 1e-7, 1e-6])
+@pytest.mark.parametrize(("distance", "power"), [("euclidean", 2), ("euclidean", 1), ("cosine", 1), ("cosine", 0.5)])
+@pytest.mark.parametrize("topic", ["far", "the same"])
+def test_scores_are_never_made_of_rounding(tmp_path, noise, distance, power, topic):
+    texts = VECTORS[5:6] if topic == "far" else VECTORS[:1]
+    with pytest.raises(
+        AtlasError, match="neurons fired on 5 or more prompts and all are equal, so scores cannot be told"
+    ):
+        scored_apart(tmp_path, one_meaning(noise), texts, distance=distance, power=power)
+
+
+def test_prompts_that_differ_a_little_are_scored(tmp_path):
+    found = scored_apart(tmp_path, one_meaning(1e-3), VECTORS[5:6])
+    assert (found["score"].min(), found["score"].max()) == (0, 1)
+    assert found["se"].max() < 10
+
+
+def test_a_large_power_is_scored_as_its_formula_says_and_one_that_overflows_is_refused(tmp_path):
+    found = scored_apart(tmp_path, VECTORS, VECTORS[5:7], power=200).with_columns(
+        pl.col("score").fill_null(float("nan"))
+    )
+    _, score = handmade.reference_scores(
+        RAW[0], VECTORS.astype(np.float64), VECTORS[5:7].astype(np.float64), distance="euclidean", power=200, min_support=5
+    )  # fmt: skip
+    np.testing.assert_allclose(found["score"], score, atol=1e-6)
+    for power in (500, float("inf")):
+        with pytest.raises(AtlasError, match=f"power {power} is above 256, where distances overflow: give 1 or 2"):
+            ScoringConfig(power=power)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_activations_that_are_no_numbers_give_no_scores(tmp_path, value):
+    raw = RAW.copy()
+    raw[0, raw[2].argmax(axis=0)[0], 0] = value
+    with pytest.raises(
+        AtlasError, match="its distance scores are not finite numbers, so the activations in the atlas are"
+    ):
+        scored_apart(tmp_path, VECTORS, VECTORS[5:7], raw=raw)
+
+
+def test_a_neuron_that_fired_on_one_prompt_has_a_score_and_no_error(tmp_path):
+    raw = RAW.copy()
+    raw[:, 1:, 0] = 0
+    raw[:, 0, 0] = 1
+    found = scored_apart(tmp_path, VECTORS, VECTORS[5:7], raw=raw, min_support=1)
+    assert found["score"][0] is not None and found["se"][0] is None
+    assert found["se"].null_count() == 2  # and the one that never fires
+
+
+def test_random_topics_that_do_not_differ_give_no_z(tmp_path):
+    vectors = np.where(np.arange(PROMPTS)[:, None] % 2, VECTORS[:1], VECTORS[1:2])
+    raw = np.zeros((3, PROMPTS, 3), np.float32)
+    raw[:, :, 0], raw[:, ::2, 1], raw[:, 1::2, 2] = 1, 1, 1
+    z = scored_apart(tmp_path, vectors, VECTORS[1:2], raw=raw, null_topics=8)["z"].to_list()
+    assert z[0] is None  # neuron 0 lies in the middle under every random topic
+
+
+@pytest.mark.parametrize("many", [3, 20])
+def test_many_topics_at_once_have_the_scores_of_five_lines_of_numpy(shared_store, rng, many):
+    topics, embed = handmade.make_topics(rng, **{f"{many} {i}": 1 + i % 4 for i in range(many)})
+    before = embed.calls
+    ids = score_topics(shared_store, topics, embed=embed, config=ScoringConfig(min_support=10, null_topics=4))
+    assert embed.calls == before + 1
+    for name, [scoring_id] in ids.items():
+        texts = np.stack([embed.vectors[text] for text in topics[name].texts])
+        g, score = handmade.reference_scores(RAW[0], VECTORS, texts, distance="euclidean", power=2, min_support=10)
+        found = scores_of(shared_store, scoring_id).fill_null(float("nan"))
+        np.testing.assert_allclose(found["g"], g, rtol=1e-5)
+        np.testing.assert_allclose(found["score"], score, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 50])
+@pytest.mark.parametrize("summary", SUMMARIES)
+def test_matrix_products_give_the_sums_of_the_query(monkeypatch, shared_store, rng, summary, rows):
+    monkeypatch.setattr(atlas.products, "ROWS", rows)
+    topics, embed = handmade.make_topics(rng, **{f"{summary} {rows} {i}": 2 for i in range(3)})
+    config = ScoringConfig(summary=summary, min_support=5, null_topics=0)
+    score_topics(shared_store, topics, embed=embed, config=config)
+    with shared_store.read() as session:
+        ids = session.sql("select topic_id from topics where name in (select unnest($names)) order by topic_id desc",
+                          names=list(topics))["topic_id"].to_list()  # fmt: skip
+        with session.frame("wanted", pl.DataFrame({"topic_id": ids})):
+            make_distances(session, ids)
+            session.run("make_factors", sae_key=0, distance="cosine", power=1.5, summary=summary)
+            session.run("pivot_factors")
+            scan_here(session, "sum_distances", sae_key=0, summary=summary)
+        expected = session.sql("from sums where wd <> 0 order by topic_id, neuron")
+        powers = raise_distances(distance_matrix(session, ids), "cosine", 1.5)
+        sum_distances(session, powers, ids, sae_key=0, summary=summary)
+        found = session.sql("from sums where wd <> 0 order by topic_id, neuron")
+    np.testing.assert_allclose(found.to_numpy(), expected.to_numpy(), rtol=1e-12)

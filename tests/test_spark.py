@@ -304,7 +304,7 @@ def test_an_unfinished_export_is_refused_before_spark_starts(export, tmp_path, m
 
 @needs_sqlglot
 @pytest.mark.parametrize(
-    "name", ["compute_scores", "compute_null", "compute_stability", "compute_contrast", "top_neurons", "why"]
+    "name", ["sum_distances", "compute_null", "compute_stability", "compute_contrast", "top_neurons", "why"]
 )
 def test_a_query_is_translated_whole(name):
     from atlas.dialect import read_macros, translate

@@ -267,6 +267,7 @@ def connection(tmp_path_factory):
         session.run("make_random_factors", **settings)
         session.run("make_factors", distance="cosine", power=1, **settings)
         session.run("pivot_factors")
+        session.run("sum_distances", **settings)
         session.run("compute_scores", min_support=1, **settings)
         session.run("compute_stability", topic_id=0, distance="cosine", power=1, **settings)
         yield session._connection

@@ -47,7 +47,8 @@ def per_topic(material: Material) -> pl.DataFrame:
             def score(shared: dict = shared) -> None:
                 session.run("make_factors", distance=chosen["distance"], power=chosen["power"], **shared)
                 session.run("pivot_factors")
-                scan_here(session, "compute_scores", min_support=chosen["min_support"], **shared)
+                scan_here(session, "sum_distances", **shared)
+                session.run("compute_scores", min_support=chosen["min_support"], **shared)
 
             steps.append((each, f"scores of {row['sae_id']}", timed(score)))
     return pl.DataFrame(steps, schema=["phase", "step", "seconds"], orient="row")

@@ -162,6 +162,10 @@ def uncertainty(setting: Setting) -> Iterator[Figure]:
 
         return call
 
+    def with_error(session) -> None:
+        scan_here(session, "sum_distances", sae_key=0, summary="mean")
+        session.run("compute_scores", sae_key=0, summary="mean", min_support=20)
+
     def without_error(session) -> None:
         session.sql(
             "create or replace temp table plain_factors as "
@@ -173,11 +177,10 @@ def uncertainty(setting: Setting) -> Iterator[Figure]:
     name = next(iter(score_new(store, 1)))
     with store.read() as session:
         topic_id = session.value("topic_id", topic=name)
-    settings = {"sae_key": 0, "summary": "mean", "min_support": 20}
     seconds = setting.time_all(
         {
             "plain": scan(without_error),
-            "error": scan(lambda session: scan_here(session, "compute_scores", **settings)),
+            "error": scan(with_error),
             "one": lambda: score_new(store, 1),
             "z": lambda: score_new(store, 1, ScoringConfig(min_support=next(supports))),
             "z known": lambda: score_new(store, 1, ScoringConfig(min_support=19)),
