@@ -213,7 +213,7 @@ def write_sorted(store: Store, examples: pl.DataFrame) -> None:
         prompts = session.ask("atlas_size").item(0, "prompts")
         ranges = session.ask("neuron_ranges", rows=SORTED_ROWS).drop("rows").to_dicts()
     with replacement(store.path) as path:
-        new = Store(path, memory_limit=store.memory_limit)
+        new = Store(path, memory_limit=store.memory_limit, allowed=[store.path])
         new.create()
         with new.write(threads=STREAMING_THREADS) as session:
             session.attach(store.path, "old")

@@ -50,7 +50,8 @@ def export_atlas(
         StoreError: the atlas is unfinished, or the folder is there or cannot be made.
     """
     folder = Path(folder)
-    with Store(store.path, memory_limit=STREAMING_LIMIT, threads=STREAMING_THREADS).read() as session:
+    source = Store(store.path, memory_limit=STREAMING_LIMIT, threads=STREAMING_THREADS, allowed=[folder])
+    with source.read() as session:
         row = require_complete(session, store)
         _require_new_folder(folder)
         try:
@@ -112,10 +113,10 @@ def import_atlas(folder: str | Path, path: str | Path, *, progress: Progress = s
         raise StoreError(f"{store.path} is there already: remove it, or name another file")
     require_writable(store.path)
     check_files(manifest)
-    with replacement(store.path) as new_path:
-        new = Store(new_path, memory_limit=STREAMING_LIMIT, threads=STREAMING_THREADS)
+    with replacement(store.path) as new_path, _plain_paths(manifest) as manifest_here:
+        new = Store(new_path, memory_limit=STREAMING_LIMIT, threads=STREAMING_THREADS, allowed=[manifest_here.folder])
         new.create()
-        with new.write() as session, _plain_paths(manifest) as manifest_here:
+        with new.write() as session:
             for done, table in enumerate(manifest.tables):
                 progress("importing", done, len(manifest.tables))
                 for name in manifest.tables[table]:
@@ -175,7 +176,7 @@ def open_export(folder: str | Path) -> Iterator[Store]:
     manifest = read_manifest(folder)
     check_files(manifest, (*COPIED, *VIEWED))
     with tempfile.TemporaryDirectory() as scratch, _plain_paths(manifest) as manifest_here:
-        store = Store(Path(scratch) / "export.atlas")
+        store = Store(Path(scratch) / "export.atlas", allowed=[manifest_here.folder], own=True)
         store.create()
         with store.write() as session:
             for table in COPIED:

@@ -38,7 +38,7 @@ class SparkStore(Store):
         return self._session.manifest
 
     @contextmanager
-    def read(self, *, sealed: bool = False) -> Iterator[Session]:
+    def read(self) -> Iterator[Session]:
         """A session of Spark."""
         yield self._session
 

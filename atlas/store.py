@@ -1,7 +1,7 @@
 """The atlas file: open it, ask it a query of sql/ by name, append frames, one transaction at a time.
 
-The only importer of sqlalchemy and duckdb. A connection lives for one operation: DuckDB lets either one writing process
-or several reading ones at a file, so that nothing may be held while a model runs.
+A connection (atlas.database) lives for one operation: DuckDB lets either one writing process or several reading ones at a
+file, so that nothing may be held while a model runs.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import duckdb
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
+from atlas.database import NAME, Access, connect, quote
 from atlas.errors import StoreError, shown
 from atlas.replacement import follow
 
@@ -37,15 +37,15 @@ MEMORY_LIMIT = "2GB"
 STREAMING_LIMIT = "128MB"  # for what passes through DuckDB once: building, export, import
 STREAMING_THREADS = min(4, os.cpu_count() or 1)  # each needs a share of it
 MANIFEST = "manifest.json"  # of a folder that atlas.exchange wrote
-SHARED = {"storage_compatibility_version": "v1.0.0"}  # so that older DuckDB clients open the file too
 SCANNING = {  # for the queries that read all activations of an SAE
     "disabled_optimizers": "join_filter_pushdown",  # every activation has its prompt: a filter would drop no row
     "perfect_ht_threshold": "17",  # bits: sums of up to 2 ** 17 neurons lie in an array, and are not looked up by a hash
 }
 FOREIGN = re.compile(r"\b(INTERVAL|UNION)\b")  # types of DuckDB that Polars cannot read
+WORD = re.compile(r"\w+")
+COMPOSED = re.compile(r"\bquery(_table)?\b", re.IGNORECASE)  # table functions whose text is made as a query runs
 QUOTED = re.compile("""'[^']*'|"[^"]*\"""")
 PARQUET = "read_parquet($path, hive_partitioning = false)"  # a folder named text=x above a file is no column of it
-SEALED = {"enable_external_access": "false", "python_enable_replacements": "false", "lock_configuration": "true"}
 
 
 @atexit.register
@@ -72,11 +72,38 @@ def _damaged(path: str, error: duckdb.Error) -> StoreError:
     return StoreError(f"{path} is damaged ({' '.join(str(error).split())[:200]}): copy the export again")
 
 
+@cache
+def read_definitions() -> dict[str, str]:
+    """Name -> the statement that makes this view or macro of sql/views.sql and sql/macros.sql for a session alone."""
+    texts = read_sql("views") + read_sql("macros")
+    return {
+        found["name"]: f"create or replace temp {found['rest']}"
+        for found in re.finditer(r"^create or replace (?P<rest>(?:view|macro) (?P<name>\w+).*?;)$", texts, re.M | re.S)
+    }
+
+
+def named_definitions(text: str) -> list[str]:
+    """The views and macros of ours that a text may use, each after those that it uses itself."""
+    statements = read_definitions()
+    words = set(statements) if COMPOSED.search(text) else set(WORD.findall(text.lower()))
+    named = [name for name in statements if name in words]
+    return list(dict.fromkeys(inner for name in named for inner in (*_used(name), name)))
+
+
+def _used(name: str) -> list[str]:
+    words = set(WORD.findall(read_definitions()[name]))
+    return [other for other in read_definitions() if other in words and other != name]
+
+
 class Session:
-    """One connection, one transaction. Frames come back as Polars frames."""
+    """One connection, one transaction. Frames come back as Polars frames.
+
+    Views and macros are this program's, whatever the file has under their names: a session makes those it needs.
+    """
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self._defined: set[str] = set()
 
     def ask(self, name: str, /, **parameters: Any) -> pl.DataFrame:
         """Rows of the named query in sql/; parameters are bound to its $names."""
@@ -86,6 +113,7 @@ class Session:
         """Rows of an SQL text; StoreError when it holds no query, or a column's type is one that Polars does not have."""
         import polars as pl
 
+        self._define(text)
         found = self._connection.sql(text, params=parameters)
         if found is None:
             raise StoreError("the SQL text holds no query: give one, such as 'from atlas'")
@@ -101,7 +129,14 @@ class Session:
 
     def run(self, name: str, /, **parameters: Any) -> None:
         """Run the named statements in sql/ that give no rows."""
+        self._define(read_sql(name))
         self._connection.execute(read_sql(name), parameters or None)
+
+    def _define(self, text: str) -> None:
+        for name in named_definitions(text):
+            if name not in self._defined:
+                self._defined.add(name)
+                self._connection.execute(read_definitions()[name])
 
     def value(self, name: str, /, **parameters: Any) -> Any:
         """The first column of the first row of a named query; None when there is no row."""
@@ -117,13 +152,11 @@ class Session:
 
     def attach(self, path: Path, name: str) -> None:
         """Let this session read another atlas file as the database `name`."""
-        quoted = str(path).replace("'", "''")
-        self._connection.execute(f"attach '{quoted}' as {name} (read_only)")
+        self._connection.execute(f"attach {quote(path.resolve())} as {name} (read_only)")
 
     def write_parquet(self, text: str, path: Path, *, group: int = 122_880, **parameters: Any) -> int:
         """Write the rows of an SQL text into a Parquet file, in their order and in groups of so many; how many there were."""
-        quoted = str(path).replace("'", "''")
-        statement = f"copy ({text}) to '{quoted}' (format parquet, compression zstd, row_group_size {group})"
+        statement = f"copy ({text}) to {quote(path)} (format parquet, compression zstd, row_group_size {group})"
         try:
             [(rows,)] = self._connection.execute(statement, parameters or None).fetchall()
         except duckdb.IOException as error:
@@ -185,10 +218,16 @@ class Session:
                 f'{constants[name]}::{kind} as "{name}"' if name in constants else f'"{name}"'
                 for name, kind in zip(columns.columns, columns.types, strict=True)
             ]
-            listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+            listed = ", ".join(map(quote, paths))
             selects.append(f"select {', '.join(names)} from read_parquet([{listed}], hive_partitioning = false)")
-        self._connection.execute(f'drop table "{table}"')
-        self._connection.execute(f'create view "{table}" as {" union all ".join(selects)}')
+        self._connection.execute(f'drop table {NAME}.main."{table}"')
+        self._connection.execute(f'create view {NAME}.main."{table}" as {" union all ".join(selects)}')
+
+    def create_tables(self) -> None:
+        """Make the tables, views and macros of an atlas in an empty file."""
+        self._connection.execute(f"use {NAME}")
+        for name in ("schema", "views", "macros"):
+            self._connection.execute(read_sql(name))
 
     @contextmanager
     def settings(self, **values: str) -> Iterator[None]:
@@ -229,18 +268,29 @@ class Store:
         path: the file.
         memory_limit: what DuckDB may take, such as "2GB".
         threads: how many DuckDB may use; None for one per processor.
+        allowed: files and folders that its sessions may reach beside it; every other is out of reach.
+        own: whether this program has just made the file, so that its tables may be views and are not checked.
     """
 
-    def __init__(self, path: str | Path, *, memory_limit: str = MEMORY_LIMIT, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        memory_limit: str = MEMORY_LIMIT,
+        threads: int | None = None,
+        allowed: Sequence[Path] = (),
+        own: bool = False,
+    ) -> None:
         self.path = Path(path)
         self.memory_limit = memory_limit
         self.threads = threads
+        self.allowed = tuple(allowed)
+        self.own = own
 
     def create(self) -> None:
         """Make an empty atlas; its schema is there after one transaction or not at all."""
         with self._transaction(read_only=False) as session:
-            for name in ("schema", "views", "macros"):
-                session.run(name)
+            session.create_tables()
 
     def check(self) -> None:
         """Raise StoreError unless the file is an atlas of this schema version."""
@@ -248,30 +298,30 @@ class Store:
             pass
 
     @contextmanager
-    def read(self, *, sealed: bool = False) -> Iterator[Session]:
-        """A read-only session; sealed ones can touch neither other files nor the network.
+    def read(self) -> Iterator[Session]:
+        """A read-only session. Like every session it can touch neither other files nor the network.
 
         Raises:
             StoreError: there is no such file, it is not an atlas, or one of another schema version.
         """
         self._require_file()
-        with self._transaction(read_only=True, config=SEALED if sealed else {}) as session:
+        with self._transaction(read_only=True) as session:
             self._require_atlas(session)
             yield session
 
     def query(self, text: str) -> pl.DataFrame:
-        """Rows of a user's SQL in a sealed session; StoreError for what is wrong with it."""
-        try:
-            with self.read(sealed=True) as session:
+        """Rows of a user's SQL in a read-only session; StoreError for what is wrong with it."""
+        with self.read() as session:
+            try:
                 return session.sql(text)
-        except duckdb.Error as error:
-            raise StoreError(f"SQL error: {' '.join(str(error).split())}") from error
+            except duckdb.Error as error:
+                raise StoreError(f"SQL error: {' '.join(str(error).split())}") from error
 
     @contextmanager
     def write(self, *, threads: int | None = None) -> Iterator[Session]:
         """A session whose changes are all kept, or, after an error, all dropped."""
         self._require_file()
-        with self._transaction(read_only=False, config={"threads": str(threads)} if threads else {}) as session:
+        with self._transaction(read_only=False, threads=threads) as session:
             self._require_atlas(session)
             yield session
 
@@ -300,25 +350,19 @@ class Store:
         """Move what a killed process left in the write-ahead log into the file."""
         with self._connect(read_only=False) as connection:
             raw: Any = connection.connection.driver_connection  # SQLAlchemy would begin a transaction
-            raw.execute("checkpoint")
+            raw.execute(f"checkpoint {NAME}")
 
     @contextmanager
-    def _transaction(self, *, read_only: bool, config: dict[str, str] | None = None) -> Iterator[Session]:
-        with self._connect(read_only=read_only, config=config) as connection, connection.begin():
+    def _transaction(self, *, read_only: bool, threads: int | None = None) -> Iterator[Session]:
+        with self._connect(read_only=read_only, threads=threads) as connection, connection.begin():
             yield Session(connection.connection.driver_connection)
 
     @contextmanager
-    def _connect(self, *, read_only: bool, config: dict[str, str] | None = None) -> Iterator[sqlalchemy.Connection]:
-        threads = {"threads": str(self.threads)} if self.threads else {}
-        settings = {**SHARED, "memory_limit": self.memory_limit, **threads, **(config or {})}
-        engine = sqlalchemy.create_engine(
-            sqlalchemy.URL.create("duckdb", database=str(self.path)),
-            connect_args={"read_only": read_only, "config": settings},
-            poolclass=NullPool,
-            pool_reset_on_return=None,  # closing drops a transaction; after an error DuckDB can't roll back any more
-        )
+    def _connect(self, *, read_only: bool, threads: int | None = None) -> Iterator[sqlalchemy.Connection]:
+        allowed = tuple(way for path in self.allowed for way in {path.absolute(), path.resolve()})
+        access = Access(self.path.resolve(), read_only, self.memory_limit, threads or self.threads, allowed)
         try:
-            with engine.connect() as connection:
+            with connect(access) as connection:
                 yield connection
         except (duckdb.Error, DBAPIError, OSError) as error:
             known = translate(error, self.path)
@@ -332,17 +376,21 @@ def translate(error: BaseException, path: Path) -> StoreError | None:
     cause = getattr(error, "orig", None) or error
     text = " ".join(str(cause).split())
     low = text.lower()
-    if "could not set lock" in low or "conflicting lock" in low or "different configuration" in low:
+    if "unique file handle conflict" in low or "different configuration" in low:
+        return StoreError(f"this program holds {path} open: close your DuckDB connection first (con.close())")
+    if "could not set lock" in low or "conflicting lock" in low:
         holder = re.search(r"(?:held in )(.*?PID \d+\))", text)
         who = holder.group(1) if holder else "another connection"
         return StoreError(f"{path} is in use by {who}: wait until it has finished, or stop it")
+    if isinstance(cause, duckdb.PermissionException):
+        return StoreError(f"{path} wants to read other files: it is not an atlas that you should trust")
     if "no space left" in low or "file too large" in low or getattr(cause, "errno", None) in (28, 27):
         return StoreError(f"the disk is full while writing {path}: free some space and run the same command again")
     if "memory must have" in low or "memory limit must have" in low or "unit for memory" in low:
         return StoreError(f"a memory limit is not a size ({text}): give one such as 1GB")
     if isinstance(cause, duckdb.OutOfMemoryException):
         return StoreError(f"DuckDB's memory limit is too small for {path}: raise memory_limit (build: --memory-limit)")
-    if "not a valid duckdb" in low or "deserialize" in low or "corrupt" in low:
+    if "not a valid duckdb" in low or "deserialize" in low or "corrupt" in low or "could not read enough" in low:
         return StoreError(f"{path} is not an atlas, or is damaged: name another file, or build it again")
     if "no such file or directory" in low or getattr(cause, "errno", None) == 2:
         return StoreError(f"no such folder {path.parent}: make it first, or choose another")

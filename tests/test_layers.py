@@ -11,10 +11,10 @@ import pytest
 import atlas
 
 LAYERS = [
-    ["errors", "progress"],
+    ["errors", "progress", "database"],
     ["prompts", "summaries", "scorers", "codec", "sites", "quiet", "replacement", "waiting", "keeping"],
     ["methods", "pairs", "store", "intervals", "selection", "dialect", "spark"],
-    ["models", "staging"],
+    ["models", "staging", "manifest"],
     ["vocabulary", "steering", "checks", "uncertainty", "pocket", "controls", "vectors", "distances"],
     ["activations", "embeddings", "layerwise", "likelihood", "sides", "exchange", "steerer"],
     ["metrics", "detection", "preferences"],
@@ -33,8 +33,8 @@ HEAVY = {
     "sae_lens": {"models"},
     "transformers": {"models", "finetune", "quiet"},
     "sentence_transformers": {"models"},
-    "sqlalchemy": {"store"},
-    "duckdb": {"store"},
+    "sqlalchemy": {"database", "store"},
+    "duckdb": {"database", "store"},
     "matplotlib": {"plots"},
     "pyspark": {"spark"},
     "sqlglot": {"dialect"},

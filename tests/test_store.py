@@ -6,6 +6,7 @@ import contextlib
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
 
@@ -100,14 +101,14 @@ def test_a_read_session_cannot_write(store):
         "from secret",
     ],
 )
-def test_a_sealed_session_reaches_neither_files_nor_settings_nor_variables(store, tmp_path, sql):
+def test_a_session_reaches_neither_files_nor_settings_nor_variables(store, tmp_path, sql):
     path = tmp_path / "x.csv"
     path.write_text("a\n1\n")
     secret = pl.DataFrame({"a": [1]})  # noqa: F841 (what the last query must not find)
-    with pytest.raises((StoreError, duckdb.Error)), store.read(sealed=True) as session:
+    with pytest.raises((StoreError, duckdb.Error)), store.read() as session:
         session.sql(sql.format(path=path))
     assert path.read_text() == "a\n1\n"
-    with store.read(sealed=True) as session:
+    with store.read() as session:
         assert session.sql("select 1 as one").item() == 1
 
 
@@ -190,9 +191,59 @@ def test_a_file_another_process_writes_is_in_use_and_the_process_is_named(store,
         assert "\n" not in str(caught.value)
 
 
-def test_a_file_this_process_has_open_otherwise_is_in_use(store):
-    with duckdb.connect(str(store.path)), pytest.raises(StoreError, match="is in use by another connection"):
-        store.check()
+def test_beside_a_users_own_reading_connection_everything_is_read_and_a_write_says_what_to_close(store):
+    with duckdb.connect(str(store.path), read_only=True) as connection:
+        assert connection.sql("select count(*) from prompts").fetchall() == [(0,)]
+        with store.read() as session:
+            assert session.ask("all_topics").height == 0
+        assert store.query("from prompts").height == 0
+        with pytest.raises(StoreError, match=r"this program holds .* open: close your DuckDB connection .*con.close"):
+            names_written(store)
+        assert connection.sql("select count(*) from prompts").fetchall() == [(0,)]
+    names_written(store)
+    assert names(store) == ["a"]
+
+
+def names_written(store):
+    with store.write() as session:
+        add(session, "a")
+
+
+def test_beside_a_users_own_writing_connection_every_session_says_what_to_close(store):
+    with duckdb.connect(str(store.path)) as connection:
+        connection.execute("insert into prompts by name select 'mine' as text")
+        for attempt in (store.check, lambda: store.query("from prompts"), lambda: names_written(store)):
+            with pytest.raises(StoreError, match="close your DuckDB connection") as caught:
+                attempt()
+            assert "\n" not in str(caught.value)
+    assert names(store) == ["mine"]
+
+
+def test_beside_an_attached_file_everything_is_read_and_a_write_says_what_to_close(store):
+    with duckdb.connect() as connection:
+        connection.execute(f"attach '{store.path}' as ax (read_only)")
+        assert store.query("from prompts").height == 0
+        with pytest.raises(StoreError, match="close your DuckDB connection"):
+            names_written(store)
+
+
+def test_threads_read_and_write_one_atlas_and_wait_for_each_other(store):
+    def work(number):
+        for turn in range(6):
+            if number % 3 == 0:
+                with store.write() as session:
+                    first = session.sql("select count(*) from prompts").item()
+                    session.append("prompts", pl.DataFrame({"text": [f"{number} {turn}"], "prompt_id": [first]}))
+            elif number % 3 == 1:
+                with store.read() as session:
+                    assert session.ask("atlas_size").height == 1
+            else:
+                assert store.query("select count(*) from prompts").height == 1
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
+    with store.read() as session:
+        assert session.sql("select prompt_id from prompts order by all")["prompt_id"].to_list() == list(range(12))
 
 
 def test_two_sessions_can_read_at_once(store):
@@ -257,7 +308,8 @@ def connection(tmp_path_factory):
         "random_members": {"name": ["null_0"], "prompt_id": [1]},
     }
     topic = {"topic_id": [0], "text_id": [0], "text": ["a"], "vector": [vectors[0].tolist()]}
-    with store.write() as session, contextlib.ExitStack() as stack:
+    beside = Store(store.path, allowed=[old.path])
+    with beside.write() as session, contextlib.ExitStack() as stack:
         session.attach(old.path, "old")
         session.append("topic_texts", pl.DataFrame(topic))
         for name, columns in frames.items():
