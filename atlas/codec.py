@@ -79,7 +79,6 @@ class Codec:
         """x with heads joined: [..., d_in]."""
         return x.flatten(-2) if self.joins_heads else x
 
-    @torch.no_grad()
     def encode(self, x: Tensor, weights: Tensor | None = None) -> Code:
         """Encode x [..., *site]; with weights [d_sae] the SAE's own selection σ sees γ ⊙ weights."""
         flat, mean = self._center(x)
@@ -87,7 +86,6 @@ class Codec:
         statistics = self._statistics()
         return Code(acts, self._in_units(pre), mean, statistics, _scale(statistics))
 
-    @torch.no_grad()
     def encode_twice(self, x: Tensor, weights: Tensor) -> tuple[Code, Tensor]:
         """`encode(x)` and the code of `encode(x, weights)`, narrowed, with one reading of the encoder's matrix."""
         flat, mean = self._center(x)
@@ -131,7 +129,6 @@ class Codec:
     def _in_units(self, pre: Tensor) -> Tensor:
         return pre if self._pre_scale is None else pre * self._pre_scale
 
-    @torch.no_grad()
     def input_scale(self, x: Tensor) -> Tensor | float:
         """s(x) [..., 1] without encoding x; 1 for an SAE that does not normalise its input."""
         flat = self.flatten(x).to(self.sae.dtype)
@@ -141,7 +138,6 @@ class Codec:
     def _statistics(self) -> dict[str, Tensor]:
         return {name: self.sae.__dict__[name] for name in STATISTICS if name in self.sae.__dict__}
 
-    @torch.no_grad()
     def decode(self, acts: Tensor, code: Code, like: Tensor) -> Tensor:
         """decode(acts) under the statistics of `code`, in the shape and dtype of `like`; `acts` of the code's neurons."""
         self.sae.__dict__.update(code.statistics)
@@ -151,7 +147,6 @@ class Codec:
             out = out + code.mean
         return out.to(like.dtype).reshape(like.shape)
 
-    @torch.no_grad()
     def shift(self, x: Tensor, code: Code, acts: Tensor) -> Tensor:
         """x + s(x) · (acts - a) · D, `acts` of the code's neurons; exactly x when none changed."""
         return self.add(x, (acts - code.acts) @ self._rows(code), code.scale)
@@ -159,7 +154,6 @@ class Codec:
     def _rows(self, code: Code) -> Tensor:
         return self.decoder_rows if code.neurons is None else self.decoder_rows.index_select(0, code.neurons)
 
-    @torch.no_grad()
     def select(self, acts: Tensor) -> Tensor:
         """The SAE's own σ on a code [..., d_sae]: ReLU, JumpReLU's threshold, TopK, or TopK by magnitude.
 

@@ -1,25 +1,27 @@
 """Steer a model while a `with` block lasts: hooks at the SAEs' sites, and the figures of what they did.
 
 Works on a TransformerLens TransformerBridge and on a plain Hugging Face model, with any generation code that calls the
-model, with and without a KV cache.
+model, with and without a KV cache. What is prompt, generated, pad or thrown away is told by atlas.token_tracking.
 """
 
 from __future__ import annotations
 
-import inspect
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from atlas.call_watching import ModelWatch, unwrap
 from atlas.codec import Code, Codec
 from atlas.errors import AtlasError, UnknownName
 from atlas.methods import DEFAULT_METHOD, METHODS, Edit, Options, Target, settle_options
 from atlas.sites import find_site
+from atlas.token_tracking import Call, Step, Text, TokenTracker
 
 POSITIONS = {
     "all": "prompt and generated tokens",
@@ -65,17 +67,28 @@ class Steering:
     top of the others. The hooks are the model's and not the thread's: whoever calls the model meanwhile is steered too, so
     threads that steer differently need a model each, or take turns.
 
+    Text and figures are those of each text generated alone without a KV cache, however the model is called:
+
+    * `generate` with every kind of cache (also one that goes on from an earlier turn), or none; batches padded on either
+      side, by the attention mask; sampling, beams, several returned sequences; the prompt in chunks; assisted decoding and
+      prompt lookup, whose refused guesses count nowhere; embeddings instead of ids.
+    * A loop of one's own. Its prompt is what the first call gives; after it come single tokens on a cache, or the whole
+      text with a token more. Positions "prompt" and "generated" refuse several tokens at once on a filled cache.
+    * Compiled models, which run uncompiled inside the block. Training and attribution: gradients pass through the edits;
+      call `backward` inside the block where the model checkpoints gradients.
+
+    Refused in one line: caches that hold another number of tokens than the mask and the call say (TransformerLens 3.9
+    under transformers 5.24), texts packed into one row, copies of the model (DataParallel), a layer on another device than
+    its SAE, a layer called without its model, a hook that never runs.
+
     Args:
-        model: a TransformerBridge or a Hugging Face causal model.
+        model: a TransformerBridge or a Hugging Face causal model; a compiled or otherwise wrapped one does too.
         layers: the SAEs, each with its scores.
         method: key of METHODS.
         options: strength, number of neurons, sigma; None where the method's default is meant.
         keep_error: for methods that decode: x' = x + s(x) · (a' - a) · D instead of x' = decode(a').
         positions: key of POSITIONS.
         special_ids: token ids that are never steered.
-
-    Attributes:
-        saw_embeddings: whether a call came with embeddings instead of token ids, so that every position was steered.
 
     Raises:
         AtlasError: it is entered while it steers already.
@@ -93,7 +106,7 @@ class Steering:
         special_ids: Sequence[int] = (),
     ) -> None:
         check_positions(positions)
-        self.model = model
+        self.model = unwrap(model)
         self.layers = list(layers)
         self.method = method
         self.options = settle_options(method, options)
@@ -109,36 +122,57 @@ class Steering:
                     "or use method dense"
                 )
         self.positions = positions
-        self.saw_embeddings = False
-        self._special = frozenset(special_ids)
         self._handles: list[RemovableHandle] = []
-        self._tokens = _TokenTracker()
-        self._figures = [_Figures(layer) for layer in self.layers]
+        self._tokens = TokenTracker(positions, special_ids)
+        self._watch = ModelWatch(self.model, self._tokens, self._end_call)
+        self._ran = [0] * len(self.layers)  # how often each hook ran in the call that is running
+        self._recent: list[Call] = []  # calls that gradients may still come back to
+
+    @property
+    def saw_embeddings(self) -> bool:
+        """Whether a call came with embeddings instead of token ids: special tokens are then told by their embeddings."""
+        return self._tokens.saw_embeddings
 
     def __enter__(self) -> Self:
-        if self._handles:
+        if self._watch.is_on:
             raise AtlasError("this steering is entered already: leave it first, or make another one with `steer`")
-        inner = getattr(self.model, "original_model", self.model)
-        self._parameters = list(inspect.signature(inner.forward).parameters)
+        self._ran, self._recent = [0] * len(self.layers), []
         try:
-            self._handles.append(inner.register_forward_pre_hook(self._before, with_kwargs=True))
-            for layer, figures in zip(self.layers, self._figures, strict=True):
+            self._watch.start()
+            for number, layer in enumerate(self.layers):
                 site = find_site(self.model, layer.hook_name)
-                self._handles.append(site.edit(lambda x, layer=layer, figures=figures: self._edit(x, layer, figures)))  # type: ignore[misc]
+                self._handles.append(site.edit(lambda x, number=number: self._edit(x, number)))  # type: ignore[misc]
         except BaseException:
             self._remove()
             raise
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, *exception: object) -> None:
+        calls, waiting = self._watch.calls, self._recent
         self._remove()
+        if kind is None and not calls:
+            warnings.warn(
+                "the model was not called inside the block, or only in a form that runs no hooks (traced, exported): "
+                "nothing was steered",
+                UserWarning,
+                stacklevel=2,
+            )
+        if kind is None and waiting and getattr(self.model, "is_gradient_checkpointing", False):
+            warnings.warn(
+                "the model checkpoints gradients, and `backward` was not called inside the block: it would run the "
+                "layers again without steering",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def contamination(self) -> list[float | None]:
         """Per sequence: the mean over its tokens of Σ|a'|(1 - score) / Σ|a'|, in [0, 1], lower is purer.
 
-        With several SAEs, their mean. None for a sequence without a token that counts. Since the last prompt was given.
+        With several SAEs, their mean. None for a sequence without a token that counts. Of the last `generate`, per
+        returned sequence; in a loop of one's own, of the last prompt and what followed it. Tokens that are not steered do
+        not count, nor does the last generated token, which the model never reads.
         """
-        per_layer = [figures.contamination() for figures in self._figures]
+        per_layer = [figures.contamination() for figures in self._figures()]
         result: list[float | None] = []
         for values in zip(*per_layer, strict=True):
             known = [value for value in values if value is not None]
@@ -147,58 +181,88 @@ class Steering:
 
     def swapped(self) -> list[dict[str, float]]:
         """Per sequence: neurons per token that were active and stay so ("kept"), or not ("dropped"), and "new" ones."""
-        counts = [figures.swapped() for figures in self._figures]
+        counts = [figures.swapped() for figures in self._figures()]
         return [
             {name: sum(float(row[i]) for row in rows) / len(rows) for i, name in enumerate(("kept", "new", "dropped"))}
             for rows in zip(*counts, strict=True)
         ]
 
+    def _figures(self) -> list[_Figures]:
+        text = self._tokens.text
+        if text is None:
+            return []
+        text.settle()
+        if text.unknown:
+            raise AtlasError(f"these texts have no figures: {text.unknown}")
+        return self._figures_of(text)
+
+    def _figures_of(self, text: Text) -> list[_Figures]:
+        if not text.figures:
+            text.figures = [_Figures(layer, text) for layer in self.layers]
+        return text.figures
+
     def _remove(self) -> None:
         while self._handles:
             self._handles.pop().remove()
+        self._watch.stop()
 
-    def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        given = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
-        ids = given.get("input_ids")
-        if ids is None:
-            self.saw_embeddings = True
-        restarted = self._tokens.see(ids, _cached_tokens(given))
-        if restarted:
-            for figures in self._figures:
-                figures.clear()
+    def _end_call(self, call: Call) -> None:
+        silent = [layer.hook_name for layer, times in zip(self.layers, self._ran, strict=True) if not times]
+        self._ran = [0] * len(self.layers)
+        if silent and not self._tokens.is_drafting:  # a model that drafts for itself may leave out its last layers
+            raise AtlasError(f"the model was called, but its hook {silent[0]} never ran: it cannot be steered there")
+        self._recent = [*self._recent, call] if torch.is_grad_enabled() else []
 
-    def _where(self, shape: tuple[int, int], device: torch.device) -> Tensor | None:
-        """Which tokens of this call are steered [batch, token]; None for all of them."""
-        tokens, ids = self._tokens, self._tokens.ids
-        rows = ids.tolist() if ids is not None and ids.shape == shape else [[None] * shape[1]] * shape[0]
-        places = range(tokens.offset, tokens.offset + shape[1])
-        meant = [self.positions == "all" or (p < tokens.prompt_length) == (self.positions == "prompt") for p in places]
-        mask = [[ok and i not in self._special for i, ok in zip(row, meant, strict=True)] for row in rows]
-        return None if all(map(all, mask)) else torch.tensor(mask, device=device)
-
-    @torch.no_grad()
-    def _edit(self, x: Tensor, layer: Layer, figures: _Figures) -> Tensor:
-        method, codec, target = METHODS[self.method], layer.codec, layer.target
-        mask = self._where((x.shape[0], x.shape[1]), x.device)
-        edit = method.edit(codec, x, target, self.options) if method.edit else Edit(activation=x)
+    def _edit(self, x: Tensor, number: int) -> Tensor:
+        layer, again = self.layers[number], self._watch.call is None
+        call = self._recall(layer) if again else self._watch.call
+        assert call is not None, "_recall sees to it"
+        self._ran[number] += not again
+        if tuple(x.shape[:2]) != call.shape:
+            raise AtlasError(
+                f"{layer.hook_name} gives the shape {list(x.shape)} where {list(call.shape)} tokens were expected: this "
+                "model cannot be steered there"
+            )
+        if x.device != layer.codec.decoder_rows.device:
+            raise AtlasError(
+                f"{layer.hook_name} is on {x.device} and its SAE on {layer.codec.decoder_rows.device}: put the model on "
+                "one device before it is steered"
+            )
+        if call.nothing:
+            return x
+        mask = None if call.steered is None else call.steered.to(x.device)
+        method, codec = METHODS[self.method], layer.codec
+        edit = method.edit(codec, x, layer.target, self.options) if method.edit else Edit(activation=x)
         if edit.activation is not None:
-            out = _mix(edit.activation, x, mask)
-            figures.add_activation(out, mask)
+            code = acts = None
+            out = x if edit.activation is x else _mix(edit.activation, x, mask)
         else:
             assert edit.acts is not None and edit.code is not None
             code, acts = codec.narrow(edit.acts, edit.code)
             out = _mix(codec.shift(x, code, acts) if self.keep_error else codec.decode(acts, code, x), x, mask)
-            figures.add_code(acts, code, mask)
+        if not again and call.new:
+            figures = self._figures_of(call.text)[number]
+            if acts is None or code is None:
+                figures.add_activation(out, mask, call)
+            else:
+                figures.add_code(acts, code, mask, call)
         return out
 
-
-def _cached_tokens(arguments: dict[str, Any]) -> int:
-    """How many tokens a call's KV cache holds, 0 without one.
-
-    The cache is known by what it can do: Transformers has called the argument past_key_values, cache_params and cache.
-    """
-    caches = [value for value in arguments.values() if hasattr(value, "get_seq_length")]
-    return int(caches[0].get_seq_length()) if caches else 0
+    def _recall(self, layer: Layer) -> Call:
+        """The call whose layers are run again for their gradients, to be steered as they were and counted no more."""
+        if not self._recent:
+            raise AtlasError(
+                f"the layer of {layer.hook_name} was called without its model, so that its tokens are unknown: call the model"
+            )
+        first = self._recent[0]
+        if any(call.steered is not None or call.nothing or call.shape != first.shape for call in self._recent[1:]) or (
+            len(self._recent) > 1 and (first.steered is not None or first.nothing)
+        ):
+            raise AtlasError(
+                "gradients of several calls are checkpointed, and which one runs again cannot be told: call `backward` "
+                "after each"
+            )
+        return first
 
 
 def _mix(moved: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -206,54 +270,27 @@ def _mix(moved: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
     return moved if mask is None else torch.where(mask.reshape(*mask.shape, *[1] * (x.ndim - 2)), moved, x)
 
 
-class _TokenTracker:
-    """Where in the text a forward call stands, whether or not a KV cache is on."""
-
-    def __init__(self) -> None:
-        self.ids: Tensor | None = None
-        self.offset = 0
-        self.prompt_length = 0
-        self._previous: Tensor | None = None
-
-    def see(self, ids: Tensor | None, offset: int) -> bool:
-        """Take in a call; whether figures start afresh: a new prompt, or the whole text once more without a cache."""
-        self.ids, self.offset = ids, offset
-        if offset > 0:
-            return False
-        before, self._previous = self._previous, ids
-        goes_on = (
-            ids is not None
-            and before is not None
-            and ids.shape[0] == before.shape[0]
-            and ids.shape[1] == before.shape[1] + 1
-            and bool((ids[:, :-1] == before).all())
-        )
-        if not goes_on:
-            self.prompt_length = ids.shape[1] if ids is not None else 1 << 60
-        return True
-
-
 class _Figures:
-    """The figures of each sequence. What they come from waits until one is asked for, or until there is much of it."""
+    """The figures of a text. What they come from waits until one is asked for, or until there is much of it."""
 
-    def __init__(self, layer: Layer) -> None:
-        self._layer = layer
-        self.clear()
-
-    def clear(self) -> None:
-        self._codes: list[tuple[Tensor, Code, Tensor]] = []
-        self._activations: list[tuple[Tensor, Tensor]] = []
+    def __init__(self, layer: Layer, text: Text) -> None:
+        self._layer, self._text = layer, text
+        self._codes: list[tuple[Tensor, Code, Tensor, list[Step]]] = []
+        self._activations: list[tuple[Tensor, Tensor, Step]] = []
         self._values = 0
-        self._calls: list[list[Tensor]] = []
+        self._columns: dict[int, list[Tensor]] = {}  # per step, by its start and identity
 
-    def add_code(self, acts: Tensor, code: Code, mask: Tensor | None) -> None:
+    def add_code(self, acts: Tensor, code: Code, mask: Tensor | None, call: Call) -> None:
         """Take in a call: an edited code, the one it came from, and which tokens count [batch, token], None for all."""
-        self._codes.append((acts, code, _whole(acts) if mask is None else mask))
-        self._wait(acts.numel())
+        now, was = acts[:, -call.new :].detach(), code.acts[:, -call.new :].detach()
+        bare = Code(was, was, None, {}, 1.0, code.neurons)
+        self._codes.append((now, bare, _whole(now) if mask is None else mask[:, -call.new :], [call.step]))
+        self._wait(now.numel())
 
-    def add_activation(self, x: Tensor, mask: Tensor | None) -> None:
+    def add_activation(self, x: Tensor, mask: Tensor | None, call: Call) -> None:
         """Take in a call of a method without a code: its activation [batch, token, *site], encoded later, many at once."""
-        self._activations.append((x.clone(), _whole(x) if mask is None else mask))
+        x = x[:, -call.new :].detach().clone()
+        self._activations.append((x, _whole(x) if mask is None else mask[:, -call.new :], call.step))
         self._wait(x.shape[0] * x.shape[1] * self._layer.codec.d_sae)
 
     def _wait(self, values: int) -> None:
@@ -261,33 +298,63 @@ class _Figures:
         if self._values > WAITING:
             self._reduce()
 
+    @torch.no_grad()
     def _reduce(self) -> None:
         if self._activations:
-            x, mask = (torch.cat(parts, dim=1) for parts in zip(*self._activations, strict=True))
+            x, mask = (torch.cat(parts, dim=1) for parts in list(zip(*self._activations, strict=True))[:2])
             code = self._layer.codec.encode(x)
-            self._codes.append((code.acts, code, mask))
-        for acts, code, mask in self._codes:
+            self._codes.append((code.acts, code, mask, [step for *_, step in self._activations]))
+        for acts, code, mask, steps in self._codes:
             size, now, was = acts.abs(), acts.bool(), code.acts.bool()
             impure = size @ code.pick(self._layer.impurity.to(size))
             columns = (mask, impure, size.sum(-1), (was & now).sum(-1), now.sum(-1), was.sum(-1))
-            self._calls.append([column.double().cpu() for column in columns])
+            widths = [step.width for step in steps]
+            parts = [column.double().cpu().split(widths, dim=1) for column in columns]
+            for step, *own in zip(steps, *parts, strict=True):
+                self._columns[id(step)] = own
         self._codes, self._activations, self._values = [], [], 0
 
     def contamination(self) -> list[float | None]:
-        mask, impure, total, *_ = self._columns()
+        mask, impure, total, *_ = self._table()
         known = mask * (total > 0)
         sums = (known * impure / total.clamp(min=1e-30)).sum(1), known.sum(1)
         return [share / n if n else None for share, n in torch.stack(sums, dim=1).tolist()]
 
     def swapped(self) -> list[list[float]]:
-        mask, _, _, kept, now, was = self._columns()
+        mask, _, _, kept, now, was = self._table()
         sums = (mask * torch.stack([kept, now - kept, was - kept])).sum(-1)
         return (sums / mask.sum(-1).clamp(min=1)).T.tolist()
 
-    def _columns(self) -> list[Tensor]:
-        """What `add` kept, over all tokens, each [batch, token]."""
+    def _table(self) -> list[Tensor]:
+        """What the calls left of each sequence, over all its tokens that count, each [sequence, token]."""
         self._reduce()
-        return [torch.cat(parts, dim=1) for parts in zip(*self._calls, strict=True)] or [torch.zeros(0, 1)] * 6
+        text, parts = self._text, []
+        going = text.going()
+        for number, step in enumerate(text.steps):
+            own = self._columns.get(id(step))
+            if own is None or not step.kept:
+                continue
+            own = [column[:, : step.kept] for column in own]
+            if going is not None:
+                own[0] = own[0] * going[number]
+            if text.picked is not None:
+                rows, found = text.picked[number]
+                own = [column[rows] for column in own]
+                own[0] = own[0] * found[:, None]
+            if text.ends is not None:
+                own[0] = own[0] * (torch.arange(step.start, step.start + step.kept) < text.ends[:, None])
+            finite = own[1].isfinite() & own[2].isfinite()
+            if not finite.all():
+                warnings.warn(
+                    f"figures leave out {int((~finite & own[0].bool()).sum())} tokens whose activations at "
+                    f"{self._layer.hook_name} are not finite: load the model in bfloat16 or float32",
+                    UserWarning,
+                    stacklevel=4,
+                )
+                own = [torch.where(finite, column, 0) for column in own]
+            parts.append(own)
+        count = text.rows if text.picked is None else len(text.picked[0][0])
+        return [torch.cat(columns, dim=1) for columns in zip(*parts, strict=True)] or [torch.zeros(count, 1)] * 6
 
 
 def _whole(x: Tensor) -> Tensor:
