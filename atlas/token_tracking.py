@@ -560,12 +560,15 @@ def _counting(made: Tensor, pad: int, stops: Sequence[int]) -> Tensor:
 
     A text alone never gives its last token to the model, so that token does not count in a batch either.
     """
-    counts = []
-    for row in made.tolist():
-        last = next((place for place, one in enumerate(row) if one in stops), None)
-        if last is None:
-            last = len(row) - 1
-            while last > 0 and row[last] == pad:
-                last -= 1
-        counts.append(last)
-    return torch.tensor(counts)
+    return torch.tensor([_last_place(row, pad, stops) for row in made.tolist()])
+
+
+def _last_place(row: list[int], pad: int, stops: Sequence[int]) -> int:
+    """Where the last token of its own is in a row of generated ids."""
+    for place, one in enumerate(row):
+        if one in stops:
+            return place
+    filled = len(row) - 1
+    while filled > 0 and row[filled] == pad:
+        filled -= 1
+    return filled
