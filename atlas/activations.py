@@ -5,7 +5,7 @@ Only entries of neurons that fired leave a batch. Special tokens are left out by
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from atlas.codec import Codec
+from atlas.errors import ModelError
 from atlas.models import LanguageModel, LoadedSae
 from atlas.sites import catching
-from atlas.vocabulary import bos_token_id, pad_rows
+from atlas.vocabulary import pad_rows, with_bos
 
 CHUNK_TOKENS = 128  # encoded at once: their dense activations stay in the processor's cache
 CHUNK_VALUES = 1 << 25  # dense activations at once on an accelerator, which wants large pieces: 128 MiB in float32
@@ -42,19 +43,41 @@ class Entries:
 
 def tokenize(model: LanguageModel, texts: Sequence[str], *, prepend_bos: bool) -> tuple[list[list[int]], list[bool]]:
     """Token ids of each text as the model sees it, and whether it was cut to the context."""
-    room = model.context_size - prepend_bos
-    opening = [bos_token_id(model.tokenizer)] if prepend_bos else []
     ids = model.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    return [opening + row[:room] for row in ids], [len(row) > room for row in ids]
+    rows = [with_bos(model.tokenizer, row, prepend_bos=prepend_bos) for row in ids]
+    return [row[: model.context_size] for row in rows], [len(row) > model.context_size for row in rows]
 
 
 @torch.no_grad()
 def run_model(model: LanguageModel, ids: Sequence[Sequence[int]], hook_names: Sequence[str]) -> dict[str, Tensor]:
-    """The activations at some hooks: hook name -> [batch, token, ...]; shorter rows are padded on the right."""
+    """The activations at some hooks: hook name -> [batch, token, ...]; shorter rows are padded on the right.
+
+    Raises:
+        ModelError: a hook never ran.
+    """
     batch, _ = pad_rows(model.tokenizer, ids, next(model.bridge.parameters()).device)
     with catching(model.bridge, hook_names) as caught:
         model.bridge(batch, return_type="logits", stop_at_layer=_last_layer(hook_names))
+    require_ran(caught, hook_names)
     return caught
+
+
+def require_ran(caught: Mapping[str, Tensor], hook_names: Sequence[str]) -> None:
+    """Raise ModelError when a hook gave nothing: some are listed by a TransformerBridge and never called."""
+    for name in hook_names:
+        if name not in caught:
+            raise ModelError(
+                f"the hook {name} never ran in this model: use an SAE of another hook, such as hook_resid_post"
+            )
+
+
+def require_finite(x: Tensor, hook_name: str) -> None:
+    """Raise ModelError when activations that count overflowed."""
+    if not x.isfinite().all():
+        kind = str(x.dtype).removeprefix("torch.")
+        others = " or ".join(name for name in ("bfloat16", "float32") if name != kind)
+        remedy = "the model is damaged, or another one" if kind == "float32" else f"use {others}"
+        raise ModelError(f"activations at {hook_name} are not finite in {kind}: {remedy}")
 
 
 def encode_entries(sae: LoadedSae, x: Tensor, ids: Sequence[Sequence[int]], special: frozenset[int]) -> Entries:
@@ -69,13 +92,15 @@ def entries_at(codec: Codec, x: Tensor, keep: Tensor) -> Entries:
     """Encode x [batch, token, ...] at the tokens of `keep` [batch, token], and keep what fired."""
     prompts, positions = keep.cpu().nonzero(as_tuple=True)
     flat = x[prompts.to(x.device), positions.to(x.device)]
+    require_finite(flat, codec.hook_name)
     parts = []
     step = CHUNK_TOKENS if flat.device.type == "cpu" else max(1, CHUNK_VALUES // codec.d_sae)
     for start in range(0, len(flat), step):
         acts = codec.encode(flat[start : start + step]).acts
         tokens, neurons = acts.nonzero(as_tuple=True)
-        values = acts[tokens, neurons].abs().float().cpu().numpy()
-        parts.append((tokens.cpu().numpy() + start, neurons.cpu().numpy(), values))
+        values = acts[tokens, neurons].abs().float()
+        require_finite(values.to(acts.dtype), codec.hook_name)
+        parts.append((tokens.cpu().numpy() + start, neurons.cpu().numpy(), values.cpu().numpy()))
     if not parts:
         parts = [(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))]
     token, neuron, value = (np.concatenate(column) for column in zip(*parts, strict=True))

@@ -250,6 +250,7 @@ class Atlas:
         from atlas.steerer import Steerer, check_model
         from atlas.steering import Steering
         from atlas.strengths import with_picked
+        from atlas.vocabulary import special_ids
 
         chosen = None if sae_id is None else [sae_id] if isinstance(sae_id, str | int) else list(sae_id)
         keys = None if chosen is None else [self.sae_key(one) for one in chosen]
@@ -279,7 +280,7 @@ class Atlas:
             options=options,
             keep_error=keep_error,
             positions=positions,
-            special_ids=tokenizer.all_special_ids,
+            special_ids=special_ids(tokenizer),
         )
 
     def _ask(self, name: str, /, **parameters: Any) -> pl.DataFrame:

@@ -15,24 +15,27 @@ from typing import Any
 import polars as pl
 
 from atlas.activations import EXAMPLES
+from atlas.agreement import check_hooks
 from atlas.checks import check_encoder, check_identity
 from atlas.errors import AtlasError, ModelError, StoreError
 from atlas.models import (
     DEFAULT_ENCODER,
     LanguageModel,
     LoadedSae,
+    fit_sae,
     load_encoder,
     load_language_model,
     load_sae,
     resolve_name,
+    set_centring,
 )
-from atlas.plan import TOKENIZED_PROMPTS, check_widths, write_plan
+from atlas.plan import TOKENIZED_PROMPTS, write_plan
 from atlas.progress import Progress, silent
 from atlas.prompts import TextSet
 from atlas.replacement import replacement, require_one_name
 from atlas.shards import Equipment, RunShards, run_here
 from atlas.store import STREAMING_LIMIT, STREAMING_THREADS, Store, require_writable
-from atlas.vocabulary import token_strings
+from atlas.vocabulary import token_strings, with_bos
 from atlas.waiting import patient
 
 SORTED_ROWS = 2**25  # activations sorted at a time: the time of a sort of all would grow faster than they do
@@ -113,12 +116,16 @@ def build(
     for row in known:
         check_identity(row, language_model.model_hash, language_model.tokenizer_hash)
     given = [load_sae(release, sae_id, device=device, dtype=dtype) for release, sae_id in saes]
-    loaded = _number(known, given)
+    loaded = _number(known, [fit_sae(sae, language_model) for sae in given])
     for row in known:
         key = row["sae_key"]
         if key not in loaded and (missing or key in pending):
             loaded[key] = _load_again(row, device)
-    check_widths(language_model, list(loaded.values()))
+        if key in loaded:  # as it was begun
+            loaded[key] = set_centring(loaded[key], center=row["center_writing_weights"])
+    notes = check_hooks(language_model, list(loaded.values()))
+    for note in notes:
+        progress(note, 0, 0)
     if not store.path.exists():
         _create(store)
     new_prompts, truncated = write_plan(
@@ -244,10 +251,11 @@ def add_context(
         tokens, contexts = [], []
         for key, prompt_id, position in mine.select("sae_key", "prompt_id", "position").iter_rows():
             ids, spans = spans_of[prompt_id]
-            start, end = spans[position - prepend_bos[key]]
+            place = position - len(with_bos(model.tokenizer, ids, prepend_bos=prepend_bos[key])) + len(ids)
+            start, end = spans[place]
             text = text_of[prompt_id]
             left, right = text[max(0, start - CONTEXT_CHARACTERS) : start], text[end : end + CONTEXT_CHARACTERS]
-            tokens.append(table[ids[position - prepend_bos[key]]])
+            tokens.append(table[ids[place]])
             contexts.append(f"{left}«{text[start:end]}»{right}")
         frames.append(
             mine.with_columns(token=pl.Series(tokens, dtype=pl.String), context=pl.Series(contexts, dtype=pl.String))

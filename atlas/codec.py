@@ -63,6 +63,10 @@ class Codec:
         self.signed = sae.cfg.architecture() == "abstopk"
 
     @property
+    def hook_name(self) -> str:
+        return str(self.sae.cfg.metadata.hook_name)
+
+    @property
     def d_in(self) -> int:
         return self.sae.cfg.d_in
 

@@ -17,7 +17,8 @@ from atlas.errors import ModelError
 from atlas.models import hash_model, load_transformer
 from atlas.prompts import hash_texts
 from atlas.quiet import quiet
-from atlas.vocabulary import bos_token_id
+from atlas.sites import context_size
+from atlas.vocabulary import with_bos
 
 RECORD = "finetuned.json"  # beside the weights: what they were made from
 
@@ -98,9 +99,9 @@ def _train(model: Any, tokenizer: Any, texts: Sequence[str], config: FinetuneCon
     with quiet():
         from transformers import Trainer, TrainingArguments
 
-    opening = [bos_token_id(tokenizer)] * prepend_bos
-    context = model.config.max_position_embeddings
-    rows = [(opening + ids)[:context] for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
+    context = context_size(model)
+    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    rows = [with_bos(tokenizer, row, prepend_bos=prepend_bos)[:context] for row in ids]
 
     def collate(batch: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
         longest = max(len(row["input_ids"]) for row in batch)

@@ -11,8 +11,9 @@ import torch
 from atlas.errors import AtlasError
 from atlas.methods import Options
 from atlas.models import seeded_sampler
+from atlas.sites import context_size
 from atlas.steering import Layer, Steering
-from atlas.vocabulary import bos_token_id
+from atlas.vocabulary import bos_token_id, special_ids, with_bos
 
 BATCH_SIZE = 32  # texts generated at once
 
@@ -88,10 +89,12 @@ def generate(
     Returns:
         A generation per prompt, in order.
     """
-    opening = [bos_token_id(tokenizer)] * prepend_bos
-    ids = [opening + tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    ids = [
+        with_bos(tokenizer, tokenizer(prompt, add_special_tokens=False)["input_ids"], prepend_bos=prepend_bos)
+        for prompt in prompts
+    ]
     for prompt, row in zip(prompts, ids, strict=True):
-        _check_length(prompt, len(row), sampling.max_new_tokens, model.config.max_position_embeddings)
+        _check_length(prompt, len(row), sampling.max_new_tokens, context_size(model))
     seeds = [sampling.seed] * len(prompts) if seeds is None else list(seeds)
     found: dict[int, Generation] = {}
     order = sorted(range(len(prompts)), key=lambda i: len(ids[i]))
@@ -104,7 +107,7 @@ def generate(
             options=options,
             keep_error=keep_error,
             positions=positions,
-            special_ids=tokenizer.all_special_ids,
+            special_ids=special_ids(tokenizer),
         )
         with steering:
             texts = continue_ids(model, tokenizer, [ids[i] for i in chosen], [seeds[i] for i in chosen], sampling)

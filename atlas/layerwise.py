@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from atlas.activations import require_finite, require_ran
 from atlas.methods import METHODS, Options
-from atlas.sites import catching
+from atlas.sites import catching, context_size
 from atlas.steering import Layer
-from atlas.vocabulary import bos_token_id, pad_rows
+from atlas.vocabulary import pad_rows, special_ids, with_bos
 
 BATCH_SIZE = 32
 
@@ -39,21 +40,28 @@ def hook_activations(
     model: Any, tokenizer: Any, texts: Sequence[str], hook_name: str, *, prepend_bos: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Per batch of texts: the activation at a hook [batch, token, ...], and which tokens count [batch, token]."""
-    inner = getattr(model, "original_model", model)  # a TransformerBridge does too
-    context, device = inner.config.max_position_embeddings, next(inner.parameters()).device
-    opening = [bos_token_id(tokenizer)] * prepend_bos
-    special = torch.tensor(sorted(tokenizer.all_special_ids))
+    context, device = context_size(model), next(model.parameters()).device  # a TransformerBridge does too
+    special = torch.tensor(sorted(special_ids(tokenizer)))
     for start in range(0, len(texts), BATCH_SIZE):
         rows = tokenizer(list(texts[start : start + BATCH_SIZE]), add_special_tokens=False, verbose=False)["input_ids"]
-        batch, mask = pad_rows(tokenizer, [(opening + row)[:context] for row in rows], device)
+        batch, mask = pad_rows(
+            tokenizer, [with_bos(tokenizer, row, prepend_bos=prepend_bos)[:context] for row in rows], device
+        )
         x = catch_activations(model, batch, mask, [hook_name])[hook_name]
         yield x, mask & ~torch.isin(batch, special.to(batch.device))
 
 
 def catch_activations(model: Any, batch: Tensor, mask: Tensor, hook_names: Sequence[str]) -> dict[str, Tensor]:
-    """The activations at some hooks in one forward pass: hook name -> [batch, token, ...]."""
+    """The activations at some hooks in one forward pass: hook name -> [batch, token, ...].
+
+    Raises:
+        ModelError: a hook never ran, or its activation is not finite.
+    """
     with torch.no_grad(), catching(model, hook_names) as caught:
         model(batch, attention_mask=mask.long(), use_cache=False)
+    require_ran(caught, hook_names)
+    for name, x in caught.items():
+        require_finite(x[mask], name)
     return caught
 
 

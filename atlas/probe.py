@@ -23,7 +23,7 @@ from atlas.scorers import SCORERS
 from atlas.selection import RULES, SCORERS_OF
 from atlas.sites import find_site
 from atlas.steerer import Steerer
-from atlas.vocabulary import bos_token_id, promoted_ids
+from atlas.vocabulary import promoted_ids, with_bos
 
 NEUTRAL_PREFIX = "I think that"
 PROMOTED = 20  # tokens a neuron is taken to write
@@ -61,7 +61,7 @@ class ModelProbe:
         frames: list[pl.DataFrame] = []
         for key in sae_keys:
             row = self._rows[key]
-            codec, done, counts[key] = self._steerer.sae(row).codec, 0, []
+            codec, done, counts[key] = self._steerer.placed_sae(row).codec, 0, []
             batches = hook_activations(model, tokenizer, texts, row["hook_name"], prepend_bos=row["prepend_bos"])
             for x, mask in batches:
                 self._progress("running the model over the topic", done, len(texts))
@@ -108,7 +108,7 @@ class ModelProbe:
         """Logits after the neutral prefix [neuron, vocabulary], each row with one neuron raised at the last position."""
         tokenizer, codec = self.model.tokenizer, sae.codec
         ids = tokenizer(NEUTRAL_PREFIX, add_special_tokens=False)["input_ids"]
-        row = [bos_token_id(tokenizer)] * sae.prepend_bos + ids
+        row = with_bos(tokenizer, ids, prepend_bos=sae.prepend_bos)
         batch = torch.tensor([row] * len(neurons), device=self._steerer.device)
         steps = raises.to(codec.decoder_rows).unsqueeze(-1) * codec.decoder_rows[neurons.to(codec.decoder_rows.device)]
 

@@ -19,6 +19,7 @@ from atlas.models import Encoder, LanguageModel, LoadedSae
 from atlas.progress import Progress
 from atlas.staging import clear_staging, staging_folder
 from atlas.store import Store, now
+from atlas.vocabulary import special_ids
 
 Tables = dict[str, pl.DataFrame]
 
@@ -167,7 +168,7 @@ def _batch_frames(
     batch: pl.DataFrame, model: LanguageModel, saes: Mapping[int, LoadedSae], strongest: Mapping[int, Strongest]
 ) -> list[tuple[str, pl.DataFrame]]:
     """One forward pass, and what the tables get of it: (table, rows)."""
-    special = frozenset(model.tokenizer.all_special_ids)
+    special = special_ids(model.tokenizer)
     prompt_ids = batch["prompt_id"].to_numpy()
     frames: list[tuple[str, pl.DataFrame]] = []
     for prepend_bos in sorted({sae.prepend_bos for sae in saes.values()}):  # one pass, unless BOS policies differ

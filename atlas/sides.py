@@ -8,7 +8,7 @@ from typing import Any
 
 from atlas.errors import AtlasError
 from atlas.pairs import PairSet, join_texts
-from atlas.vocabulary import bos_token_id
+from atlas.vocabulary import with_bos
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,13 @@ def tokenize_pairs(tokenizer: Any, pairs: PairSet, *, prepend_bos: bool, context
     Raises:
         AtlasError: no pair fits.
     """
-    opening = [bos_token_id(tokenizer)] * prepend_bos
 
     def ids_of(texts: list[str]) -> list[list[int]]:
-        return [opening + row for row in tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
+        rows = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        return [with_bos(tokenizer, row, prepend_bos=prepend_bos) for row in rows]
 
-    prompts = [opening if not prompt else ids_of([prompt])[0] for prompt in pairs.prompts]
+    empty = with_bos(tokenizer, [], prepend_bos=prepend_bos)
+    prompts = [empty if not prompt else ids_of([prompt])[0] for prompt in pairs.prompts]
     positives = ids_of([join_texts(prompt, text) for prompt, text, _ in pairs.rows()])
     negatives = ids_of([join_texts(prompt, text) for prompt, _, text in pairs.rows()])
     found = []

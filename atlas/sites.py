@@ -201,7 +201,7 @@ def text_tower(model: nn.Module) -> nn.Module:
     """The language model of a Hugging Face model that has a second tower; the model itself where there is one only."""
     if text_config(model) is model.config or not hasattr(model, "get_decoder"):
         return model
-    tower = model.get_decoder()
+    tower: Any = model.get_decoder()  # type: ignore[operator]
     return tower if isinstance(tower, nn.Module) else model
 
 

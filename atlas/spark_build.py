@@ -26,7 +26,7 @@ import polars as pl
 
 from atlas.checks import check_encoder, check_identity
 from atlas.errors import AtlasError, StoreError
-from atlas.models import load_encoder, load_language_model, load_sae, resolve_name
+from atlas.models import fit_sae, load_encoder, load_language_model, load_sae, resolve_name
 from atlas.progress import Progress
 from atlas.shards import Equipment, Intake, Shard, compute_shard
 from atlas.spark import start_spark
@@ -129,7 +129,8 @@ def load_equipment(recipe: Recipe) -> Equipment:
     """
     model = load_language_model(recipe.model, device=recipe.device, dtype=recipe.dtype)
     saes = {
-        sae.sae_key: load_sae(sae.release, sae.sae_id, device=recipe.device, dtype=sae.dtype) for sae in recipe.saes
+        sae.sae_key: fit_sae(load_sae(sae.release, sae.sae_id, device=recipe.device, dtype=sae.dtype), model)
+        for sae in recipe.saes
     }
     for sae in recipe.saes:
         row = {**asdict(recipe), **asdict(sae)}

@@ -13,10 +13,19 @@ import polars as pl
 import torch
 from torch import nn
 
+from atlas.agreement import check_place
 from atlas.checks import check_identity, require_complete, require_scored
 from atlas.errors import ModelError, StoreError
 from atlas.methods import Target
-from atlas.models import LoadedSae, hash_model, hash_tokenizer, load_sae, load_transformer
+from atlas.models import (
+    LoadedSae,
+    hash_model,
+    hash_tokenizer,
+    load_sae,
+    load_transformer,
+    set_centring,
+    writes_to_stream,
+)
 from atlas.quiet import LOADING
 from atlas.selection import DEFAULT_RULE, select_neurons
 from atlas.steering import Layer
@@ -47,6 +56,7 @@ class Steerer:
         self.store, self.device, self._loaded = store, device, loaded
         self._model_name, self._release = model, release
         self.saes: dict[int, LoadedSae] = {}
+        self._placed: set[int] = set()  # keys of SAEs whose place in the model is found to be right
 
     @property
     def model(self) -> tuple[Any, Any]:
@@ -134,7 +144,7 @@ class Steerer:
                 target = replace(target, **arrays)
             scores = frames[key]["score"].fill_null(0).to_numpy()  # what contamination is measured by, whatever steers
             ruler = None if topic is None else torch.tensor(scores, dtype=torch.float32, device=self.device)
-            layers.append(Layer(rows[key]["hook_name"], self.sae(rows[key]).codec, target, ruler))
+            layers.append(Layer(rows[key]["hook_name"], self.placed_sae(rows[key]).codec, target, ruler))
         return Layers(layers, [current[key] for key in keys if key in current], [rows[key] for key in keys])
 
     def sae(self, row: dict[str, Any]) -> LoadedSae:
@@ -146,8 +156,19 @@ class Steerer:
                     raise ModelError(f"the SAEs' folder {release} is gone: say where it is now with --release")
                 loaded = load_sae(release, row["sae_id"], device=self.device, dtype=row["dtype"])
                 check_identity(row, row["model_hash"], row["tokenizer_hash"], loaded.sae_hash)
-                self.saes[key] = loaded
+                center = row["center_writing_weights"] and writes_to_stream(row["hook_name"])
+                self.saes[key] = set_centring(loaded, center=center)
             return self.saes[key]
+
+    def placed_sae(self, row: dict[str, Any]) -> LoadedSae:
+        """The SAE of a row of `saes`, to be used in the model; ModelError unless its hook means the same place there."""
+        sae = self.sae(row)
+        if row["sae_key"] not in self._placed:
+            model, tokenizer = self.model
+            with self.store.read() as session:
+                check_place(session, model, tokenizer, row, sae.codec)
+            self._placed.add(row["sae_key"])
+        return sae
 
 
 class Layers(NamedTuple):

@@ -7,7 +7,7 @@ model, with and without a KV cache. What is prompt, generated, pad or thrown awa
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -20,7 +20,7 @@ from atlas.call_watching import ModelWatch, unwrap
 from atlas.codec import Code, Codec
 from atlas.errors import AtlasError, UnknownName
 from atlas.methods import DEFAULT_METHOD, METHODS, Edit, Options, Target, settle_options
-from atlas.sites import find_site
+from atlas.sites import Handle, find_site
 from atlas.token_tracking import Call, Step, Text, TokenTracker
 
 POSITIONS = {
@@ -103,7 +103,7 @@ class Steering:
         options: Options = Options(),
         keep_error: bool = False,
         positions: str = "all",
-        special_ids: Sequence[int] = (),
+        special_ids: Collection[int] = (),
     ) -> None:
         check_positions(positions)
         self.model = unwrap(model)
@@ -122,7 +122,7 @@ class Steering:
                     "or use method dense"
                 )
         self.positions = positions
-        self._handles: list[RemovableHandle] = []
+        self._handles: list[RemovableHandle | Handle] = []
         self._tokens = TokenTracker(positions, special_ids)
         self._watch = ModelWatch(self.model, self._tokens, self._end_call)
         self._ran = [0] * len(self.layers)  # how often each hook ran in the call that is running

@@ -23,7 +23,7 @@ from atlas.sides import tokenize_pairs
 from atlas.steerer import Steerer
 from atlas.steering import Layer, Steering
 from atlas.variants import Vectors
-from atlas.vocabulary import bos_token_id
+from atlas.vocabulary import special_ids, with_bos
 
 PREFIX = "The answer is"  # put before the answer in the second round
 STRENGTHS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
@@ -130,9 +130,9 @@ class Trial:
                 sides = tokenize_pairs(self.tokenizer, given, prepend_bos=prepend_bos, context=context)
                 before, after = (name, "") if name.endswith(" ") else ("", name)
                 self.quantities[f"{before}probability{after}"] = (sides, choose)
-        opening = [bos_token_id(self.tokenizer)] * prepend_bos
         ids = self.tokenizer(list(data.texts), add_special_tokens=False, verbose=False)["input_ids"]
-        self.quantities["unrelated perplexity"] = ([(opening + row)[:context] for row in ids], perplexities)
+        rows = [with_bos(self.tokenizer, row, prepend_bos=prepend_bos)[:context] for row in ids]
+        self.quantities["unrelated perplexity"] = (rows, perplexities)
         self.prompts: list[str] = []
         self.judge: Judge | None = None
         if config.samples:
@@ -161,7 +161,7 @@ class Trial:
                     method=setting.method,
                     options=setting.options,
                     keep_error=keep_error,
-                    special_ids=self.tokenizer.all_special_ids,
+                    special_ids=special_ids(self.tokenizer),
                 )
                 for layers in sets
             ]

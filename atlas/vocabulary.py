@@ -21,6 +21,20 @@ def bos_token_id(tokenizer: Any) -> int:
     return int(found)
 
 
+def with_bos(tokenizer: Any, ids: Sequence[int], *, prepend_bos: bool) -> list[int]:
+    """A text's token ids as the model sees them: BOS first where the SAE wants one, unless the text begins with it."""
+    if not prepend_bos:
+        return list(ids)
+    bos = bos_token_id(tokenizer)
+    return list(ids) if list(ids[:1]) == [bos] else [bos, *ids]
+
+
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """The tokens that are no text: those with a name, such as BOS, and those that are only flagged, such as <|im_start|>."""
+    flagged = {i for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special}
+    return frozenset(tokenizer.all_special_ids) | flagged
+
+
 def pad_rows(tokenizer: Any, ids: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Tensor]:
     """Rows of token ids padded on the right, and where they are [batch, token]."""
     pad = next(iter(tokenizer.all_special_ids), 0)
