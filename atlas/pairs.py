@@ -6,13 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from atlas.errors import PromptError
-from atlas.prompts import read_table
-
-if TYPE_CHECKING:
-    import polars as pl
+from atlas.errors import PromptError, shown
+from atlas.prompts import is_blank, read_table, require_file, require_text
 
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".parquet")
 FORMATS = (  # columns of the prompt, the completion that shows the behaviour, and the one that shows the opposite
@@ -53,17 +49,16 @@ def read_pairs(path: str | Path) -> PairSet:
         PromptError: the file is missing, unreadable, not UTF-8, without such columns or without a pair, or a pair lacks
             a side or has two equal ones.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise PromptError(f"no such file {path}: name a {', '.join(ENDINGS)} file of contrast pairs")
+    path = require_file(path, f"name a {', '.join(ENDINGS)} file of contrast pairs")
     if path.suffix.lower() not in ENDINGS:
         raise PromptError(f"{path}: unknown ending {path.suffix!r}, use one of {', '.join(ENDINGS)}")
-    frame = read_table(path)
-    columns = next((names for names in FORMATS if set(names[1:]) <= set(frame.columns)), None)
-    if columns is None or (columns[0] not in frame.columns and columns != FORMATS[-1]):
+    table = read_table(path)
+    columns = next((names for names in FORMATS if set(names[1:]) <= set(table.columns)), None)
+    if columns is None or (columns[0] not in table.columns and columns != FORMATS[-1]):
         accepted = "; ".join(", ".join(names) for names in FORMATS)
-        raise PromptError(f"{path} has columns {', '.join(frame.columns)}: contrast pairs need {accepted}")
-    texts = [_column(path, frame, name) for name in columns]
+        raise PromptError(f"{path} has columns {', '.join(table.columns)[:300]}: contrast pairs need {accepted}")
+    sides = [table.texts(name) for name in columns if name in table.columns]
+    texts = sides if len(sides) == len(columns) else [[None] * len(sides[0]), *sides]
     return collect_pairs(zip(*texts, strict=True), origin=str(path))
 
 
@@ -71,9 +66,10 @@ def collect_pairs(rows: Iterable[tuple[str | None, str | None, str | None]], *, 
     """Drop repeated pairs (prompt, positive, negative); PromptError for one without two different sides, or none at all."""
     kept: dict[tuple[str, str, str], None] = {}
     count = 0
-    for count, (prompt, positive, negative) in enumerate(rows, start=1):
+    for count, row in enumerate(rows, start=1):
+        prompt, positive, negative = _three_texts(row, f"{origin}: pair {count}")
         for side, text in (("positive", positive), ("negative", negative)):
-            if text is None or not text.strip():
+            if is_blank(text):
                 raise PromptError(f"{origin}: pair {count} has no {side} text, give both sides of every pair")
         if positive == negative:
             raise PromptError(f"{origin}: both sides of pair {count} are the same text, give two that differ")
@@ -82,6 +78,15 @@ def collect_pairs(rows: Iterable[tuple[str | None, str | None, str | None]], *, 
         raise PromptError(f"{origin}: no pair in it, give at least one")
     prompts, positives, negatives = zip(*kept, strict=True)
     return PairSet(prompts, positives, negatives, count - len(kept))
+
+
+def _three_texts(row: object, place: str) -> tuple[str | None, str | None, str | None]:
+    if not isinstance(row, tuple | list) or len(row) != 3:
+        raise PromptError(f"{place} is {shown(row)}: give (prompt, positive, negative)")
+    for text in row:
+        require_text(text, place)
+    prompt, positive, negative = row
+    return prompt, positive, negative
 
 
 def pair_texts(positives: Sequence[str], negatives: Sequence[str]) -> PairSet:
@@ -113,13 +118,3 @@ def join_texts(prompt: str, completion: str) -> str:
     """A prompt with its completion, a space between them where neither brings one."""
     apart = not prompt or prompt[-1].isspace() or completion[:1].isspace()
     return prompt + completion if apart else f"{prompt} {completion}"
-
-
-def _column(path: Path, frame: pl.DataFrame, name: str) -> list[str | None]:
-    import polars as pl
-
-    if name not in frame.columns:
-        return [None] * frame.height
-    if frame.schema[name].is_nested():
-        raise PromptError(f"{path}: column {name!r} holds lists or objects, give texts")
-    return frame[name].cast(pl.String).to_list()
