@@ -20,6 +20,8 @@ import sqlalchemy
 from duckdb_engine import ConnectionWrapper
 from sqlalchemy.pool import NullPool
 
+from atlas.spill import reading_limit, remove_spill, spill_folder
+
 NAME = "held"  # of the attached file, among the databases of the instance
 SETTINGS = {
     "storage_compatibility_version": "v1.0.0",  # so that older DuckDB clients open the file too
@@ -59,6 +61,7 @@ class _Instance:
 
     root: Any
     engine: sqlalchemy.Engine
+    spill: Path
     sessions: int = 0
 
 
@@ -117,14 +120,15 @@ def _enter(access: Access) -> _Instance:
     with _changed:
         instance = _instances.get(access)
         if instance is None:
-            root = _open(access)
+            spill = spill_folder(access.path)
+            root = _open(access, spill)
             engine = sqlalchemy.create_engine(
                 "duckdb://",
                 creator=lambda: _join(root),
                 poolclass=NullPool,
                 pool_reset_on_return=None,  # closing drops a transaction; after an error DuckDB can't roll back any more
             )
-            instance = _instances[access] = _Instance(root, engine)
+            instance = _instances[access] = _Instance(root, engine, spill)
         instance.sessions += 1
         return instance
 
@@ -135,13 +139,17 @@ def _leave(access: Access, instance: _Instance) -> None:
         if not instance.sessions:
             del _instances[access]
             instance.root.close()
+            remove_spill(instance.spill)
 
 
-def _open(access: Access) -> Any:
-    """A sealed instance with the file attached."""
-    threads = {"threads": str(access.threads)} if access.threads else {}
-    spill = {"temp_directory": f"{access.path}.tmp"}
-    root = duckdb.connect(":memory:", config={**SETTINGS, **spill, "memory_limit": access.memory_limit, **threads})
+def _open(access: Access, spill: Path) -> Any:
+    """A sealed instance with the file attached, and a folder for what does not fit into its memory."""
+    settings: dict[str, Any] = {**SETTINGS, "memory_limit": access.memory_limit, "temp_directory": str(spill)}
+    if access.threads:
+        settings["threads"] = str(access.threads)
+    if access.read_only:
+        settings["max_temp_directory_size"] = reading_limit(spill)
+    root = duckdb.connect(":memory:", config=settings)
     try:
         for statement in _sealing(access):
             root.execute(statement)

@@ -167,7 +167,15 @@ def read_table(path: Path) -> Table:
         return Table(path, _read_columns(path))
     except PromptError:
         raise
-    except (pl.exceptions.PolarsError, OSError, ValueError, ArithmeticError, MemoryError, RecursionError, NotImplementedError) as error:
+    except (
+        pl.exceptions.PolarsError,
+        OSError,
+        ValueError,
+        ArithmeticError,
+        MemoryError,
+        RecursionError,
+        NotImplementedError,
+    ) as error:
         raise _unreadable(path, error) from error
     except BaseException as error:
         if (

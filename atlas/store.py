@@ -12,8 +12,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError
 
 from atlas.database import NAME, Access, connect, quote
 from atlas.errors import StoreError, shown
+from atlas.querying import explain_error, read_batches, require_query, stoppable
 from atlas.replacement import follow
 
 if TYPE_CHECKING:
@@ -126,6 +127,16 @@ class Session:
         # found.pl() needs PyArrow, whose import takes a quarter of a short command. The rows go over in a plain object, for
         # Polars remembers the types it is given, and DuckDB's would live on.
         return pl.DataFrame(SimpleNamespace(__arrow_c_stream__=rows().__arrow_c_stream__))
+
+    def query(self, text: str) -> pl.DataFrame:
+        """Rows of a text that may be anybody's: see atlas.querying."""
+        require_query(self._connection, text)
+        return stoppable(self._connection, lambda: self.sql(text))
+
+    def batches(self, text: str, limit: int | None) -> Iterator[pl.DataFrame]:
+        """The same, a batch at a time."""
+        self._define(text)
+        return read_batches(self._connection, text, limit=limit)
 
     def run(self, name: str, /, **parameters: Any) -> None:
         """Run the named statements in sql/ that give no rows."""
@@ -310,12 +321,30 @@ class Store:
             yield session
 
     def query(self, text: str) -> pl.DataFrame:
-        """Rows of a user's SQL in a read-only session; StoreError for what is wrong with it."""
-        with self.read() as session:
-            try:
-                return session.sql(text)
-            except duckdb.Error as error:
-                raise StoreError(f"SQL error: {' '.join(str(error).split())}") from error
+        """Rows of a user's SQL in a read-only session; StoreError for what is wrong with it. Ctrl-C stops it."""
+        with self.read() as session, self._own_words():
+            return session.query(text)
+
+    @contextmanager
+    def stream(self, text: str, *, limit: int | None = None) -> Iterator[Iterator[pl.DataFrame]]:
+        """The same rows in frames of some thousand, types that Polars lacks as texts; `limit` says how many at most."""
+        with self.read() as session, closing(self._batches(session, text, limit)) as batches:
+            yield batches
+
+    def _batches(self, session: Session, text: str, limit: int | None) -> Generator[pl.DataFrame]:
+        with self._own_words():
+            yield from session.batches(text, limit)
+
+    @contextmanager
+    def _own_words(self) -> Iterator[None]:
+        """Errors of a user's SQL are said as DuckDB says them."""
+        try:
+            yield
+        except Exception as error:
+            known = explain_error(error, self.memory_limit)
+            if known is None:
+                raise
+            raise known from error
 
     @contextmanager
     def write(self, *, threads: int | None = None) -> Iterator[Session]:

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import click
 from atlas.cli.engine import engine_options, open_on
-from atlas.cli.output import format_option, print_frame, print_table
+from atlas.cli.output import echo, format_option, print_batches, print_frame, print_table
+
+from atlas.errors import StoreError
+
+ROWS = 1000  # of a query on a terminal, unless told
+PATIENCE = 0.7  # seconds that DuckDB has to stop
 
 sae_option = click.option("--sae-id", default=None, help="Which SAE, by id or key.  [default: all]")
 
@@ -31,13 +43,13 @@ def info(atlas: str, engine: str, master: str, style: str) -> None:
     state = found["state"]
     if state != "complete":
         state = f"UNFINISHED, {found['pending_shards']} pieces to go: run the same `atlas build` command to go on"
-    click.echo(f"{atlas}: {state}")
-    click.echo(f"{found['prompts']:,} prompts, {found['rows']:,} activation rows, {found['generations']:,} generations")
+    echo(f"{atlas}: {state}")
+    echo(f"{found['prompts']:,} prompts, {found['rows']:,} activation rows, {found['generations']:,} generations")
     if "encoder" in found:
-        click.echo(f"sentence encoder {found['encoder']} (from {found['encoder_source']})")
-        click.echo(f"built {found['created_at']:%Y-%m-%d %H:%M} UTC with {found['libraries']}")
+        echo(f"sentence encoder {found['encoder']} (from {found['encoder_source']})")
+        echo(f"built {found['created_at']:%Y-%m-%d %H:%M} UTC with {found['libraries']}")
     for model in found["saes"]["model"].unique(maintain_order=True):
-        click.echo(f"model {model}")
+        echo(f"model {model}")
     columns = [
         "sae_key",
         "sae_id",
@@ -49,10 +61,10 @@ def info(atlas: str, engine: str, master: str, style: str) -> None:
         "supported",
         "coverage_20",
     ]
-    click.echo()
+    echo()
     print_table(found["saes"].select(columns))
     if found["topics"].height:
-        click.echo()
+        echo()
         print_table(found["topics"].drop("created_at"))
 
 
@@ -113,7 +125,7 @@ def why(atlas: str, topic: str, neuron: int, n: int, sae_id: str | None, engine:
     frame = frame.group_by("scoring_id", maintain_order=True).head(n).select(frame.columns)
     if style == "table":
         print_frame(frame.select("sae_id", "g", "score", "se", "z").unique(maintain_order=True), style)
-        click.echo()
+        echo()
         frame = frame.select("sae_id", "prompt_id", "distance", "weight", "contribution", "source", "text")
     print_frame(frame, style)
 
@@ -121,14 +133,73 @@ def why(atlas: str, topic: str, neuron: int, n: int, sae_id: str | None, engine:
 @click.command()
 @click.argument("atlas", type=click.Path())
 @click.argument("sql")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=None,
+    help=f"Print so many rows at most; 0 for all.  [default: {ROWS:,} on a terminal, else all]",
+)
+@click.option("--memory-limit", default=None, help="What DuckDB may take; more goes to the disk.  [default: 2GB]")
 @format_option
-def query(atlas: str, sql: str, style: str) -> None:
-    """Run a read-only SQL query on ATLAS; it can touch neither other files nor the network.
+def query(atlas: str, sql: str, limit: int | None, memory_limit: str | None, style: str) -> None:
+    """Run a read-only SQL query on ATLAS; it can touch neither other files nor the network. SQL is - to read it from stdin.
 
     \b
     Example:
       atlas query pocket.atlas "select * from compare_topics('medicine', 'films') limit 5"
     """
-    import atlas as library
+    from atlas.store import MEMORY_LIMIT, Store
 
-    print_frame(library.open(atlas).sql(sql), style)
+    if limit is None and on_terminal():
+        limit = ROWS
+    limit = limit or None
+    text = read_stdin() if sql == "-" else sql
+    store = Store(atlas, memory_limit=memory_limit or MEMORY_LIMIT)
+    with stopped_soon(), store.stream(text, limit=limit and limit + 1) as batches:
+        print_batches(batches, style, limit=limit)
+
+
+def on_terminal() -> bool:
+    """Whether the rows are read by a person."""
+    return sys.stdout.isatty()
+
+
+def read_stdin() -> str:
+    """The SQL text on stdin."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise StoreError(f"the SQL text on stdin is not UTF-8 (byte {error.start}): save it as UTF-8") from error
+
+
+@contextmanager
+def stopped_soon() -> Iterator[None]:
+    """On Ctrl-C, leave within a second, whatever DuckDB is at: some of what it does cannot be interrupted."""
+
+    timers: list[threading.Timer] = []
+
+    def stop(number: int, frame: object) -> None:
+        timers.append(threading.Timer(PATIENCE, leave))
+        timers[-1].daemon = True
+        timers[-1].start()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which alone hears of Ctrl-C
+        yield
+        return
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        for timer in timers:
+            timer.cancel()
+
+
+def leave() -> None:
+    """End the process as Ctrl-C does, without waiting for anything."""
+    from atlas.spill import remove_all
+
+    remove_all()
+    os.write(2, b"stopped\n")
+    os._exit(1)

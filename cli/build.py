@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 from atlas.cli.engine import master_option
-from atlas.cli.output import Progress
+from atlas.cli.output import Progress, echo
 
 if TYPE_CHECKING:
     from atlas.shards import RunShards
@@ -102,7 +102,7 @@ def build(
     if texts.empty:
         first = ", ".join(map(str, texts.empty[:5])) + (", ..." if len(texts.empty) > 5 else "")
         dropped.append(f"{len(texts.empty)} empty rows ({first})")
-    click.echo(
+    echo(
         f"{prompts}: {len(texts.texts):,} prompts" + (f"; dropped {' and '.join(dropped)}" if dropped else ""), err=True
     )
     from atlas.build import build as run
@@ -133,8 +133,8 @@ def build(
     finally:
         progress.close()
     if report.truncated:
-        click.echo(f"{report.truncated} prompts were longer than the model's context and were cut to it", err=True)
+        echo(f"{report.truncated} prompts were longer than the model's context and were cut to it", err=True)
     if report.shards or report.new_saes or report.sorted:
-        click.echo(f"{atlas}: {report.prompts:,} prompts, {report.rows:,} activation rows. Next: atlas info {atlas}")
+        echo(f"{atlas}: {report.prompts:,} prompts, {report.rows:,} activation rows. Next: atlas info {atlas}")
     else:
-        click.echo(f"{atlas}: nothing to do, all {report.prompts:,} prompts and these SAEs are in")
+        echo(f"{atlas}: nothing to do, all {report.prompts:,} prompts and these SAEs are in")

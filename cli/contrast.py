@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 from atlas.cli.options import device_option, model_options, position_option, sae_ids_option, tau_option
-from atlas.cli.output import Progress, format_option, print_frame
+from atlas.cli.output import Progress, echo, format_option, print_frame
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
@@ -90,13 +90,13 @@ def contrast(
         progress.close()
     left_out = len(given) - int(counts["pairs"].min())  # type: ignore[arg-type]
     if left_out:
-        click.echo(f"{left_out} of {len(given)} pairs left out: they do not fit into the model's context", err=True)
+        echo(f"{left_out} of {len(given)} pairs left out: they do not fit into the model's context", err=True)
     strongest = opened.vector(name, n).filter(pl.col("sae_id").is_in(counts["sae_id"].to_list()))
     if style != "table":
         print_frame(counts.join(strongest, on=["name", "sae_id", "position", "tau"], how="left"), style)
         return
     print_frame(counts.select("sae_id", "pairs", "positive", "negative", "shared", "entries"), style)
-    click.echo()
+    echo()
     print_frame(strongest.select("sae_id", "neuron", "value", "support", "fires_on", "top_tokens"), style)
 
 

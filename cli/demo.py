@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from atlas.cli.output import Progress, flatten_lists, print_table
+from atlas.cli.output import Progress, echo, flatten_lists, print_table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -46,13 +46,13 @@ def demo(folder: str) -> None:
         atlas = library.open(path)
         topics = pocket.read_topics()
         atlas.score_many(topics)
-        click.echo(f"{path}: {report.prompts:,} prompts, {report.rows:,} activation rows, {len(topics)} topics scored")
+        echo(f"{path}: {report.prompts:,} prompts, {report.rows:,} activation rows, {len(topics)} topics scored")
         for topic in SHOWN:
-            click.echo(f"\nThe neurons that stand for {topic}, the tokens they fire on, and those they write:")
+            echo(f"\nThe neurons that stand for {topic}, the tokens they fire on, and those they write:")
             print_table(
                 shorten(atlas.top(topic, 5).select("sae_id", "neuron", "score", "support", "fires_on", "top_tokens"))
             )
-        click.echo(f"\n{PROMPT} ...")
+        echo(f"\n{PROMPT} ...")
         steerer = Steerer(atlas.store)
         for topic in STEERED:
             methods = METHODS if topic == STEERED[0] else METHODS[1:]
@@ -68,10 +68,10 @@ def demo(folder: str) -> None:
             )
             for text in texts:
                 label = text.method if text.method == "original" else f"{text.method} towards {topic}"
-                click.echo(f"  {label} (contamination {text.contamination:.2f}):\n    {' '.join(text.text.split())}")
+                echo(f"  {label} (contamination {text.contamination:.2f}):\n    {' '.join(text.text.split())}")
     finally:
         progress.close()
-    click.echo("\nNext:")
+    echo("\nNext:")
     for line in (
         f"atlas info {path}",
         f"atlas top {path} shoes",
@@ -80,7 +80,7 @@ def demo(folder: str) -> None:
         f"atlas query {path} \"select * from compare_topics('medicine', 'cooking') limit 5\"",
         f"atlas score {path} MY_TOPIC MY_TEXTS.txt",
     ):
-        click.echo(f"  {line}")
+        echo(f"  {line}")
 
 
 def shorten(frame: pl.DataFrame) -> pl.DataFrame:

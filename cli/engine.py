@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
+from atlas.cli.output import echo
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
@@ -41,7 +42,7 @@ def open_on(engine: str, path: str, *, master: str) -> Iterator[Atlas]:
 
     from atlas.spark_query import open_spark
 
-    click.echo("starting Spark ...", err=True)
+    echo("starting Spark ...", err=True)
     with open_spark(path, master=master) as store:
         warn_of_missing_hashes(store.manifest)
         yield library.Atlas(store)

@@ -21,7 +21,7 @@ from atlas.cli.options import (
     strength_options,
     vectors_option,
 )
-from atlas.cli.output import Progress, format_option, interval, print_frame, print_table
+from atlas.cli.output import Progress, echo, format_option, interval, print_frame, print_table
 
 if TYPE_CHECKING:
     import polars as pl
@@ -144,7 +144,7 @@ def evaluate(
         if measure_again:
             texts = read_held_out(topic, held_out)
             added = measure(opened, topic, texts, steerer=steerer, encoder=encoder, progress=progress)
-            click.echo(f"{atlas}: {added:,} figures added")
+            echo(f"{atlas}: {added:,} figures added")
             return
         data = read_data(topic, held_out, unaligned, others, prompts)
         chosen = methods or (("add", "sas", "dense") if vectors else ("add", "swap", "prefix"))
@@ -246,7 +246,7 @@ def make_finetuned(opened: Any, steerer: Any, topic: str, folder: str) -> Any:
     found, seconds = finetuned(
         steerer.model_name, texts, Path(folder) / topic, prepend_bos=row["prepend_bos"], device=steerer.device
     )
-    click.echo(f"fine-tuned on {len(texts)} texts in {seconds:.1f} s: {Path(folder) / topic}", err=True)
+    echo(f"fine-tuned on {len(texts)} texts in {seconds:.1f} s: {Path(folder) / topic}", err=True)
     return found
 
 
@@ -256,9 +256,9 @@ def print_curve(method: str, curve: pl.DataFrame, picked: float | None) -> None:
 
     names = ["distance_topic", "perplexity", "distinct_2"]
     wide = curve.filter(pl.col("name").is_in(names)).pivot("name", index="strength", values="value")
-    click.echo(f"\n{method} by strength (0 is unsteered):")
+    echo(f"\n{method} by strength (0 is unsteered):")
     print_table(wide.select("strength", *names))
-    click.echo(f"picked: {picked:g}" if picked is not None else "picked: none, every strength breaks the limits")
+    echo(f"picked: {picked:g}" if picked is not None else "picked: none, every strength breaks the limits")
 
 
 def with_strength(setting: Any, picked: float | None) -> Any:
@@ -285,18 +285,18 @@ def print_summary(frame: pl.DataFrame) -> None:
             found = figures.get((method, f"distance_held_out - {other}"))
             row[f"closer than {other}"] = None if found is None else interval(found, sign=-1)
         rows.append(row)
-    click.echo("\nGenerated text (differences of distance_held_out, 95 % intervals, paired by prompt):")
+    echo("\nGenerated text (differences of distance_held_out, 95 % intervals, paired by prompt):")
     table = pl.DataFrame(rows)
     empty = [name for name in SHOWN if table[name].null_count() == table.height]
     print_table(table.drop(empty))
     if "acceptability" in empty:
-        click.echo("acceptability: not available (textattack/roberta-base-CoLA is not in the local cache)")
-    click.echo("\nDetection of held-out texts by the 20 best neurons:")
+        echo("acceptability: not available (textattack/roberta-base-CoLA is not in the local cache)")
+    echo("\nDetection of held-out texts by the 20 best neurons:")
     for (method, name), row in figures.items():
         if method == "detection":
-            click.echo(f"  {name}: {interval(row)}")
+            echo(f"  {name}: {interval(row)}")
     if any(" on " in name for _, name in figures):
-        click.echo("\nWhat the methods do to the code of held-out (aligned) and everyday (unaligned) texts, per token:")
+        echo("\nWhat the methods do to the code of held-out (aligned) and everyday (unaligned) texts, per token:")
         print_table(
             pl.DataFrame(
                 [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
-from atlas.cli.output import Progress
+from atlas.cli.output import Progress, echo
 
 if TYPE_CHECKING:
     from atlas.manifest import Manifest
@@ -32,7 +32,7 @@ def export(atlas: str, folder: str) -> None:
     finally:
         progress.close()
     files = sum(map(len, made.tables.values()))
-    click.echo(f"{folder}: {len(made.tables)} tables, {made.rows('activations'):,} activation rows, {files} files")
+    echo(f"{folder}: {len(made.tables)} tables, {made.rows('activations'):,} activation rows, {files} files")
 
 
 @click.command("import")
@@ -53,15 +53,13 @@ def import_(folder: str, atlas: str) -> None:
     finally:
         progress.close()
     warn_of_missing_hashes(made)
-    click.echo(
-        f"{atlas}: {len(made.tables)} tables, {made.rows('activations'):,} activation rows. Next: atlas info {atlas}"
-    )
+    echo(f"{atlas}: {len(made.tables)} tables, {made.rows('activations'):,} activation rows. Next: atlas info {atlas}")
 
 
 def warn_of_missing_hashes(manifest: Manifest) -> None:
     """Say of an export from before there were hashes what cannot be checked."""
     if not manifest.hashes:
-        click.echo(
+        echo(
             f"{manifest.folder} has no hashes, so that nobody can tell whether its contents were changed: export it again "
             "for some",
             err=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import keyword
 import os
 import signal
@@ -11,6 +12,8 @@ import warnings
 from typing import Any
 
 import click
+from atlas.cli.arguments import options_first
+from atlas.cli.output import echo
 
 from atlas.errors import AtlasError
 from atlas.keeping import NotStored
@@ -45,6 +48,12 @@ class LazyGroup(click.Group):
         function = f"{name}_" if keyword.iskeyword(name) else name
         return getattr(importlib.import_module(f"atlas.cli.{COMMANDS[name][0]}"), function)
 
+    def resolve_command(
+        self, context: click.Context, arguments: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(context, arguments)
+        return name, command, rest if command is None else options_first(command, rest)
+
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
@@ -62,18 +71,21 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; exit with 0 (done), 1 (something a user can put right, said in one line) or 2 (usage)."""
     code: Any = 0
+    for stream in (sys.stdout, sys.stderr):  # a name of a file may hold bytes that are no text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, stop)
     warnings.showwarning = show_warning
     try:
         code = cli.main(arguments, standalone_mode=False) or 0
     except AtlasError as error:
-        click.echo(f"Error: {error}", err=True)
+        echo(f"Error: {error}", err=True)
         code = 1
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped", err=True)
+        echo("stopped", err=True)
         code = 1
     except BrokenPipeError:
         code = 0
@@ -88,7 +100,7 @@ def stop(number: int, frame: object) -> None:
 def show_warning(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
     """What was not stored is said in one line, other warnings as Python says them."""
     if issubclass(category, NotStored):
-        click.echo(f"Warning: {message}", err=True)
+        echo(f"Warning: {message}", err=True)
     else:
         _show_warning(message, category, *place, **options)
 

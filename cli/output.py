@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
+from atlas.cli.cells import cell, csv_frame, flatten_lists, json_rows
+
+from atlas.errors import visible
 
 if TYPE_CHECKING:
     import polars as pl
@@ -18,51 +21,85 @@ format_option = click.option(
 )
 
 
+def echo(text: str = "", *, err: bool = False) -> None:
+    """Print lines, with a mark for what a terminal would obey instead of showing: a name may come from anywhere."""
+    click.echo("\n".join(map(visible, text.split("\n"))), err=err)
+
+
 def print_frame(frame: pl.DataFrame, style: str) -> None:
     """Print a frame on stdout; JSON is an array of objects with the column names of the tables."""
-    if style == "json":
-        click.echo(json.dumps(frame.to_dicts(), indent=2, ensure_ascii=False, default=str))
-    elif style == "csv":
-        click.echo(flatten_lists(frame).write_csv(), nl=False)
-    else:
-        print_table(flatten_lists(frame))
+    print_batches([frame], style)
 
 
-def flatten_lists(frame: pl.DataFrame) -> pl.DataFrame:
-    """Lists of strings as one string; spaces at the front of tokens are kept apart by the separator."""
-    import polars as pl
+def print_batches(batches: Iterable[pl.DataFrame], style: str, *, limit: int | None = None) -> None:
+    """Print frames of the same columns as one, none of them longer in memory than it takes.
 
-    lists = [name for name, kind in frame.schema.items() if kind == pl.List(pl.String)]
-    return frame.with_columns(pl.col(name).list.eval(pl.element().str.strip_chars()).list.join(" ") for name in lists)
+    Args:
+        batches: one at least.
+        style: one of FORMATS.
+        limit: print so many rows, and say on stderr when there are more; None for all.
+    """
+    {"json": _print_json, "csv": _print_csv, "table": _print_table}[style](_limited(batches, limit))
+
+
+def _limited(batches: Iterable[pl.DataFrame], limit: int | None) -> Iterator[pl.DataFrame]:
+    left = limit
+    for batch in batches:
+        if left is not None and batch.height > left:
+            yield batch.head(left)
+            click.echo(
+                f"the first {limit:,} rows are shown, there are more: --limit 0 for all, or an ORDER BY", err=True
+            )
+            return
+        yield batch
+        left = None if left is None else left - batch.height
+
+
+def _print_json(batches: Iterable[pl.DataFrame]) -> None:
+    before = "[\n"
+    for batch in batches:
+        text = ",\n".join(f"  {row}" for row in json_rows(batch))
+        if text:
+            click.echo(before + text, nl=False)
+            before = ",\n"
+    click.echo("[]" if before == "[\n" else "\n]")
+
+
+def _print_csv(batches: Iterable[pl.DataFrame]) -> None:
+    for number, batch in enumerate(batches):
+        click.echo(csv_frame(batch).write_csv(include_header=not number), nl=False)
 
 
 def print_table(frame: pl.DataFrame) -> None:
     """Print a frame with a header line, fitted to the terminal; nothing is cut when stdout is not one."""
+    _print_table([frame])
 
-    columns = []
-    for name in frame.columns:
-        kind = frame.schema[name]
-        cells = [_cell(value) for value in frame[name].to_list()]
-        columns.append((name, cells, kind.is_numeric()))
-    widths = [max(len(name), *map(len, cells), 0) if cells else len(name) for name, cells, _ in columns]
+
+def _print_table(batches: Iterable[pl.DataFrame]) -> None:
+    """The first frame says how wide the columns are."""
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    lines = [[name for name, _, _ in columns], *zip(*(cells for _, cells, _ in columns), strict=True)]
-    for line in lines:
-        parts = [
-            cell.rjust(width) if numeric else cell.ljust(width)
-            for cell, width, (_, _, numeric) in zip(line, widths, columns, strict=True)
-        ]
-        click.echo("  ".join(parts).rstrip()[:room])
-    if not frame.height:
+    widths: list[int] = []
+    rows = 0
+    for batch in map(flatten_lists, batches):
+        numeric = [kind.is_numeric() for kind in batch.dtypes]
+        columns = [[cell(value) for value in series.to_list()] for series in batch]
+        lines = [list(line) for line in zip(*columns, strict=True)]
+        if not widths:
+            names = [visible(name) for name in batch.columns]
+            widths = [max(map(len, [name, *cells])) for name, cells in zip(names, columns, strict=True)]
+            lines.insert(0, names)
+        click.echo("".join(f"{_line(line, widths, numeric)[:room]}\n" for line in lines), nl=False)
+        rows += batch.height
+    if not rows:
         click.echo("(no rows)")
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.4g}" if abs(value) < 1e-3 and value else f"{value:.3f}"
-    return " ".join(str(value).split())
+def _line(cells: list[str], widths: list[int], numeric: list[bool]) -> str:
+    parts = [
+        text.rjust(width) if right else text.ljust(width)
+        for text, width, right in zip(cells, widths, numeric, strict=True)
+    ]
+    return "  ".join(parts).rstrip()
 
 
 def interval(row: dict[str, Any], sign: int = 1) -> str:
@@ -81,6 +118,7 @@ class Progress:
         self._stage = ""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        stage = visible(stage)
         if stage != self._stage:
             self.close()
             self._stage = stage

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 from atlas.cli.options import device_option, encoder_option, model_options
-from atlas.cli.output import Progress, format_option, print_frame
+from atlas.cli.output import Progress, echo, format_option, print_frame
 
 if TYPE_CHECKING:
     from atlas.exhibits import TestTexts
@@ -83,7 +83,7 @@ def reproduce(
         progress.close()
     print_frame(frame.drop("ours") if style == "table" else frame, style)
     if style == "table":
-        click.echo(f"\nOpen {Path(out) / 'index.html'}")
+        echo(f"\nOpen {Path(out) / 'index.html'}")
 
 
 def read_test_texts(held_out: str | None, unaligned: str | None, prompts: str | None, pairs: str | None) -> TestTexts:

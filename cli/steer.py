@@ -17,7 +17,7 @@ from atlas.cli.options import (
     strength_options,
     vectors_option,
 )
-from atlas.cli.output import Progress, format_option, print_frame
+from atlas.cli.output import Progress, echo, format_option, print_frame
 
 if TYPE_CHECKING:
     from atlas.generate import Generation
@@ -138,10 +138,10 @@ def print_generations(generations: list[Generation], prompts: Sequence[str], sty
         print_frame(frame, style)
         return
     for prompt in dict.fromkeys(prompts):
-        click.echo(f"{prompt} ...")
+        echo(f"{prompt} ...")
         for row in frame.filter(pl.col("prompt") == prompt).iter_rows(named=True):
             purity = "no code" if row["contamination"] is None else f"contamination {row['contamination']:.3f}"
             purity = purity if scored else "no topic"
             dose = "" if row["strength"] is None else f"strength {row['strength']:g}, "
-            click.echo(f"  {row['method']} ({dose}{purity})")
-            click.echo(f"    {' '.join(row['text'].split())}")
+            echo(f"  {row['method']} ({dose}{purity})")
+            echo(f"    {' '.join(row['text'].split())}")
