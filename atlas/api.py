@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,15 +94,17 @@ class Atlas:
         bootstraps: int = 0,
         probe: ModelProbe | None = None,
         scan: Scan = scan_here,
+        tell: Callable[[str], None] = warnings.warn,
         **config: Any,
     ) -> dict[str, list[int]]:
-        """Score several topics in one scan per SAE; the scoring ids per topic.
+        """Score several topics in one call of the encoder and one scan per SAE; the scoring ids per topic.
 
         The arguments are those of `score`; `probe` runs the language model for the scorers that need it, and is made
-        when it is not given; `scan` is the engine that reads the activations (atlas.spark_query), DuckDB unless given.
+        when it is not given; `scan` is the engine that reads the activations (atlas.spark_query), DuckDB unless given;
+        `tell` is called with a line about texts that the encoder cuts.
         """
         from atlas.checks import check_encoder
-        from atlas.embeddings import embed_frame
+        from atlas.embeddings import count_cut, embed_frame
         from atlas.models import load_encoder
 
         recorded = self._row()
@@ -111,6 +114,12 @@ class Atlas:
             if not loaded:
                 loaded.append(load_encoder(encoder or str(recorded["encoder"])))
                 check_encoder(loaded[0], recorded)
+            cut = count_cut(loaded[0], found)
+            if cut:
+                tell(
+                    f"{cut} of {len(found)} texts are longer than the sentence encoder reads: their embeddings are of their "
+                    "beginnings only"
+                )
             return embed_frame(loaded[0], found)
 
         sets = {name: _as_text_set(texts, name) for name, texts in topics.items()}
@@ -160,6 +169,23 @@ class Atlas:
             require_complete(session, self.store)
             require_scored(session, topic, scorer)
             return session.ask("top_neurons", topic=topic, n=n, sae=sae, scorer=scorer, by=by)
+
+    def top_many(
+        self, topics: Sequence[str], n: int = 10, *, sae_id: str | int | None = None, scorer: str = "distance"
+    ) -> pl.DataFrame:
+        """The n best neurons of several topics per SAE, topic after topic, in one query; the columns of `top`."""
+        sae = self._checked(sae_id)
+        with self.store.read() as session:
+            require_complete(session, self.store)
+            scored = set(session.ask("scorings_of_topics", names=list(topics), scorer=scorer)["name"])
+            for topic in topics:
+                if topic not in scored:
+                    require_scored(session, topic, scorer)
+            found = session.ask("top_of_topics", topics=list(topics), n=n, sae=sae, scorer=scorer, by="score")
+        order = pl.DataFrame({"topic": list(dict.fromkeys(topics))}, schema={"topic": pl.String}).with_row_index(
+            "place"
+        )
+        return found.join(order, on="topic", maintain_order="left").sort("place", maintain_order=True).drop("place")
 
     def why(self, topic: str, neuron: int, *, sae_id: str | int | None = None) -> pl.DataFrame:
         """The reference prompts behind a neuron's score, heaviest first, beside its g, score, se and z.

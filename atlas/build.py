@@ -55,6 +55,8 @@ class BuildReport:
         sorted: whether this run wrote the tables once more, sorted; with no shard, what a stopped build had left to do.
         truncated: prompts longer than the model's context, of those this build planned.
         rows: activation rows in the atlas now.
+        cut_by_encoder: prompts longer than the sentence encoder reads, of those this build planned.
+        same_embeddings: prompts in the atlas now whose embedding an earlier one has too.
     """
 
     prompts: int
@@ -64,6 +66,8 @@ class BuildReport:
     sorted: bool
     truncated: int
     rows: int
+    cut_by_encoder: int = 0
+    same_embeddings: int = 0
 
 
 @patient()
@@ -128,7 +132,7 @@ def build(
         progress(note, 0, 0)
     if not store.path.exists():
         _create(store)
-    new_prompts, truncated = write_plan(
+    new_prompts, truncated, cut = write_plan(
         store, prompts, language_model, loaded, encoder=sentence_encoder, dtype=dtype, progress=progress
     )
     equipment = Equipment(language_model, loaded, sentence_encoder, batch_size, device, dtype)
@@ -136,7 +140,13 @@ def build(
     settled = _finish(store, language_model, progress)
     new_saes = sum(key >= len(known) for key in loaded)
     return _report(
-        store, new_prompts=new_prompts, new_saes=new_saes, shards=shards, sorted=settled, truncated=truncated
+        store,
+        new_prompts=new_prompts,
+        new_saes=new_saes,
+        shards=shards,
+        sorted=settled,
+        truncated=truncated,
+        cut_by_encoder=cut,
     )
 
 
@@ -287,7 +297,11 @@ def _report(
     shards: int = 0,
     sorted: bool = False,
     truncated: int = 0,
+    cut_by_encoder: int = 0,
 ) -> BuildReport:
     with store.read() as session:
         size = session.ask("atlas_size").to_dicts()[0]
-    return BuildReport(size["prompts"], new_prompts, new_saes, shards, sorted, truncated, size["rows"])
+        same = int(session.value("same_embeddings"))
+    return BuildReport(
+        size["prompts"], new_prompts, new_saes, shards, sorted, truncated, size["rows"], cut_by_encoder, same
+    )

@@ -18,6 +18,7 @@ from atlas.waiting import patient
 
 DOSES = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # times the method's default strength
 VECTOR_DOSES = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)  # of a contrastive vector, whose length says little about the text
+RULED_BY = ("distance_topic", "perplexity", "distinct_2")
 MOST_PERPLEXITY, LEAST_DISTINCT = 1.4, 0.95
 RULE = (
     f"the strength with the smallest distance to the topic's texts among those with at most {MOST_PERPLEXITY} times the "
@@ -81,12 +82,16 @@ def calibrate(
 
 
 def pick(figures: Sequence[dict[str, float]], strengths: Sequence[float]) -> float | None:
-    """The strength that RULE picks; the first entry is unsteered text. None when none keeps the limits."""
+    """The strength that RULE picks; the first entry is unsteered text. None when none keeps the limits.
+
+    A strength whose texts lack a figure (they are empty, or of one token) does not keep them.
+    """
     plain = figures[0]
     good = [
         (found["distance_topic"], strength)
         for found, strength in zip(figures[1:], strengths[1:], strict=True)
-        if found["distance_topic"] < plain["distance_topic"]
+        if all(name in one for name in RULED_BY for one in (found, plain))
+        and found["distance_topic"] < plain["distance_topic"]
         and found["perplexity"] <= MOST_PERPLEXITY * plain["perplexity"]
         and found["distinct_2"] >= LEAST_DISTINCT * plain["distinct_2"]
     ]

@@ -169,8 +169,13 @@ def _run_sides(
         for key, layer in layers.items():
             parts = [caught[layer.hook_name][row, begin:end] for row, (begin, end) in enumerate(spans)]
             flat = torch.stack([layer.codec.flatten(part).double().mean(0) for part in parts])
-            sums[key] += (flat[0::2] - flat[1::2]).sum(0).cpu()
             acts = torch.stack([layer.codec.encode(part).acts.float().mean(0) for part in parts])
+            if not (flat.isfinite().all() and acts.isfinite().all()):
+                raise AtlasError(
+                    f"activations at {layer.hook_name} are not finite numbers on pairs {some[0].pair + 1} to "
+                    f"{some[-1].pair + 1}: use bfloat16 or float32, or leave such pairs out"
+                )
+            sums[key] += (flat[0::2] - flat[1::2]).sum(0).cpu()
             row, neuron = (index.cpu() for index in acts.nonzero(as_tuple=True))
             frames[key].append(
                 pl.DataFrame(

@@ -47,7 +47,9 @@ def measure_activity(
 
 
 def detect(texts: Activity, best: np.ndarray) -> dict[str, Interval]:
-    """AUROC of held-out texts against each set of others by the summed activation of some neurons."""
+    """AUROC of held-out texts against each set of others by the summed activation of some neurons; nothing without any."""
+    if not len(best):
+        return {}
     sums = texts.own[:, best].sum(1)
     return {f"auroc_{name}": auroc_interval(sums, other[:, best].sum(1)) for name, other in texts.others.items()}
 
@@ -57,13 +59,17 @@ def detect_at_random(
 ) -> dict[str, Interval]:
     """AUROC by random neurons matched to the best in support: the mean of DRAWS draws, and where 95 % of them lie.
 
+    Nothing when there is no neuron beside the best.
+
     Args:
         support: prompts per neuron [d_sae].
         ranked: the neurons that have a score.
         best: the neurons to match.
     """
+    found: dict[str, Interval] = {}
+    if not len(best) or not np.setdiff1d(ranked, best).size:  # nothing to match, or nothing to match it with
+        return found
     draws = matched_neurons(support, ranked, best, np.random.default_rng(seed), DRAWS)
-    found = {}
     for name, other in texts.others.items():
         areas = np.array([auroc(texts.own[:, drawn].sum(1), other[:, drawn].sum(1)) for drawn in draws])
         low, high = np.quantile(areas, [0.025, 0.975])

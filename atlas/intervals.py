@@ -22,9 +22,12 @@ class Interval(NamedTuple):
 
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
-    """The mean of values that are independent, such as one per prompt; None when there is none."""
+    """The mean of values that are independent, such as one per prompt.
+
+    None when there is no value, or one is not a finite number: the mean would be none either.
+    """
     array = np.asarray(values, dtype=float)
-    if not len(array):
+    if not len(array) or not np.isfinite(array).all():
         return None
     if len(array) == 1:
         return Interval(float(array[0]), None, None)

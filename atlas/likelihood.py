@@ -13,6 +13,12 @@ from atlas.vocabulary import pad_rows
 BATCH_SIZE = 16  # texts per forward pass
 
 
+def perplexity_of(log_probabilities: np.ndarray) -> float:
+    """exp of the mean negative log-probability; infinite where a token was impossible, or nearly."""
+    with np.errstate(over="ignore"):
+        return float(np.exp(-log_probabilities.mean()))
+
+
 @torch.inference_mode()
 def log_probabilities(
     model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], spans: Sequence[tuple[int, int]]

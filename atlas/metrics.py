@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from atlas.likelihood import log_probabilities
+from atlas.embeddings import embed_texts, has_length
+from atlas.likelihood import log_probabilities, perplexity_of
 from atlas.models import Encoder, load_acceptability
 from atlas.sites import context_size
 from atlas.vocabulary import with_bos
@@ -55,7 +57,7 @@ def make_judge(
     """A Judge by texts that are embedded now; the classifier of acceptability is loaded where it is at hand."""
 
     def embed(texts: Sequence[str]) -> np.ndarray | None:
-        return encoder.embed(texts) if texts else None
+        return embed_texts(encoder, texts) if texts else None
 
     return Judge(
         model,
@@ -99,7 +101,7 @@ def perplexity(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> li
     found: list[float | None] = [None] * len(texts)
     chances = log_probabilities(judge.model, judge.tokenizer, [rows[i] for i in known], [spans[i] for i in known])
     for i, values in zip(known, chances, strict=True):
-        found[i] = float(np.exp(-values.mean()))
+        found[i] = _finite(perplexity_of(values))
     return found
 
 
@@ -132,9 +134,15 @@ def leaning(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[
 def _distances(judge: Judge, others: np.ndarray | None, texts: Sequence[str]) -> list[float | None]:
     if others is None:
         return [None] * len(texts)
-    own = judge.encoder.embed(texts)
+    known = [i for i, text in enumerate(texts) if text.strip()]
+    found: list[float | None] = [None] * len(texts)
+    if not known:
+        return found
+    own = judge.encoder.embed([texts[i] for i in known])
     far = np.linalg.norm(own[:, None] - others[None], axis=2).min(axis=1)
-    return [float(value) if text.strip() else None for value, text in zip(far, texts, strict=True)]
+    for i, value, good in zip(known, far, has_length(own), strict=True):
+        found[i] = float(value) if good else None
+    return found
 
 
 def distinct(n: int) -> Callable[[Judge, Sequence[str], Sequence[str]], list[float | None]]:
@@ -154,7 +162,14 @@ def acceptability(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) ->
     """Probability of being acceptable English, by a classifier trained on CoLA; None where it is not at hand."""
     if judge.acceptability is None:
         return [None] * len(texts)
-    return [value if text.strip() else None for value, text in zip(judge.acceptability(texts), texts, strict=True)]
+    return [
+        _finite(value) if text.strip() else None for value, text in zip(judge.acceptability(texts), texts, strict=True)
+    ]
+
+
+def _finite(value: float) -> float | None:
+    """A figure, or None where arithmetic gave no number."""
+    return float(value) if math.isfinite(value) else None
 
 
 def _encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 
 from atlas.activations import tokenize
+from atlas.embeddings import count_cut
 from atlas.models import Encoder, LanguageModel, LoadedSae
 from atlas.progress import Progress
 from atlas.prompts import TextSet, hash_texts
@@ -30,8 +31,12 @@ def write_plan(
     encoder: Encoder,
     dtype: str,
     progress: Progress,
-) -> tuple[int, int]:
-    """Write down what is to be done, in one transaction; (new prompts, how many of them are cut to the context)."""
+) -> tuple[int, int, int]:
+    """Write down what is to be done, in one transaction.
+
+    Returns:
+        New prompts, how many of them are cut to the model's context, and how many the sentence encoder cuts.
+    """
     with store.read() as session:
         old = session.ask("prompt_texts")["text"].to_list()
         begun = session.ask("atlas_row").height > 0
@@ -63,7 +68,7 @@ def write_plan(
                 session.append("saes", _sae_row(model, sae, key, dtype))
                 session.append("neurons", neurons[key])
             session.append("shards", _shard_rows(session, key, len(old) * (key in known), len(old) + len(texts)))
-    return len(texts), truncated
+    return len(texts), truncated, count_cut(encoder, texts)
 
 
 def _count_tokens(model: LanguageModel, texts: Sequence[str], *, prepend_bos: bool) -> tuple[list[int], int]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from atlas.errors import AtlasError
-from atlas.likelihood import log_probabilities
+from atlas.likelihood import log_probabilities, perplexity_of
 from atlas.sides import Sides
 
 
@@ -33,7 +33,7 @@ def choose(model: Any, tokenizer: Any, sides: Sequence[Sides]) -> np.ndarray:
 def perplexities(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> np.ndarray:
     """exp of the mean negative log-likelihood of each text's tokens, under the model as it is now [text]."""
     spans = [(1, len(row)) for row in rows]
-    return np.array([np.exp(-values.mean()) for values in log_probabilities(model, tokenizer, rows, spans)])
+    return np.array([perplexity_of(values) for values in log_probabilities(model, tokenizer, rows, spans)])
 
 
 def _differing(pair: Sides) -> tuple[int, int]:

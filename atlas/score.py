@@ -7,7 +7,6 @@ for many topics at once.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -170,12 +169,11 @@ def _look(
 
 def _embed(embed: Callable[[Sequence[str]], pl.DataFrame], texts: Mapping[str, Sequence[str]]) -> dict[str, pl.Series]:
     """Topic -> the embeddings of its texts, from one call of the encoder, which sorts them by length itself."""
-    every = [text for some in texts.values() for text in some]
-    if not every:
+    place = {text: row for row, text in enumerate(dict.fromkeys(text for some in texts.values() for text in some))}
+    if not place:
         return {}
-    vectors = embed(every)["vector"]
-    ends = list(itertools.accumulate(len(some) for some in texts.values()))
-    return {name: vectors[end - len(texts[name]) : end] for name, end in zip(texts, ends, strict=True)}
+    vectors = embed(list(place))["vector"]
+    return {name: vectors.gather([place[text] for text in some]) for name, some in texts.items()}
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,8 @@ class Trial:
         self._describe(run, own)
         for name, plain in self._plain.items():
             if "perplexity" in name:
-                _keep(run, f"{name} ratio", own[name] / plain)
+                with np.errstate(invalid="ignore"):  # both infinite
+                    _keep(run, f"{name} ratio", own[name] / plain)
             else:
                 _keep(run, name.replace("probability", "shift"), own[name] - plain)
         self._generate(run, sets, keep_error=keep_error)
@@ -232,6 +233,7 @@ class Trial:
 
 
 def _keep(run: Run, name: str, values: np.ndarray) -> None:
+    """Give a run a figure; none where a value is not a finite number, such as the perplexity of an impossible token."""
     interval = mean_interval(list(values))
-    assert interval is not None
-    run.figures[name] = interval
+    if interval is not None:
+        run.figures[name] = interval

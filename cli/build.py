@@ -134,6 +134,18 @@ def build(
         progress.close()
     if report.truncated:
         echo(f"{report.truncated} prompts were longer than the model's context and were cut to it", err=True)
+    if report.cut_by_encoder:
+        echo(
+            f"{report.cut_by_encoder} prompts are longer than the sentence encoder reads: their embeddings are of their "
+            "beginnings only",
+            err=True,
+        )
+    if report.same_embeddings and (report.shards or report.sorted):
+        echo(
+            f"{report.same_embeddings} of {report.prompts:,} prompts have the embedding of an earlier one: no topic tells "
+            "them apart",
+            err=True,
+        )
     if report.shards or report.new_saes or report.sorted:
         echo(f"{atlas}: {report.prompts:,} prompts, {report.rows:,} activation rows. Next: atlas info {atlas}")
     else:

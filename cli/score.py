@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from atlas.cli.engine import engine_options, open_to_score
 from atlas.cli.options import encoder_option, model_options
-from atlas.cli.output import Progress, format_option, print_frame
+from atlas.cli.output import Progress, echo, format_option, print_frame
 
 from atlas.errors import PromptError
 from atlas.prompts import ENDINGS
@@ -102,8 +102,6 @@ def score(
 
     files = {topic: Path(texts)} if topic is not None and texts is not None else topic_files(Path(str(folder)))
     sets = {name: read_texts(path, text_column=text_column) for name, path in files.items()}
-    import polars as pl
-
     from atlas.scorers import SCORERS
 
     probe = None
@@ -121,6 +119,7 @@ def score(
             bootstraps=bootstraps,
             probe=probe,
             scan=scan,
+            tell=lambda line: echo(line, err=True),
             scorer=scorer,
             summary=summary,
             distance=distance,
@@ -129,7 +128,7 @@ def score(
             null_topics=null_topics,
             candidates=candidates,
         )
-        frame = pl.concat([opened.top(name, n, sae_id=sae_id, scorer=scorer) for name in sets])
+        frame = opened.top_many(list(sets), n, sae_id=sae_id, scorer=scorer)
     if style == "table":
         frame = frame.select("topic", "sae_id", "neuron", "score", "se", "z", "support", "fires_on", "top_tokens")
     print_frame(frame, style)

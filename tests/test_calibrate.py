@@ -160,3 +160,13 @@ def test_nothing_is_stored_as_picked_when_every_strength_breaks_the_limits(opene
 def test_a_method_without_strength_is_refused(examiner):
     with pytest.raises(AtlasError, match="method swap has no strength to calibrate: use one of clamp"):
         calibrate(examiner, MethodSetting("swap"))
+
+
+@pytest.mark.parametrize("left_out", ["distance_topic", "perplexity", "distinct_2"])
+def test_a_strength_whose_texts_lack_a_figure_is_not_picked(left_out):
+    plain = {"distance_topic": 1.3, "perplexity": 10.0, "distinct_2": 1.0}
+    closer = {**plain, "distance_topic": 1.0}
+    closest = {**plain, "distance_topic": 0.5}
+    del closest[left_out]
+    assert pick([plain, closer, closest], [0.0, 1.0, 2.0]) == 1.0
+    assert pick([closest, closer], [0.0, 1.0]) is None

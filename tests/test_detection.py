@@ -46,3 +46,12 @@ def test_the_interval_at_random_holds_95_percent_of_the_draws():
     assert 0.94 <= ((low <= areas) & (areas <= high)).mean() <= 0.96
     assert areas.min() < low and high < areas.max()
     assert found["auroc_topics"].value == 0.5, "the same texts cannot be told apart"
+
+
+def test_where_no_neuron_is_left_to_compare_with_there_is_no_figure_at_random():
+    texts = Activity(np.ones((4, 2)), {"everyday": np.zeros((3, 2))})
+    support, ranked = np.array([5, 5]), np.array([0, 1])
+    assert detect_at_random(texts, support, ranked, ranked, seed=0) == {}
+    assert detect_at_random(texts, support, ranked, np.array([], int), seed=0) == {}
+    assert detect(texts, np.array([], int)) == {}
+    assert detect_at_random(texts, support, ranked, np.array([0]), seed=0)["auroc_everyday"].value == 1

@@ -128,3 +128,22 @@ def test_a_perfect_auroc_is_not_certain(counts):
 @pytest.mark.parametrize(("positive", "negative"), [([2.0], [1.0, 3.0]), ([1.0, 3.0], [2.0])])
 def test_auroc_with_a_single_text_on_a_side_has_no_interval(positive, negative):
     assert auroc_interval(np.array(positive), np.array(negative)) == Interval(0.5, None, None)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_mean_with_a_value_that_is_no_number_is_no_mean(bad):
+    assert mean_interval([1.0, bad, 2.0]) is None
+    assert mean_interval([bad]) is None
+
+
+@pytest.mark.parametrize("counts", [(1, 1), (1, 5), (2, 2), (3, 40), (400, 300)])
+@pytest.mark.parametrize("case", ["all ties", "all above", "all below", "one tie"])
+def test_the_interval_of_an_area_is_made_of_numbers_between_0_and_1_whatever_is_compared(counts, case):
+    positive, negative = np.zeros(counts[0]), np.zeros(counts[1])
+    positive[: 1 if case == "one tie" else None] += {"all ties": 0, "all above": 1, "all below": -1, "one tie": 1}[case]
+    found = auroc_interval(positive, negative)
+    assert found.value == pytest.approx(count_wins(positive, negative), rel=1e-12)
+    if min(counts) > 1:
+        assert 0 <= found.low <= found.value <= found.high <= 1
+    else:
+        assert found[1:] == (None, None)

@@ -172,3 +172,19 @@ def test_a_text_is_measured_alike_whatever_stands_beside_it(judge, name):
     for prompt, text, value in zip(PROMPTS, TEXTS, together, strict=True):
         [alone] = METRICS[name].measure(judged, [prompt], [text])
         assert alone == (None if value is None else pytest.approx(value, rel=1e-3))
+
+
+def test_a_text_that_has_no_embedding_or_no_likelihood_has_no_figure(judge, monkeypatch):
+    class Odd:
+        """Gives one text NaN and one zeros, and must not be asked about empty ones."""
+
+        def embed(self, texts):
+            assert all(texts)
+            return np.array([[np.nan, 1], [0, 0], [0.6, 0.8]], np.float32)[: len(texts)]
+
+    odd = replace(judge, encoder=Odd(), topic=np.array([[1.0, 0.0]]))
+    found = METRICS["distance_topic"].measure(odd, PROMPTS, [" one", " two", " three", ""])
+    assert found == [None, None, pytest.approx(np.sqrt(0.16 + 0.64)), None]
+    assert METRICS["distance_topic"].measure(odd, PROMPTS[:1], [""]) == [None]
+    monkeypatch.setattr("atlas.metrics.log_probabilities", lambda *_: [np.array([-np.inf]), np.array([-800.0, -700.0])])
+    assert METRICS["perplexity"].measure(judge, PROMPTS[:2], TEXTS[:2]) == [None, None]

@@ -8,8 +8,10 @@ import polars as pl
 import pytest
 from scipy.stats import spearmanr
 
+from atlas.distances import make_distances
 from atlas.score import ScoringConfig, score_topics
-from atlas.uncertainty import SAMPLE_SEED, random_topics
+from atlas.store import scan_here
+from atlas.uncertainty import SAMPLE_SEED, compare_samples, random_topics, sum_random_topics
 
 PROMPTS, NEURONS, TEXTS = 400, 60, 4
 SETTINGS = [("mean", "euclidean", 2.0), ("max", "cosine", 1.0), ("count", "euclidean", 1.5)]
@@ -155,3 +157,66 @@ def test_rank_stability_is_that_of_bootstrap_samples(store, raw, vectors, topics
     assert row["rank_stability"] == pytest.approx(np.mean(ranks), abs=1e-6)
     assert row["top_overlap"] == pytest.approx(np.mean(overlaps), abs=1e-6)
     assert row["bootstraps"] == 6
+
+
+def test_the_overlap_of_fewer_than_20_neurons_is_a_share_of_those_there_are(tmp_path, raw, vectors):
+    few = handmade.make_store(tmp_path / "x.atlas", [raw[:, :, -6:]], vectors)
+    topics, embed = handmade.make_topics(np.random.default_rng(7), t=TEXTS)
+    score_topics(few, topics, embed=embed, config=ScoringConfig(null_topics=0), bootstraps=5)
+    with few.read() as session:
+        assert session.sql("select top_overlap from scorings").item() == 1
+
+
+def test_a_sample_that_ranks_nothing_has_no_part_in_the_stability(tmp_path, vectors):
+    raw = np.zeros((3, PROMPTS, 2), np.float32)
+    raw[:, :200, 0], raw[:, 200:, 1] = 1, 1
+    same = np.where(np.arange(PROMPTS)[:, None] < 200, vectors[:1], vectors[1:2])
+    store = handmade.make_store(tmp_path / "x.atlas", [raw], same)
+    topics, embed = handmade.make_topics(np.random.default_rng(7), t=TEXTS)
+    score_topics(store, topics, embed=embed, config=ScoringConfig(null_topics=0))
+    with store.write() as session:
+        make_distances(session, [0])
+        draws = np.where(np.arange(PROMPTS) < 200, 1, 0)
+        samples = pl.DataFrame({"prompt_id": range(PROMPTS), "sample_0": draws, "sample_1": 0 * draws})
+        found = compare_samples(session, 0, 0, samples)
+    assert (
+        abs(found["rank_stability"]) == 1
+    )  # of sample 0 alone: no neuron has a prompt in sample 1, so that all are tied
+
+
+def test_random_topics_by_matrix_products_are_those_of_the_query(store):
+    embeddings = pl.DataFrame({"prompt_id": range(PROMPTS), "vector": [[1.0, 0.0], [0.6, 0.8]] * (PROMPTS // 2)})
+    powers, members = random_topics(embeddings, TEXTS, 5, "euclidean", 2.0)
+    settings = {"sae_key": 0, "summary": "max"}
+    with store.write() as session:
+        session.run("make_random_means")
+        sum_random_topics(session, powers, members, min_support=20, **settings)
+        found = session.sql("from random_means order by topic, neuron")
+        session.run("make_random_means")
+        with session.frame("random_powers", powers), session.frame("random_members", members):
+            session.run("make_random_factors", **settings)
+            scan_here(session, "compute_null", min_support=20, **settings)
+        expected = session.sql("from random_means order by topic, neuron")
+    assert found.height == 5 * (NEURONS - 1)
+    np.testing.assert_allclose(found.to_numpy(), expected.to_numpy(), rtol=1e-9, atol=1e-12)
+
+
+def test_a_random_topic_that_holds_all_of_a_neurons_prompts_says_nothing_of_it(tmp_path, vectors):
+    raw = np.zeros((3, PROMPTS, 3), np.float32)
+    raw[:, :, 0], raw[:, ::2, 1], raw[:, [4, 7, 9], 2] = 0.3, 0.7, 0.1
+    few = handmade.make_store(tmp_path / "x.atlas", [raw], vectors)
+    powers = pl.DataFrame(
+        {"prompt_id": range(PROMPTS), "null_0": [None if i in (4, 7, 9) else 1.0 + i % 3 for i in range(PROMPTS)]}
+    )
+    members = pl.DataFrame({"name": ["null_0"] * 3, "prompt_id": [4, 7, 9]}, schema_overrides={"prompt_id": pl.UInt32})
+    with few.write() as session:
+        for engine in ("products", "query"):
+            session.run("make_random_means")
+            if engine == "products":
+                sum_random_topics(session, powers, members, sae_key=0, summary="mean", min_support=1)
+            else:
+                with session.frame("random_powers", powers), session.frame("random_members", members):
+                    session.run("make_random_factors", sae_key=0, summary="mean")
+                    scan_here(session, "compute_null", sae_key=0, summary="mean", min_support=1)
+            found = session.sql("from random_means order by neuron")
+            assert found["centred_g"].is_null().to_list() == [False, False, True]
