@@ -75,12 +75,13 @@ def test_after_an_error_in_sql_nothing_of_a_transaction_is_kept(store):
 def test_parameters_are_bound_and_never_part_of_the_text(store):
     name = "x'); drop table topics; --"
     with store.write() as session:
-        session.run("add_topic", topic=name, created_at=None)
-        session.run("add_topic", topic=name, created_at=None)
+        session.append("topics", pl.DataFrame({"topic_id": [0], "name": [name]}))
+        session.run("drop_topic_scorings", topic=name)
     with store.read() as session:
         assert session.ask("all_topics")["name"].to_list() == [name]
         assert session.value("topic_id", topic=name) == 0
         assert session.value("topic_id", topic="x") is None
+        assert session.ask("topic_ids", names=[name, "x"]).rows() == [(name, 0)]
 
 
 def test_a_read_session_cannot_write(store):
@@ -295,7 +296,7 @@ def connection(tmp_path_factory):
     settings = {"sae_key": 0, "summary": "mean"}
     frames = {
         "wanted": {"topic_id": [0]},
-        "numbered": {"topic_id": [0], "scoring_id": [0], "null_id": [None]},
+        "numbered": {"topic_id": [0], "scoring_id": [0], "null_id": [None], "noise": [1e-5]},
         "candidates": {"topic_id": [0], "neuron": [1]},
         "outputs": {"neuron": [1], "output": [0.5]},
         "counts": {"text_id": [0], "n_tokens": [3]},
