@@ -100,11 +100,11 @@ class Encoder:
     model: Any
 
     def embed(self, texts: Iterable[str]) -> np.ndarray:
-        """Embeddings of length 1 [text, dimension], float32; ModelError when they are not finite."""
-        found = self.model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False).astype(np.float32)
-        if not np.isfinite(found).all():
-            raise ModelError(f"embeddings by {self.name} are not finite: use another sentence encoder")
-        return found
+        """Embeddings of length 1 [text, dimension], float32; where the encoder has none for a text, what it gives instead.
+
+        atlas.embeddings.embed_texts refuses those.
+        """
+        return self.model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False).astype(np.float32)
 
 
 def resolve_name(name: str) -> str:
