@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from atlas.call_watching import ModelWatch, unwrap
+from atlas.call_watching import ModelWatch, find_language_model, unwrap
 from atlas.codec import Code, Codec
 from atlas.errors import AtlasError, UnknownName
 from atlas.methods import DEFAULT_METHOD, METHODS, Edit, Options, Target, settle_options
@@ -127,6 +127,7 @@ class Steering:
         self._watch = ModelWatch(self.model, self._tokens, self._end_call)
         self._ran = [0] * len(self.layers)  # how often each hook ran in the call that is running
         self._recent: list[Call] = []  # calls that gradients may still come back to
+        self._recalled = False  # whether they have
 
     @property
     def saw_embeddings(self) -> bool:
@@ -137,10 +138,11 @@ class Steering:
         if self._watch.is_on:
             raise AtlasError("this steering is entered already: leave it first, or make another one with `steer`")
         self._ran, self._recent = [0] * len(self.layers), []
+        place = self.model if hasattr(self.model, "hook_dict") else find_language_model(self.model)
         try:
             self._watch.start()
             for number, layer in enumerate(self.layers):
-                site = find_site(self.model, layer.hook_name)
+                site = find_site(place, layer.hook_name)
                 self._handles.append(site.edit(lambda x, number=number: self._edit(x, number)))  # type: ignore[misc]
         except BaseException:
             self._remove()
@@ -148,7 +150,7 @@ class Steering:
         return self
 
     def __exit__(self, kind: object, *exception: object) -> None:
-        calls, waiting = self._watch.calls, self._recent
+        calls, waiting = self._watch.calls, self._recent and not self._recalled
         self._remove()
         if kind is None and not calls:
             warnings.warn(
@@ -157,7 +159,7 @@ class Steering:
                 UserWarning,
                 stacklevel=2,
             )
-        if kind is None and waiting and getattr(self.model, "is_gradient_checkpointing", False):
+        if kind is None and waiting and any(getattr(m, "gradient_checkpointing", False) for m in self.model.modules()):
             warnings.warn(
                 "the model checkpoints gradients, and `backward` was not called inside the block: it would run the "
                 "layers again without steering",
@@ -211,7 +213,8 @@ class Steering:
         self._ran = [0] * len(self.layers)
         if silent and not self._tokens.is_drafting:  # a model that drafts for itself may leave out its last layers
             raise AtlasError(f"the model was called, but its hook {silent[0]} never ran: it cannot be steered there")
-        self._recent = [*self._recent, call] if torch.is_grad_enabled() else []
+        kept = [] if self._recalled or not torch.is_grad_enabled() else self._recent
+        self._recent, self._recalled = [*kept, call] if torch.is_grad_enabled() else [], False
 
     def _edit(self, x: Tensor, number: int) -> Tensor:
         layer, again = self.layers[number], self._watch.call is None
@@ -262,6 +265,7 @@ class Steering:
                 "gradients of several calls are checkpointed, and which one runs again cannot be told: call `backward` "
                 "after each"
             )
+        self._recalled = True
         return first
 
 
