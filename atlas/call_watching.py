@@ -163,7 +163,9 @@ def _describe_run(
         return next((value for value in values if value is not None), None)
 
     stops = () if given.get("stop_at_eos") is False else _ids(setting("eos_token_id"))
-    ends_otherwise = stops and any(setting(name) for name in ("stop_strings", "stopping_criteria"))  # else none is padded
+    ends_otherwise = stops and any(
+        setting(name) for name in ("stop_strings", "stopping_criteria")
+    )  # else none is padded
     pad = next(iter((*_ids(setting("pad_token_id")), *stops))) if ends_otherwise else None
     if shown is None:
         return Run(None if "input" in given else 1, None, stops=stops), pad
