@@ -451,9 +451,9 @@ def test_a_cache_from_before_the_block_is_said_or_refused(models, layer):
     with (
         Steering(model, [layer], method="swap") as steering,
         pytest.warns(UserWarning, match="holds 8 tokens that were"),
+        torch.no_grad(),
     ):
-        with torch.no_grad():
-            model(torch.tensor([[7, 8]]), past_key_values=deepcopy(before))
+        model(torch.tensor([[7, 8]]), past_key_values=deepcopy(before))
     assert steering.contamination()[0] is not None
     with (
         Steering(model, [layer], method="swap", positions="generated"),
