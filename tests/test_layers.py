@@ -12,7 +12,7 @@ import atlas
 
 LAYERS = [
     ["errors", "progress", "database"],
-    ["prompts", "summaries", "scorers", "codec", "sites", "quiet", "replacement", "waiting", "keeping"],
+    ["prompts", "summaries", "scorers", "codec", "sites", "quiet", "replacement", "waiting", "keeping", "contents"],
     ["methods", "pairs", "store", "intervals", "selection", "dialect", "spark"],
     ["models", "staging", "manifest"],
     ["vocabulary", "steering", "checks", "uncertainty", "pocket", "controls", "vectors", "distances"],
