@@ -44,6 +44,7 @@ SCANNING = {  # for the queries that read all activations of an SAE
 FOREIGN = re.compile(r"\b(INTERVAL|UNION)\b")  # types of DuckDB that Polars cannot read
 WORD = re.compile(r"\w+")
 COMPOSED = re.compile(r"\bquery(_table)?\b", re.IGNORECASE)  # table functions whose text is made as a query runs
+BROKEN = re.compile("[\ud800-\udfff]")  # half a surrogate pair: a byte of the command line that is no text, say
 QUOTED = re.compile("""'[^']*'|"[^"]*\"""")
 PARQUET = "read_parquet($path, hive_partitioning = false)"  # a folder named text=x above a file is no column of it
 
@@ -60,6 +61,15 @@ def let_go() -> None:
 def now() -> datetime:
     """The time in UTC, as DuckDB's timestamps have it."""
     return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _writable(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a statement; StoreError for a text that cannot be written as UTF-8."""
+    for value in parameters.values():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not text.isascii() and BROKEN.search(text):
+                raise StoreError(f"{shown(text)} holds a character that no UTF-8 text has: mend it")
+    return parameters
 
 
 def _damaged(path: str, error: duckdb.Error) -> StoreError:
@@ -93,7 +103,7 @@ class Session:
         import polars as pl
 
         self._define(text)
-        found = self._connection.sql(text, params=parameters)
+        found = self._connection.sql(text, params=_writable(parameters))
         if found is None:
             raise StoreError("the SQL text holds no query: give one, such as 'from atlas'")
         for name, kind in zip(found.columns, found.types, strict=True):
@@ -119,7 +129,7 @@ class Session:
     def run(self, name: str, /, **parameters: Any) -> None:
         """Run the named statements in sql/ that give no rows."""
         self._define(read_sql(name))
-        self._connection.execute(read_sql(name), parameters or None)
+        self._connection.execute(read_sql(name), _writable(parameters) or None)
 
     def _define(self, text: str) -> None:
         for name in named_definitions(text):
