@@ -29,9 +29,16 @@ Texts = str | Path | Sequence[str] | TextSet
 Pairs = str | Path | Sequence[tuple[str, str, str]] | PairSet
 
 
-def open(path: str | Path, *, memory_limit: str = MEMORY_LIMIT) -> Atlas:
-    """Open an atlas file; StoreError when there is none, or it is not one."""
-    store = Store(path, memory_limit=memory_limit)
+def open(path: str | Path, *, memory_limit: str = MEMORY_LIMIT, patience: float | None = None) -> Atlas:
+    """Open an atlas file; StoreError when there is none, or it is not one.
+
+    Args:
+        path: the file.
+        memory_limit: what DuckDB may take, such as "2GB".
+        patience: seconds to wait, in every call, while another process has the file; None for a minute (or the
+            environment's ATLAS_PATIENCE), and as long as it takes to store what was dear to compute.
+    """
+    store = Store(path, memory_limit=memory_limit, patience=patience)
     store.check()
     return Atlas(store)
 

@@ -36,7 +36,7 @@ from atlas.replacement import replacement, require_one_name
 from atlas.shards import Equipment, RunShards, run_here
 from atlas.store import STREAMING_LIMIT, STREAMING_THREADS, Store, require_writable
 from atlas.vocabulary import token_strings, with_bos
-from atlas.waiting import patient
+from atlas.waiting import alone, patient
 
 SORTED_ROWS = 2**25  # activations sorted at a time: the time of a sort of all would grow faster than they do
 COPIED_PROMPTS = 16_384  # sorted at a time: a sort of all embeddings would need memory for all
@@ -108,9 +108,33 @@ def build(
     """
     store = Store(path, memory_limit=memory_limit)
     saes = [(resolve_name(release), sae_id) for release, sae_id in dict.fromkeys(saes)]
-    if store.path.exists() and _is_done(store, prompts, resolve_name(model), saes, encoder):
+    if _is_done(store, prompts, resolve_name(model), saes, encoder):
         return _report(store)
+    require_writable(store.path)
     require_one_name(store.path)
+    with alone(store.path):
+        if _is_done(store, prompts, resolve_name(model), saes, encoder):  # by the build that this one waited for
+            return _report(store)
+        return _build(
+            store, prompts, model=model, saes=saes, encoder=encoder, batch_size=batch_size, device=device, dtype=dtype,
+            progress=progress, run_shards=run_shards,
+        )  # fmt: skip
+
+
+def _build(
+    store: Store,
+    prompts: TextSet,
+    *,
+    model: str,
+    saes: Sequence[tuple[str, str]],
+    encoder: str,
+    batch_size: int,
+    device: str,
+    dtype: str,
+    progress: Progress,
+    run_shards: RunShards,
+) -> BuildReport:
+    """What `build` does when there is something to do and nobody else does it."""
     known, recorded, pending, missing = _look(store, prompts)
     progress("loading model, SAEs and encoder", 0, 0)
     language_model = load_language_model(model, device=device, dtype=dtype)
@@ -130,7 +154,7 @@ def build(
     notes = check_hooks(language_model, list(loaded.values()))
     for note in notes:
         progress(note, 0, 0)
-    if not store.path.exists():
+    if not store.exists():
         _create(store)
     new_prompts, truncated, cut = write_plan(
         store, prompts, language_model, loaded, encoder=sentence_encoder, dtype=dtype, progress=progress
@@ -152,8 +176,7 @@ def build(
 
 def _look(store: Store, prompts: TextSet) -> tuple[list[dict[str, Any]], list[dict[str, Any]], set[int], bool]:
     """What is there: SAEs, the row of `atlas`, the SAEs with unfinished shards, and whether some prompts are missing."""
-    if not store.path.exists():
-        require_writable(store.path)
+    if not store.exists():
         return [], [], set(), True
     with store.read() as session:
         known = session.ask("all_saes").to_dicts()
@@ -190,6 +213,9 @@ def _load_again(row: dict[str, Any], device: str) -> LoadedSae:
 
 
 def _is_done(store: Store, prompts: TextSet, model: str, saes: Sequence[tuple[str, str]], encoder: str) -> bool:
+    """Whether all of it is in the file, and the file finished."""
+    if not store.exists():
+        return False
     with store.read() as session:
         row = session.ask("atlas_row").to_dicts()
         if not row or row[0]["state"] != "complete" or row[0]["encoder"] != encoder:

@@ -16,7 +16,6 @@ import torch
 from atlas.checks import require_complete
 from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.layerwise import catch_activations
-from atlas.names import require_name
 from atlas.pairs import PairSet
 from atlas.progress import Progress, silent
 from atlas.sides import CODE_POSITIONS, Sides, tokenize_pairs
@@ -80,15 +79,11 @@ def contrast(
         AtlasError: tau is out of range, or no pair fits into the context.
     """
     check_settings(tau, position)
-    if not isinstance(name, str):
-        require_name("behaviour", name)
     with atlas.store.read() as session:
         require_complete(session, atlas.store)
         rows = {row["sae_key"]: row for row in session.ask("all_saes").to_dicts()}
         stored = session.ask("behaviour_pairs", behaviour=name).rows()
         keys = list(rows) if sae_ids is None else [atlas.sae_key(one) for one in sae_ids]
-        if not stored:
-            require_name("behaviour", name)
         changed = stored != pairs.rows()
         if stored and changed and not replace:
             raise StoreError(
@@ -100,7 +95,7 @@ def contrast(
     codes = run_pairs(steerer or Steerer(atlas.store), pairs, [rows[key] for key in todo], position, progress)
     found = []
     with patient(), atlas.store.write() as session:  # running the model took long
-        session.run("views")  # an atlas that is older than vector_overlap gets it with its vectors
+        session.renew_views()  # an atlas that is older than vector_overlap gets it with its vectors
         if changed:
             for query in ("drop_vector_entries", "drop_vectors", "drop_pair_codes", "drop_pairs"):
                 session.run(query, behaviour=name)

@@ -17,7 +17,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from atlas.checks import require_complete
-from atlas.contents import read_sql
 from atlas.errors import StoreError, shown
 from atlas.manifest import Manifest, check_files, read_manifest, sae_key_of, write_manifest
 from atlas.progress import Progress, silent
@@ -28,6 +27,7 @@ from atlas.store import (
     STREAMING_THREADS,
     Session,
     Store,
+    read_sql,
     require_writable,
 )
 
@@ -109,7 +109,7 @@ def import_atlas(folder: str | Path, path: str | Path, *, progress: Progress = s
         StoreError: the folder is no whole export of this schema version, or the file is there or cannot be made.
     """
     manifest, store = read_manifest(folder), Store(path)
-    if store.path.exists():
+    if store.exists():
         raise StoreError(f"{store.path} is there already: remove it, or name another file")
     require_writable(store.path)
     check_files(manifest)

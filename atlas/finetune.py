@@ -17,6 +17,7 @@ from atlas.errors import ModelError
 from atlas.models import hash_model, load_transformer
 from atlas.prompts import hash_texts
 from atlas.quiet import quiet
+from atlas.replacement import follow
 from atlas.sites import context_size
 from atlas.vocabulary import with_bos
 
@@ -67,7 +68,9 @@ def finetuned(
     Raises:
         ModelError: the folder holds something else.
     """
-    folder = Path(folder)
+    folder = follow(Path(folder))
+    if folder.is_file():
+        raise ModelError(f"{folder} is a file: name a folder for the fine-tuned model")
     model: Any
     model, tokenizer = load_transformer(model_name, device=device)
     wanted = {

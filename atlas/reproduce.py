@@ -98,7 +98,7 @@ def make(
     csv, picture = folder / f"{name}.csv", folder / f"{name}.png"
     if csv.exists() and not redo:
         if not picture.exists():
-            plots.save(exhibit.draw, pl.read_csv(csv), picture)
+            plots.save(exhibit.draw, pl.read_csv(csv, glob=False), picture)
         return KEPT, ""
     if not wanted:
         return NOT_YET, f"not made yet: {command_of(name, where)}"
@@ -112,7 +112,7 @@ def make(
         return MISSING, f"{error}" + (f": {command}" if command else "")
     with replacement(csv) as new:  # last: what has its CSV is not made again
         frame.write_csv(new)
-        plots.save(exhibit.draw, pl.read_csv(new), picture)
+        plots.save(exhibit.draw, pl.read_csv(new, glob=False), picture)
     return MADE, ""
 
 
@@ -121,7 +121,7 @@ def describe(name: str, exhibit: Exhibit, folder: Path, missing: str, where: dic
     shared = (name, exhibit.title, exhibit.caption, exhibit.paper)
     if missing:
         return Entry(*shared, "", missing, command_of(name, where))
-    frame = pl.read_csv(folder / f"{name}.csv")
+    frame = pl.read_csv(folder / f"{name}.csv", glob=False)
     table = None if exhibit.table is None else spread(frame, *exhibit.table)
     return Entry(*shared, exhibit.say(frame), "", command_of(name, where), picture=folder / f"{name}.png", table=table)
 

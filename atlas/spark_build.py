@@ -147,7 +147,7 @@ def compute_task(recipe: Recipe, folder: Path, task: Task) -> None:
         raise StoreError(
             f"{folder} is not the folder that the driver sees: name one that every machine has, with --staging"
         )
-    tables = compute_shard(task.shard, pl.read_parquet(prompts), load_equipment(recipe))
+    tables = compute_shard(task.shard, pl.read_parquet(prompts, glob=False), load_equipment(recipe))
     whole, part = folder / task.name, folder / f".{task.name}.{uuid.uuid4().hex}"
     try:
         part.mkdir()
@@ -217,7 +217,9 @@ def _gather(waiting: dict[str, Shard], intake: Intake, folder: Path, job: Future
         ready = sorted(waiting.keys() & {path.name for path in folder.iterdir()})
         for name in ready:
             shard = waiting.pop(name)
-            intake.take(shard, {path.stem: pl.read_parquet(path) for path in sorted((folder / name).iterdir())})
+            intake.take(
+                shard, {path.stem: pl.read_parquet(path, glob=False) for path in sorted((folder / name).iterdir())}
+            )
             done += shard.count
             progress("prompts", done, intake.total)
             shutil.rmtree(folder / name)

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from atlas.contents import read_sql
 from atlas.errors import StoreError
 from atlas.manifest import Manifest, check_files, read_manifest
 from atlas.spark import start_spark
-from atlas.store import Session, Store
+from atlas.store import Session, Store, read_sql
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -30,7 +29,7 @@ class SparkStore(Store):
     """An export on Spark, where an atlas file does: it is read by the same queries, and never written."""
 
     def __init__(self, folder: str | Path, session: ExportSession) -> None:
-        super().__init__(folder, own=True)
+        super().__init__(folder)
         self._session = session
 
     @property

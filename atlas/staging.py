@@ -8,6 +8,7 @@ from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 
+from atlas.replacement import follow
 from atlas.store import Store
 
 STAGED = re.compile(r"\.?\d{9}-[0-9a-f]{16}(\.\w+)?")  # names of what is put into a staging folder
@@ -15,7 +16,8 @@ STAGED = re.compile(r"\.?\d{9}-[0-9a-f]{16}(\.\w+)?")  # names of what is put in
 
 def staging_folder(store: Store, parent: str | Path | None = None) -> Path:
     """Where a build on Spark puts shards that are computed and not yet taken in; beside the atlas unless told."""
-    return Path(parent or store.path.parent).resolve() / f"{store.path.name}.shards"
+    place = follow(store.path)
+    return Path(parent or place.parent).resolve() / f"{place.name}.shards"
 
 
 def clear_staging(folder: Path, *, keep: Container[str] = ()) -> None:

@@ -13,8 +13,10 @@ import re
 import sys
 import tempfile
 from collections.abc import Collection, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,11 +25,11 @@ import duckdb
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError
 
-from atlas.contents import read_definitions, read_sql, require_functions, require_table, require_tables
-from atlas.database import NAME, Access, connect, quote
+from atlas.database import NAME, SEARCH_PATH, Access, connect, quote
 from atlas.errors import StoreError, shown
 from atlas.querying import explain_error, read_batches, require_query, stoppable
 from atlas.replacement import follow
+from atlas.waiting import InUse, current_patience, keep_trying
 
 if TYPE_CHECKING:
     import polars as pl
@@ -44,7 +46,6 @@ SCANNING = {  # for the queries that read all activations of an SAE
 FOREIGN = re.compile(r"\b(INTERVAL|UNION)\b")  # types of DuckDB that Polars cannot read
 WORD = re.compile(r"\w+")
 COMPOSED = re.compile(r"\bquery(_table)?\b", re.IGNORECASE)  # table functions whose text is made as a query runs
-BROKEN = re.compile("[\ud800-\udfff]")  # half a surrogate pair: a byte of the command line that is no text, say
 QUOTED = re.compile("""'[^']*'|"[^"]*\"""")
 PARQUET = "read_parquet($path, hive_partitioning = false)"  # a folder named text=x above a file is no column of it
 
@@ -63,25 +64,37 @@ def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-def _writable(parameters: dict[str, Any]) -> dict[str, Any]:
-    """The parameters of a statement; StoreError for a text that cannot be written as UTF-8."""
-    for value in parameters.values():
-        for text in value if isinstance(value, list) else [value]:
-            if isinstance(text, str) and not text.isascii() and BROKEN.search(text):
-                raise StoreError(f"{shown(text)} holds a character that no UTF-8 text has: mend it")
-    return parameters
+@cache
+def read_sql(name: str) -> str:
+    """The text of sql/`name`.sql."""
+    return (files("atlas.sql") / f"{name}.sql").read_text()
 
 
 def _damaged(path: str, error: duckdb.Error) -> StoreError:
     return StoreError(f"{path} is damaged ({' '.join(str(error).split())[:200]}): copy the export again")
 
 
+@cache
+def read_definitions() -> dict[str, str]:
+    """Name -> the statement that makes this view or macro of sql/views.sql and sql/macros.sql for a session alone."""
+    texts = read_sql("views") + read_sql("macros")
+    return {
+        found["name"]: f"create or replace temp {found['rest']}"
+        for found in re.finditer(r"^create or replace (?P<rest>(?:view|macro) (?P<name>\w+).*?;)$", texts, re.M | re.S)
+    }
+
+
 def named_definitions(text: str) -> list[str]:
-    """The views and macros of ours that a text may use, in the order in which they can be made."""
-    statements = read_definitions()  # views first, for macros use them
+    """The views and macros of ours that a text may use, each after those that it uses itself."""
+    statements = read_definitions()
     words = set(statements) if COMPOSED.search(text) else set(WORD.findall(text.lower()))
-    used = words.union(*(WORD.findall(statements[name]) for name in statements if name in words))
-    return [name for name in statements if name in used]
+    named = [name for name in statements if name in words]
+    return list(dict.fromkeys(inner for name in named for inner in (*_used(name), name)))
+
+
+def _used(name: str) -> list[str]:
+    words = set(WORD.findall(read_definitions()[name]))
+    return [other for other in read_definitions() if other in words and other != name]
 
 
 class Session:
@@ -103,7 +116,7 @@ class Session:
         import polars as pl
 
         self._define(text)
-        found = self._connection.sql(text, params=_writable(parameters))
+        found = self._connection.sql(text, params=parameters)
         if found is None:
             raise StoreError("the SQL text holds no query: give one, such as 'from atlas'")
         for name, kind in zip(found.columns, found.types, strict=True):
@@ -111,10 +124,11 @@ class Session:
                 raise StoreError(
                     f"column {name} is of type {kind}, which Polars does not have: cast it, as in x::varchar"
                 )
-        rows = getattr(found, "materialize", None) or found.execute  # its name before DuckDB 2
+        run = getattr(found, "materialize", None) or found.execute  # its name before DuckDB 2
+        rows = stoppable(self._connection, run)
         # found.pl() needs PyArrow, whose import takes a quarter of a short command. The rows go over in a plain object, for
         # Polars remembers the types it is given, and DuckDB's would live on.
-        return pl.DataFrame(SimpleNamespace(__arrow_c_stream__=rows().__arrow_c_stream__))
+        return pl.DataFrame(SimpleNamespace(__arrow_c_stream__=rows.__arrow_c_stream__))
 
     def query(self, text: str) -> pl.DataFrame:
         """Rows of a text that may be anybody's: see atlas.querying."""
@@ -129,13 +143,17 @@ class Session:
     def run(self, name: str, /, **parameters: Any) -> None:
         """Run the named statements in sql/ that give no rows."""
         self._define(read_sql(name))
-        self._connection.execute(read_sql(name), _writable(parameters) or None)
+        self._execute(read_sql(name), parameters or None)
+
+    def _execute(self, text: str, parameters: Any = None) -> list[tuple[Any, ...]]:
+        """Run statements that Ctrl-C may stop; their rows, of which there are few."""
+        return stoppable(self._connection, lambda: self._connection.execute(text, parameters).fetchall())
 
     def _define(self, text: str) -> None:
         for name in named_definitions(text):
             if name not in self._defined:
                 self._defined.add(name)
-                self._connection.execute(read_definitions()[name])
+                self._execute(read_definitions()[name])
 
     def value(self, name: str, /, **parameters: Any) -> Any:
         """The first column of the first row of a named query; None when there is no row."""
@@ -151,13 +169,13 @@ class Session:
 
     def attach(self, path: Path, name: str) -> None:
         """Let this session read another atlas file as the database `name`."""
-        self._connection.execute(f"attach {quote(path.resolve())} as {name} (read_only)")
+        self._execute(f"attach {quote(path.resolve())} as {name} (read_only)")
 
     def write_parquet(self, text: str, path: Path, *, group: int = 122_880, **parameters: Any) -> int:
         """Write the rows of an SQL text into a Parquet file, in their order and in groups of so many; how many there were."""
         statement = f"copy ({text}) to {quote(path)} (format parquet, compression zstd, row_group_size {group})"
         try:
-            [(rows,)] = self._connection.execute(statement, parameters or None).fetchall()
+            [(rows,)] = self._execute(statement, parameters or None)
         except duckdb.IOException as error:
             raise translate(error, path) or error from error
         return int(rows)
@@ -173,9 +191,7 @@ class Session:
         try:
             self._require_columns(table, path, constants)
             listed = "".join(f', ${name} as "{name}"' for name in constants)
-            self._connection.execute(
-                f'insert into "{table}" by name select *{listed} from {PARQUET}', {"path": path, **constants}
-            )
+            self._execute(f'insert into "{table}" by name select *{listed} from {PARQUET}', {"path": path, **constants})
         except duckdb.Error as error:
             raise translate(error, Path(path)) or _damaged(path, error) from error
 
@@ -219,33 +235,39 @@ class Session:
             ]
             listed = ", ".join(map(quote, paths))
             selects.append(f"select {', '.join(names)} from read_parquet([{listed}], hive_partitioning = false)")
-        self._connection.execute(f'drop table {NAME}.main."{table}"')
-        self._connection.execute(f'create view {NAME}.main."{table}" as {" union all ".join(selects)}')
+        self._execute(f'drop table {NAME}.main."{table}"')
+        self._execute(f'create view {NAME}.main."{table}" as {" union all ".join(selects)}')
 
     def create_tables(self) -> None:
         """Make the tables, views and macros of an atlas in an empty file."""
-        self._connection.execute(f"use {NAME}")
+        self._execute(f"use {NAME}")
         for name in ("schema", "views", "macros"):
-            self._connection.execute(read_sql(name))
+            self._execute(read_sql(name))
+
+    def renew_views(self) -> None:
+        """Give a file that an older version made the views of this one."""
+        self._execute(f"use {NAME}")
+        self._execute(read_sql("views"))
+        self._execute(f"set search_path = {quote(SEARCH_PATH)}")
 
     @contextmanager
     def settings(self, **values: str) -> Iterator[None]:
         """Other settings of DuckDB for a moment."""
         for name, value in values.items():
-            self._connection.execute(f"set {name} = '{value}'")
+            self._execute(f"set {name} = '{value}'")
         yield
         for name in values:  # after an error the connection is closed
-            self._connection.execute(f"reset {name}")
+            self._execute(f"reset {name}")
 
     def keep(self, name: str, frame: pl.DataFrame) -> None:
         """Make a frame the temporary table `name`, in the place of an earlier one."""
         with self.frame("kept", frame):
-            self._connection.execute(f'create or replace temp table "{name}" as select * from kept')
+            self._execute(f'create or replace temp table "{name}" as select * from kept')
 
     def append(self, table: str, frame: pl.DataFrame) -> None:
         """Append a frame to a table, by column name; missing columns become null."""
         with self.frame("appended", frame):
-            self._connection.execute(f'insert into "{table}" by name select * from appended')
+            self._execute(f'insert into "{table}" by name select * from appended')
 
 
 class Scan(Protocol):
@@ -260,16 +282,6 @@ def scan_here(session: Session, name: str, **parameters: Any) -> None:
         session.run(name, **parameters)
 
 
-_found_ours: dict[tuple[Path, str], object] = {}  # (file, what of it was checked) -> its state then
-
-
-def _state(path: Path) -> list[tuple[int, ...]]:
-    """What changes when a file or its log does."""
-    found = [Path(f"{path.resolve()}{end}") for end in ("", ".wal")]
-    stats = [one.stat() for one in found if one.exists()]
-    return [(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
-
-
 class Store:
     """An atlas file.
 
@@ -279,6 +291,11 @@ class Store:
         threads: how many DuckDB may use; None for one per processor.
         allowed: files and folders that its sessions may reach beside it; every other is out of reach.
         own: whether this program has just made the file, so that its tables may be views and are not checked.
+        patience: seconds to wait while another process has the file; None for what atlas.waiting says.
+
+    Attributes:
+        path: the file, as it was named.
+        file: where that was, whatever the current folder becomes.
     """
 
     def __init__(
@@ -289,8 +306,11 @@ class Store:
         threads: int | None = None,
         allowed: Sequence[Path] = (),
         own: bool = False,
+        patience: float | None = None,
     ) -> None:
         self.path = Path(path)
+        self.file = self.path.absolute()
+        self.patience = patience
         self.memory_limit = memory_limit
         self.threads = threads
         self.allowed = tuple(allowed)
@@ -321,14 +341,12 @@ class Store:
     def query(self, text: str) -> pl.DataFrame:
         """Rows of a user's SQL in a read-only session; StoreError for what is wrong with it. Ctrl-C stops it."""
         with self.read() as session, self._own_words():
-            self._require_functions(session)
             return session.query(text)
 
     @contextmanager
     def stream(self, text: str, *, limit: int | None = None) -> Iterator[Iterator[pl.DataFrame]]:
         """The same rows in frames of some thousand, types that Polars lacks as texts; `limit` says how many at most."""
         with self.read() as session, closing(self._batches(session, text, limit)) as batches:
-            self._require_functions(session)
             yield batches
 
     def _batches(self, session: Session, text: str, limit: int | None) -> Generator[pl.DataFrame]:
@@ -352,47 +370,38 @@ class Store:
         self._require_file()
         with self._transaction(read_only=False, threads=threads) as session:
             self._require_atlas(session)
-            self._require_functions(session)
             yield session
-        _found_ours.update({(self.path.resolve(), what): _state(self.path) for what in ("tables", "functions")})
+
+    def exists(self) -> bool:
+        """Whether something is there; StoreError for a name that cannot be one."""
+        try:
+            os.fsencode(self.file).decode()  # DuckDB takes names in UTF-8 only
+            return self.file.exists()
+        except UnicodeDecodeError as error:
+            raise StoreError(f"{str(self.path)!r} is not UTF-8: rename the file or its folder") from error
+        except OSError as error:
+            raise StoreError(f"{shown(self.path)} cannot be opened ({error.strerror}): name another file") from error
 
     def _require_file(self) -> None:
-        if not self.path.exists():
+        if not self.exists():
             raise StoreError(f"no atlas at {self.path}: build one with `atlas build {self.path} PROMPTS ...`")
-        if (self.path / MANIFEST).exists():
+        if (self.file / MANIFEST).exists():
             raise StoreError(
                 f"{self.path} is an export: make an atlas of it with `atlas import`, or ask it on --engine spark"
             )
-        if self.path.is_dir():
+        if self.file.is_dir():
             raise StoreError(f"{self.path} is a folder: name an atlas file in it")
 
     def _require_atlas(self, session: Session) -> None:
-        """Nothing of the file runs before its catalog was looked at: its table `atlas` may be a view."""
-        with self._once("tables") as needed:
-            things = session.ask("catalog").rows() if needed and not self.own else None
-            if things is not None:
-                require_table(self.path, things, "atlas", "schema_version")
+        try:
             version = session.value("schema_version")
-            if version is not None and version != SCHEMA_VERSION:
-                raise StoreError(
-                    f"{self.path} has schema version {shown(version)}, this program reads version {SCHEMA_VERSION}: "
-                    "build it again, or install the version of atlas that made it"
-                )
-            if things is not None:
-                require_tables(self.path, things)
-
-    def _require_functions(self, session: Session) -> None:
-        """For sessions that write or run a user's SQL; others call no function by a name that only a file has."""
-        with self._once("functions") as needed:
-            if needed and not self.own:
-                require_functions(self.path, session.ask("functions").iter_rows())
-
-    @contextmanager
-    def _once(self, what: str) -> Iterator[bool]:
-        """Whether the file is to be checked; it is not when it is as it was when this process checked it last."""
-        key, state = (self.path.resolve(), what), _state(self.path)
-        yield _found_ours.get(key) != state
-        _found_ours[key] = state
+        except (duckdb.CatalogException, duckdb.BinderException) as error:
+            raise StoreError(f"{self.path} is a DuckDB file but not an atlas: name another file") from error
+        if version is not None and version != SCHEMA_VERSION:
+            raise StoreError(
+                f"{self.path} has schema version {version}, this program reads version {SCHEMA_VERSION}: "
+                "build it again, or install the version of atlas that made it"
+            )
 
     def checkpoint(self) -> None:
         """Move what a killed process left in the write-ahead log into the file."""
@@ -408,15 +417,37 @@ class Store:
     @contextmanager
     def _connect(self, *, read_only: bool, threads: int | None = None) -> Iterator[sqlalchemy.Connection]:
         allowed = tuple(way for path in self.allowed for way in {path.absolute(), path.resolve()})
-        access = Access(self.path.resolve(), read_only, self.memory_limit, threads or self.threads, allowed)
-        try:
-            with connect(access) as connection:
+        access = Access(follow(self.file), read_only, self.memory_limit, threads or self.threads, allowed)
+        patience = current_patience() if self.patience is None else self.patience
+        with ExitStack() as stack:
+
+            def attempt() -> sqlalchemy.Connection:
+                with explained(self.path):
+                    return stack.enter_context(connect(access))
+
+            connection = keep_trying(attempt, patience)
+            with explained(self.path):
                 yield connection
-        except (duckdb.Error, DBAPIError, OSError) as error:
-            known = translate(error, self.path)
-            if known is None:
-                raise
-            raise known from error
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Say in one line what a user can put right of the database's errors; a query that a signal stopped is Ctrl-C."""
+    try:
+        yield
+    except (duckdb.Error, DBAPIError, OSError, RuntimeError) as error:
+        if is_interrupt(error):
+            raise KeyboardInterrupt from error
+        known = translate(error, path)
+        if known is None:
+            raise
+        raise known from error
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether this is how DuckDB says that a signal has stopped its query."""
+    cause = getattr(error, "orig", None) or error
+    return isinstance(cause, duckdb.InterruptException | RuntimeError) and "interrupted" in str(cause).lower()
 
 
 def translate(error: BaseException, path: Path) -> StoreError | None:
@@ -429,7 +460,7 @@ def translate(error: BaseException, path: Path) -> StoreError | None:
     if "could not set lock" in low or "conflicting lock" in low:
         holder = re.search(r"(?:held in )(.*?PID \d+\))", text)
         who = holder.group(1) if holder else "another connection"
-        return StoreError(f"{path} is in use by {who}: wait until it has finished, or stop it")
+        return InUse(f"{path} is in use by {who}: wait until it has finished, or stop it")
     if isinstance(cause, duckdb.PermissionException):
         return StoreError(f"{path} wants to read other files: it is not an atlas that you should trust")
     if "no space left" in low or "file too large" in low or getattr(cause, "errno", None) in (28, 27):

@@ -10,6 +10,7 @@ from multiprocessing import forkserver
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests never leave the machine
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["ATLAS_PATIENCE"] = "0"  # who finds a file taken is told at once
 
 import pytest
 import tiny

@@ -12,7 +12,8 @@ import atlas
 
 LAYERS = [
     ["errors", "progress", "database"],
-    ["prompts", "summaries", "scorers", "codec", "sites", "quiet", "replacement", "waiting", "keeping", "contents"],
+    ["quiet", "replacement", "keeping"],
+    ["prompts", "summaries", "scorers", "codec", "sites", "waiting"],
     ["methods", "pairs", "store", "intervals", "selection", "dialect", "spark"],
     ["models", "staging", "manifest"],
     ["vocabulary", "steering", "checks", "uncertainty", "pocket", "controls", "vectors", "distances"],

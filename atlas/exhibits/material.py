@@ -220,8 +220,8 @@ class Material:
         self.progress("copying the atlas", 0, 0)
         path = self.folder / name
         with self.session():  # nobody writes meanwhile
-            for ending in ("", ".wal"):
-                source = Path(f"{self.atlas.store.path}{ending}")
+            for ending in (".wal", ""):  # the file last: when it is closed, the system drops this process's lock on it
+                source = Path(f"{self.atlas.store.file}{ending}")
                 if source.exists():
                     shutil.copy(source, f"{path}{ending}")
         return open_atlas(path)
