@@ -162,9 +162,11 @@ def _describe_run(
         values = [given.get(name), *(getattr(config, name, None) for config in configs)]
         return next((value for value in values if value is not None), None)
 
-    stops = () if given.get("stop_at_eos") is False else _ids(setting("eos_token_id"))
-    ends_otherwise = any(setting(name) for name in ("stop_strings", "stopping_criteria"))
-    pad = next(iter((*_ids(setting("pad_token_id")), *stops)), None) if ends_otherwise else None
+    stops = () if given.get("stop_at_eos") is False else token_ids(setting("eos_token_id"))
+    ends_otherwise = stops and any(
+        setting(name) for name in ("stop_strings", "stopping_criteria")
+    )  # else none is padded
+    pad = next(iter((*token_ids(setting("pad_token_id")), *stops))) if ends_otherwise else None
     if shown is None:
         return Run(None if "input" in given else 1, None, stops=stops), pad
     longest = mask.shape[1] if isinstance(mask, Tensor) and mask.ndim == 2 else 0
@@ -172,7 +174,7 @@ def _describe_run(
     return Run(int(shown.shape[0]), max(int(shown.shape[1]), longest), lead, stops), pad
 
 
-def _ids(value: Any) -> tuple[int, ...]:
+def token_ids(value: Any) -> tuple[int, ...]:
     """Token ids that a setting holds, as one, a list or a tensor."""
     if value is None:
         return ()

@@ -175,7 +175,7 @@ class Codec:
 
     def add(self, x: Tensor, step: Tensor, scale: Tensor | float) -> Tensor:
         """x + scale · step, step [..., d_in] in the SAE's units, in the shape and dtype of x."""
-        moved = self.flatten(x).to(step.dtype) + scale * step
+        moved = self.flatten(x) + scale * step
         return moved.to(x.dtype).reshape(x.shape)
 
 

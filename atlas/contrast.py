@@ -16,6 +16,7 @@ import torch
 from atlas.checks import require_complete
 from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.layerwise import catch_activations
+from atlas.names import require_name
 from atlas.pairs import PairSet
 from atlas.progress import Progress, silent
 from atlas.sides import CODE_POSITIONS, Sides, tokenize_pairs
@@ -79,11 +80,15 @@ def contrast(
         AtlasError: tau is out of range, or no pair fits into the context.
     """
     check_settings(tau, position)
+    if not isinstance(name, str):
+        require_name("behaviour", name)
     with atlas.store.read() as session:
         require_complete(session, atlas.store)
         rows = {row["sae_key"]: row for row in session.ask("all_saes").to_dicts()}
         stored = session.ask("behaviour_pairs", behaviour=name).rows()
         keys = list(rows) if sae_ids is None else [atlas.sae_key(one) for one in sae_ids]
+        if not stored:
+            require_name("behaviour", name)
         changed = stored != pairs.rows()
         if stored and changed and not replace:
             raise StoreError(

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from atlas.checks import require_complete
+from atlas.contents import read_sql
 from atlas.errors import StoreError, shown
 from atlas.manifest import Manifest, check_files, read_manifest, sae_key_of, write_manifest
 from atlas.progress import Progress, silent
@@ -27,7 +28,6 @@ from atlas.store import (
     STREAMING_THREADS,
     Session,
     Store,
-    read_sql,
     require_writable,
 )
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from atlas.call_watching import token_ids
 from atlas.errors import AtlasError
 from atlas.methods import Options
 from atlas.models import seeded_sampler
 from atlas.sites import context_size
 from atlas.steering import Layer, Steering
-from atlas.vocabulary import bos_token_id, special_ids, with_bos
+from atlas.vocabulary import special_ids, with_bos
 
 BATCH_SIZE = 32  # texts generated at once
 
@@ -142,7 +143,9 @@ def continue_ids(
     model: Any, tokenizer: Any, ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
 ) -> list[str]:
     """What the model, as it is now, goes on with after each row of token ids; one batch, padded on the left."""
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else bos_token_id(tokenizer)
+    pad = next(
+        (i for i in (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), 0
+    )
     longest = max(map(len, ids))
     batch = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in ids], device=model.device)
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=model.device)
@@ -152,9 +155,19 @@ def continue_ids(
         pad_token_id=pad,
         max_new_tokens=sampling.max_new_tokens,
         do_sample=False,
+        num_beams=1,  # whatever the settings of the model say: a row is a text
+        return_dict_in_generate=False,
         logits_processor=seeded_sampler(seeds, sampling.temperature, sampling.top_k, sampling.top_p),
     )
-    return tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
+    stops = set(token_ids(model.generation_config.eos_token_id))
+    rows = [_until_end(row, stops) for row in out[:, longest:].tolist()]
+    return tokenizer.batch_decode(rows, skip_special_tokens=True)
+
+
+def _until_end(row: list[int], stops: Collection[int]) -> list[int]:
+    """A row up to its first stop: behind it a batch has pads, and a pad may be a token like any other."""
+    end = next((place for place, one in enumerate(row) if one in stops), len(row))
+    return row[: end + 1]
 
 
 def _check_length(prompt: str, tokens: int, new_tokens: int, context: int) -> None:

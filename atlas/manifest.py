@@ -18,8 +18,9 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NoReturn
 
+from atlas.contents import read_sql
 from atlas.errors import StoreError, shown
-from atlas.store import MANIFEST, SCHEMA_VERSION, read_sql
+from atlas.store import MANIFEST, SCHEMA_VERSION
 
 KIND = "neuron-atlas export"
 LARGEST = 256 << 20  # bytes of a manifest: a line per 4 million activations leaves room for any

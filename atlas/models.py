@@ -32,6 +32,7 @@ SAFELY = {"use_safetensors": True, "trust_remote_code": False}  # neither pickle
 SAMPLED = 1 << 20  # values per tensor that go into a hash
 CONVERT = "load it where you trust it, and save it with save_pretrained, which writes safetensors"
 PANIC = "PanicException"  # of the Rust inside of tokenizers, for files it did not foresee; it is no Exception
+RESHAPES = ("none", "hook_z")
 LAYER_NORMS = ("LN", "LNPre")  # TransformerLens's names of the norms that do not see a mean
 WRITTEN = (  # hooks of the residual stream, and of what is added to it
     "hook_embed", "hook_pos_embed", "hook_resid_pre", "hook_resid_mid", "hook_resid_post", "hook_attn_in", "hook_mlp_in",
@@ -139,8 +140,8 @@ def load_transformer(name: str, *, device: str = "cpu", dtype: str = "float32") 
     """A hub name or local folder as a plain Hugging Face causal model and its tokenizer."""
     require_model_folder(name)
     with quiet(), loading("language model", name):
-        config = _load_config(resolve_name(name))
-        model = _model_class(config).from_pretrained(resolve_name(name), dtype=getattr(torch, dtype), **SAFELY)
+        place = resolve_name(name)
+        model = _load_weights(_model_class(_load_config(place)), place, dtype=getattr(torch, dtype))
     return model.to(device).eval().requires_grad_(False), load_tokenizer(name)
 
 
@@ -203,6 +204,18 @@ def _model_class(config: Any) -> Any:
     return AutoModelForCausalLM
 
 
+def _load_weights(auto: Any, place: str, **options: Any) -> Any:
+    """A model with every weight from its files; Transformers would fill those that are not there with random numbers."""
+    model, told = auto.from_pretrained(place, **{**options, **SAFELY}, output_loading_info=True)
+    lacking = sorted(map(str, (*told["missing_keys"], *told["mismatched_keys"])))
+    if lacking:
+        raise ModelError(
+            f"cannot load language model {place}: its files lack {len(lacking)} of the weights of {type(model).__name__}, "
+            f"such as {lacking[0]}: name a whole model"
+        )
+    return model
+
+
 def _wrap(place: str, config: Any, tokenizer: Any, device: str, dtype: torch.dtype) -> tuple[nn.Module, Any]:
     """The plain model, and a TransformerBridge around its twin, which has the same tensors."""
     from transformer_lens.model_bridge import TransformerBridge
@@ -216,7 +229,7 @@ def _wrap(place: str, config: Any, tokenizer: Any, device: str, dtype: torch.dty
 
         @staticmethod
         def from_pretrained(path: str, **options: Any) -> nn.Module:
-            model = auto.from_pretrained(path, **{**options, **SAFELY}).to(device).eval().requires_grad_(False)
+            model = _load_weights(auto, path, **options).to(device).eval().requires_grad_(False)
             twins.append(_twin(model))
             return model
 
@@ -377,6 +390,10 @@ def require_coherent(sae: Any, sae_id: str) -> None:
             f"SAE {sae_id} was trained on activations normalised by {cfg.normalize_activations}, which was never folded "
             f"into its weights: do it with {UNFOLDED[cfg.normalize_activations]} and save it again"
         )
+    if cfg.reshape_activations not in RESHAPES:
+        raise ModelError(
+            f"SAE {sae_id}: reshape_activations is {cfg.reshape_activations!r} in its cfg.json: use {RESHAPES}"
+        )
     for name in ("d_in", "d_sae"):
         if not _is_count(getattr(cfg, name)):
             raise ModelError(f"SAE {sae_id}: {name} is {getattr(cfg, name)!r} in its cfg.json: it has to be 1 or more")
@@ -471,10 +488,11 @@ def require_encoder_folder(folder: Path) -> None:
             )
         return
     with loading("sentence encoder", str(folder)):
-        modules = [
-            (str(module["type"]), folder / str(module.get("path", ""))) for module in json.loads(listed.read_text())
-        ]
-    for kind, place in modules:
+        modules = json.loads(listed.read_text(encoding="utf-8"))
+    if not isinstance(modules, list) or not all(isinstance(one, dict) and "type" in one for one in modules):
+        raise ModelError(f"cannot load sentence encoder {folder}: its modules.json does not list modules")
+    for module in modules:
+        kind, place = str(module["type"]), folder / str(module.get("path", ""))
         if not kind.startswith("sentence_transformers."):
             raise ModelError(
                 f"cannot load sentence encoder {folder}: its modules.json names {kind}, which is code outside of "

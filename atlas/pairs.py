@@ -64,6 +64,8 @@ def read_pairs(path: str | Path) -> PairSet:
 
 def collect_pairs(rows: Iterable[tuple[str | None, str | None, str | None]], *, origin: str = "pairs") -> PairSet:
     """Drop repeated pairs (prompt, positive, negative); PromptError for one without two different sides, or none at all."""
+    if isinstance(rows, str | bytes | bytearray) or not isinstance(rows, Iterable):
+        raise PromptError(f"{origin}: give a list of (prompt, positive, negative), not {shown(rows)}")
     kept: dict[tuple[str, str, str], None] = {}
     count = 0
     for count, row in enumerate(rows, start=1):

@@ -86,7 +86,7 @@ def collect_texts(
     Raises:
         PromptError: nothing is left, or something is no text: another type, or broken characters in it.
     """
-    if isinstance(texts, bytes | bytearray) or not isinstance(texts, Iterable):
+    if isinstance(texts, str | bytes | bytearray) or not isinstance(texts, Iterable):
         raise PromptError(f"{origin}: give a list of texts, not {shown(texts)}")
     texts = list(texts)
     sources = sources or [None] * len(texts)

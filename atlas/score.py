@@ -17,6 +17,7 @@ import polars as pl
 from atlas.checks import require_complete, require_scored
 from atlas.distances import distance_matrix, error_of_power, make_distances, raise_distances
 from atlas.errors import AtlasError, StoreError, UnknownName
+from atlas.names import require_name
 from atlas.products import columns_at_once, sum_distances
 from atlas.prompts import TextSet
 from atlas.scorers import SCORERS
@@ -121,9 +122,16 @@ def score_topics(
 
     Raises:
         StoreError: the atlas is unfinished, or a topic has other texts and `replace` is off.
-        AtlasError: fewer than two neurons of an SAE can be scored, or all have the same score.
+        AtlasError: fewer than two neurons of an SAE can be scored, or all have the same score; or a new topic has a name
+            that cannot be read.
     """
+    for name in topics:
+        if not isinstance(name, str):
+            require_name("topic", name)
     keys, reference_hash, stored = _look(store, topics, sae_keys)
+    for name in topics:
+        if not stored[name]:  # names in older atlases stay as they are
+            require_name("topic", name)
     changed = [name for name, texts in topics.items() if set(stored[name]) != set(texts.texts)]
     for name in changed:
         if stored[name] and not replace:

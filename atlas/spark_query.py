@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from atlas.contents import read_sql
 from atlas.errors import StoreError
 from atlas.manifest import Manifest, check_files, read_manifest
 from atlas.spark import start_spark
-from atlas.store import Session, Store, read_sql
+from atlas.store import Session, Store
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -29,7 +30,7 @@ class SparkStore(Store):
     """An export on Spark, where an atlas file does: it is read by the same queries, and never written."""
 
     def __init__(self, folder: str | Path, session: ExportSession) -> None:
-        super().__init__(folder)
+        super().__init__(folder, own=True)
         self._session = session
 
     @property

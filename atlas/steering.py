@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from atlas.call_watching import ModelWatch, unwrap
+from atlas.call_watching import ModelWatch, find_language_model, unwrap
 from atlas.codec import Code, Codec
 from atlas.errors import AtlasError, UnknownName
 from atlas.methods import DEFAULT_METHOD, METHODS, Edit, Options, Target, settle_options
@@ -127,6 +127,7 @@ class Steering:
         self._watch = ModelWatch(self.model, self._tokens, self._end_call)
         self._ran = [0] * len(self.layers)  # how often each hook ran in the call that is running
         self._recent: list[Call] = []  # calls that gradients may still come back to
+        self._recalled = False  # whether they have
 
     @property
     def saw_embeddings(self) -> bool:
@@ -137,10 +138,11 @@ class Steering:
         if self._watch.is_on:
             raise AtlasError("this steering is entered already: leave it first, or make another one with `steer`")
         self._ran, self._recent = [0] * len(self.layers), []
+        place = self.model if hasattr(self.model, "hook_dict") else find_language_model(self.model)
         try:
             self._watch.start()
             for number, layer in enumerate(self.layers):
-                site = find_site(self.model, layer.hook_name)
+                site = find_site(place, layer.hook_name)
                 self._handles.append(site.edit(lambda x, number=number: self._edit(x, number)))  # type: ignore[misc]
         except BaseException:
             self._remove()
@@ -148,7 +150,7 @@ class Steering:
         return self
 
     def __exit__(self, kind: object, *exception: object) -> None:
-        calls, waiting = self._watch.calls, self._recent
+        calls, waiting = self._watch.calls, self._recent and not self._recalled
         self._remove()
         if kind is None and not calls:
             warnings.warn(
@@ -157,7 +159,7 @@ class Steering:
                 UserWarning,
                 stacklevel=2,
             )
-        if kind is None and waiting and getattr(self.model, "is_gradient_checkpointing", False):
+        if kind is None and waiting and any(getattr(m, "gradient_checkpointing", False) for m in self.model.modules()):
             warnings.warn(
                 "the model checkpoints gradients, and `backward` was not called inside the block: it would run the "
                 "layers again without steering",
@@ -211,7 +213,8 @@ class Steering:
         self._ran = [0] * len(self.layers)
         if silent and not self._tokens.is_drafting:  # a model that drafts for itself may leave out its last layers
             raise AtlasError(f"the model was called, but its hook {silent[0]} never ran: it cannot be steered there")
-        self._recent = [*self._recent, call] if torch.is_grad_enabled() else []
+        kept = [] if self._recalled or not torch.is_grad_enabled() else self._recent
+        self._recent, self._recalled = [*kept, call] if torch.is_grad_enabled() else [], False
 
     def _edit(self, x: Tensor, number: int) -> Tensor:
         layer, again = self.layers[number], self._watch.call is None
@@ -262,6 +265,7 @@ class Steering:
                 "gradients of several calls are checkpointed, and which one runs again cannot be told: call `backward` "
                 "after each"
             )
+        self._recalled = True
         return first
 
 
@@ -275,22 +279,22 @@ class _Figures:
 
     def __init__(self, layer: Layer, text: Text) -> None:
         self._layer, self._text = layer, text
-        self._codes: list[tuple[Tensor, Code, Tensor, list[Step]]] = []
+        self._codes: list[tuple[Tensor, Tensor, Tensor | None, Tensor, list[Step]]] = []
         self._activations: list[tuple[Tensor, Tensor, Step]] = []
         self._values = 0
-        self._columns: dict[int, list[Tensor]] = {}  # per step, by its start and identity
+        self._columns: dict[int, Tensor] = {}  # by the step's identity: see _reduce
 
     def add_code(self, acts: Tensor, code: Code, mask: Tensor | None, call: Call) -> None:
         """Take in a call: an edited code, the one it came from, and which tokens count [batch, token], None for all."""
-        now, was = acts[:, -call.new :].detach(), code.acts[:, -call.new :].detach()
-        bare = Code(was, was, None, {}, 1.0, code.neurons)
-        self._codes.append((now, bare, _whole(now) if mask is None else mask[:, -call.new :], [call.step]))
+        now = _new(acts, call)
+        counts = _whole(now) if mask is None else _new(mask, call)
+        self._codes.append((now, _new(code.acts, call), code.neurons, counts, [call.step]))
         self._wait(now.numel())
 
     def add_activation(self, x: Tensor, mask: Tensor | None, call: Call) -> None:
         """Take in a call of a method without a code: its activation [batch, token, *site], encoded later, many at once."""
-        x = x[:, -call.new :].detach().clone()
-        self._activations.append((x, _whole(x) if mask is None else mask[:, -call.new :], call.step))
+        x = _new(x, call).clone()
+        self._activations.append((x, _whole(x) if mask is None else _new(mask, call), call.step))
         self._wait(x.shape[0] * x.shape[1] * self._layer.codec.d_sae)
 
     def _wait(self, values: int) -> None:
@@ -300,17 +304,18 @@ class _Figures:
 
     @torch.no_grad()
     def _reduce(self) -> None:
+        """Keep of each call six rows: counts, impure, total, kept, now, was [6, batch, token]."""
         if self._activations:
             x, mask = (torch.cat(parts, dim=1) for parts in list(zip(*self._activations, strict=True))[:2])
-            code = self._layer.codec.encode(x)
-            self._codes.append((code.acts, code, mask, [step for *_, step in self._activations]))
-        for acts, code, mask, steps in self._codes:
-            size, now, was = acts.abs(), acts.bool(), code.acts.bool()
-            impure = size @ code.pick(self._layer.impurity.to(size))
+            acts = self._layer.codec.encode(x).acts
+            self._codes.append((acts, acts, None, mask, [step for *_, step in self._activations]))
+        for acts, before, neurons, mask, steps in self._codes:
+            size, now, was = acts.abs(), acts.bool(), before.bool()
+            impurity = self._layer.impurity.to(size)
+            impure = size @ (impurity if neurons is None else impurity.index_select(-1, neurons))
             columns = (mask, impure, size.sum(-1), (was & now).sum(-1), now.sum(-1), was.sum(-1))
-            widths = [step.width for step in steps]
-            parts = [column.double().cpu().split(widths, dim=1) for column in columns]
-            for step, *own in zip(steps, *parts, strict=True):
+            table = torch.stack([column.double().cpu() for column in columns])
+            for step, own in zip(steps, table.split([step.width for step in steps], dim=2), strict=True):
                 self._columns[id(step)] = own
         self._codes, self._activations, self._values = [], [], 0
 
@@ -325,8 +330,8 @@ class _Figures:
         sums = (mask * torch.stack([kept, now - kept, was - kept])).sum(-1)
         return (sums / mask.sum(-1).clamp(min=1)).T.tolist()
 
-    def _table(self) -> list[Tensor]:
-        """What the calls left of each sequence, over all its tokens that count, each [sequence, token]."""
+    def _table(self) -> Tensor:
+        """What the calls left of each sequence, over all its tokens that were not thrown away [6, sequence, token]."""
         self._reduce()
         text, parts = self._text, []
         going = text.going()
@@ -334,27 +339,41 @@ class _Figures:
             own = self._columns.get(id(step))
             if own is None or not step.kept:
                 continue
-            own = [column[:, : step.kept] for column in own]
+            own = own[..., : step.kept]
             if going is not None:
-                own[0] = own[0] * going[number]
+                own = _masked(own, going[number])
             if text.picked is not None:
                 rows, found = text.picked[number]
-                own = [column[rows] for column in own]
-                own[0] = own[0] * found[:, None]
+                own = _masked(own[:, rows], found[:, None])
             if text.ends is not None:
-                own[0] = own[0] * (torch.arange(step.start, step.start + step.kept) < text.ends[:, None])
-            finite = own[1].isfinite() & own[2].isfinite()
-            if not finite.all():
-                warnings.warn(
-                    f"figures leave out {int((~finite & own[0].bool()).sum())} tokens whose activations at "
-                    f"{self._layer.hook_name} are not finite: load the model in bfloat16 or float32",
-                    UserWarning,
-                    stacklevel=4,
-                )
-                own = [torch.where(finite, column, 0) for column in own]
+                own = _masked(own, torch.arange(step.start, step.start + step.kept) < text.ends[:, None])
             parts.append(own)
         count = text.rows if text.picked is None else len(text.picked[0][0])
-        return [torch.cat(columns, dim=1) for columns in zip(*parts, strict=True)] or [torch.zeros(count, 1)] * 6
+        return self._finite(torch.cat(parts, dim=2)) if parts else torch.zeros(6, count, 1)
+
+    def _finite(self, table: Tensor) -> Tensor:
+        """A table without the tokens whose activations are not finite, which is said."""
+        finite = table.isfinite().all(0)
+        if finite.all():
+            return table
+        warnings.warn(
+            f"figures leave out {int((~finite & table[0].bool()).sum())} tokens whose activations at "
+            f"{self._layer.hook_name} are not finite: load the model in bfloat16 or float32",
+            UserWarning,
+            stacklevel=5,
+        )
+        return torch.where(finite, table, 0)
+
+
+def _masked(table: Tensor, mask: Tensor) -> Tensor:
+    """A table [6, sequence, token] in which only the tokens of a mask count."""
+    return torch.cat([table[:1] * mask, table[1:]])
+
+
+def _new(x: Tensor, call: Call) -> Tensor:
+    """Of x [batch, token, ...] the tokens that are new to the text, without their gradients."""
+    x = x if call.new == call.shape[1] else x[:, -call.new :]
+    return x.detach() if x.requires_grad else x
 
 
 def _whole(x: Tensor) -> Tensor:

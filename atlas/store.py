@@ -15,8 +15,6 @@ import tempfile
 from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,6 +23,7 @@ import duckdb
 import sqlalchemy
 from sqlalchemy.exc import DBAPIError
 
+from atlas.contents import read_definitions, read_sql, require_functions, require_table, require_tables
 from atlas.database import NAME, SEARCH_PATH, Access, connect, quote
 from atlas.errors import StoreError, shown
 from atlas.querying import explain_error, read_batches, require_query, stoppable
@@ -46,6 +45,7 @@ SCANNING = {  # for the queries that read all activations of an SAE
 FOREIGN = re.compile(r"\b(INTERVAL|UNION)\b")  # types of DuckDB that Polars cannot read
 WORD = re.compile(r"\w+")
 COMPOSED = re.compile(r"\bquery(_table)?\b", re.IGNORECASE)  # table functions whose text is made as a query runs
+BROKEN = re.compile("[\ud800-\udfff]")  # half a surrogate pair: a byte of the command line that is no text, say
 QUOTED = re.compile("""'[^']*'|"[^"]*\"""")
 PARQUET = "read_parquet($path, hive_partitioning = false)"  # a folder named text=x above a file is no column of it
 
@@ -64,37 +64,25 @@ def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
-@cache
-def read_sql(name: str) -> str:
-    """The text of sql/`name`.sql."""
-    return (files("atlas.sql") / f"{name}.sql").read_text()
+def _writable(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a statement; StoreError for a text that cannot be written as UTF-8."""
+    for value in parameters.values():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not text.isascii() and BROKEN.search(text):
+                raise StoreError(f"{shown(text)} holds a character that no UTF-8 text has: mend it")
+    return parameters
 
 
 def _damaged(path: str, error: duckdb.Error) -> StoreError:
     return StoreError(f"{path} is damaged ({' '.join(str(error).split())[:200]}): copy the export again")
 
 
-@cache
-def read_definitions() -> dict[str, str]:
-    """Name -> the statement that makes this view or macro of sql/views.sql and sql/macros.sql for a session alone."""
-    texts = read_sql("views") + read_sql("macros")
-    return {
-        found["name"]: f"create or replace temp {found['rest']}"
-        for found in re.finditer(r"^create or replace (?P<rest>(?:view|macro) (?P<name>\w+).*?;)$", texts, re.M | re.S)
-    }
-
-
 def named_definitions(text: str) -> list[str]:
-    """The views and macros of ours that a text may use, each after those that it uses itself."""
-    statements = read_definitions()
+    """The views and macros of ours that a text may use, in the order in which they can be made."""
+    statements = read_definitions()  # views first, for macros use them
     words = set(statements) if COMPOSED.search(text) else set(WORD.findall(text.lower()))
-    named = [name for name in statements if name in words]
-    return list(dict.fromkeys(inner for name in named for inner in (*_used(name), name)))
-
-
-def _used(name: str) -> list[str]:
-    words = set(WORD.findall(read_definitions()[name]))
-    return [other for other in read_definitions() if other in words and other != name]
+    used = words.union(*(WORD.findall(statements[name]) for name in statements if name in words))
+    return [name for name in statements if name in used]
 
 
 class Session:
@@ -116,7 +104,7 @@ class Session:
         import polars as pl
 
         self._define(text)
-        found = self._connection.sql(text, params=parameters)
+        found = self._connection.sql(text, params=_writable(parameters))
         if found is None:
             raise StoreError("the SQL text holds no query: give one, such as 'from atlas'")
         for name, kind in zip(found.columns, found.types, strict=True):
@@ -143,7 +131,7 @@ class Session:
     def run(self, name: str, /, **parameters: Any) -> None:
         """Run the named statements in sql/ that give no rows."""
         self._define(read_sql(name))
-        self._execute(read_sql(name), parameters or None)
+        self._execute(read_sql(name), _writable(parameters) or None)
 
     def _execute(self, text: str, parameters: Any = None) -> list[tuple[Any, ...]]:
         """Run statements that Ctrl-C may stop; their rows, of which there are few."""
@@ -282,6 +270,16 @@ def scan_here(session: Session, name: str, **parameters: Any) -> None:
         session.run(name, **parameters)
 
 
+_found_ours: dict[tuple[Path, str], object] = {}  # (file, what of it was checked) -> its state then
+
+
+def _state(path: Path) -> list[tuple[int, ...]]:
+    """What changes when a file or its log does."""
+    found = [Path(f"{path.resolve()}{end}") for end in ("", ".wal")]
+    stats = [one.stat() for one in found if one.exists()]
+    return [(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
+
+
 class Store:
     """An atlas file.
 
@@ -341,12 +339,14 @@ class Store:
     def query(self, text: str) -> pl.DataFrame:
         """Rows of a user's SQL in a read-only session; StoreError for what is wrong with it. Ctrl-C stops it."""
         with self.read() as session, self._own_words():
+            self._require_functions(session)
             return session.query(text)
 
     @contextmanager
     def stream(self, text: str, *, limit: int | None = None) -> Iterator[Iterator[pl.DataFrame]]:
         """The same rows in frames of some thousand, types that Polars lacks as texts; `limit` says how many at most."""
         with self.read() as session, closing(self._batches(session, text, limit)) as batches:
+            self._require_functions(session)
             yield batches
 
     def _batches(self, session: Session, text: str, limit: int | None) -> Generator[pl.DataFrame]:
@@ -370,7 +370,9 @@ class Store:
         self._require_file()
         with self._transaction(read_only=False, threads=threads) as session:
             self._require_atlas(session)
+            self._require_functions(session)
             yield session
+        _found_ours.update({(self.path.resolve(), what): _state(self.path) for what in ("tables", "functions")})
 
     def exists(self) -> bool:
         """Whether something is there; StoreError for a name that cannot be one."""
@@ -393,15 +395,32 @@ class Store:
             raise StoreError(f"{self.path} is a folder: name an atlas file in it")
 
     def _require_atlas(self, session: Session) -> None:
-        try:
+        """Nothing of the file runs before its catalog was looked at: its table `atlas` may be a view."""
+        with self._once("tables") as needed:
+            things = session.ask("catalog").rows() if needed and not self.own else None
+            if things is not None:
+                require_table(self.path, things, "atlas", "schema_version")
             version = session.value("schema_version")
-        except (duckdb.CatalogException, duckdb.BinderException) as error:
-            raise StoreError(f"{self.path} is a DuckDB file but not an atlas: name another file") from error
-        if version is not None and version != SCHEMA_VERSION:
-            raise StoreError(
-                f"{self.path} has schema version {version}, this program reads version {SCHEMA_VERSION}: "
-                "build it again, or install the version of atlas that made it"
-            )
+            if version is not None and version != SCHEMA_VERSION:
+                raise StoreError(
+                    f"{self.path} has schema version {shown(version)}, this program reads version {SCHEMA_VERSION}: "
+                    "build it again, or install the version of atlas that made it"
+                )
+            if things is not None:
+                require_tables(self.path, things)
+
+    def _require_functions(self, session: Session) -> None:
+        """For sessions that write or run a user's SQL; others call no function by a name that only a file has."""
+        with self._once("functions") as needed:
+            if needed and not self.own:
+                require_functions(self.path, session.ask("functions").iter_rows())
+
+    @contextmanager
+    def _once(self, what: str) -> Iterator[bool]:
+        """Whether the file is to be checked; it is not when it is as it was when this process checked it last."""
+        key, state = (self.path.resolve(), what), _state(self.path)
+        yield _found_ours.get(key) != state
+        _found_ours[key] = state
 
     def checkpoint(self) -> None:
         """Move what a killed process left in the write-ahead log into the file."""

@@ -105,6 +105,7 @@ class Call:
 
     Attributes:
         shape: batch and number of tokens.
+        cached: how many tokens the KV cache held.
         steered: which tokens are steered [batch, token]; None for all.
         nothing: whether none is.
         new: how many of the tokens, at the end, the text did not have before.
@@ -113,6 +114,7 @@ class Call:
     """
 
     shape: tuple[int, int]
+    cached: int
     steered: Tensor | None
     nothing: bool
     new: int
@@ -178,7 +180,7 @@ class TokenTracker:
         self.positions = positions
         self.text: Text | None = None
         self.saw_embeddings = False
-        self._special = tuple(sorted(set(special_ids)))
+        self._special = frozenset(special_ids)
         self._special_on: dict[torch.device, Tensor] = {}
         self._texts: list[Text] = []  # those with a cache
         self._runs: list[Run] = []
@@ -264,10 +266,12 @@ class TokenTracker:
         if not self._runs:
             self.text = text
         steered, nothing = self._combine((rows, width), meant, real, self._special_at(ids, embeddings, embed))
-        return Call((rows, width), steered, nothing, step.kept, text, step)
+        return Call((rows, width), cached, steered, nothing, step.kept, text, step)
 
     def link(self, call: Call, output: Any) -> None:
         """Learn from the output of a forward call which cache its tokens went into."""
+        if call.cached and call.text.cache is not None:
+            return
         values = output.values() if isinstance(output, dict) else output if isinstance(output, tuple) else ()
         cache = find_cache(values)
         if cache is not None and (call.text.cache is None or call.text.cache() is not cache):
@@ -359,10 +363,13 @@ class TokenTracker:
 
     def _real(self, given: dict[str, Any], rows: int, width: int, cached: int, cache: Any) -> Tensor | None:
         """Which tokens of a call are no pads [row, token], by the attention mask; None for all of them."""
+        run = self.run
+        if run is not None and run.prompt is not None and run.ids is not None and 0 < run.prompt <= cached:
+            return None  # what `generate` of Transformers adds to a prompt is no pad
         mask = given.get("attention_mask")
         if not isinstance(mask, Tensor) or mask.ndim != 2:
-            told = self.run.mask if self.run is not None else None
-            if mask is not None and told is None and (self.run is None or self.run.odd_mask):
+            told = run.mask if run is not None else None
+            if mask is not None and told is None and (run is None or run.odd_mask):
                 self._say(
                     "the attention mask is not of the form [batch, token]: pads cannot be told from it, and count"
                 )
@@ -385,13 +392,15 @@ class TokenTracker:
         if not self._special:
             return None
         if ids is not None:
+            if ids.shape[1] == 1 and self._special.isdisjoint(ids.flatten().tolist()):
+                return None  # quicker than a comparison of tensors
             if ids.device not in self._special_on:
-                self._special_on[ids.device] = torch.tensor(self._special, device=ids.device)
+                self._special_on[ids.device] = torch.tensor(sorted(self._special), device=ids.device)
             found = (ids.unsqueeze(-1) == self._special_on[ids.device]).any(-1)
         else:
             if embed is None or embeddings is None:
                 return None
-            theirs = embed(torch.tensor(self._special, device=embeddings.device)).to(embeddings)
+            theirs = embed(torch.tensor(sorted(self._special), device=embeddings.device)).to(embeddings)
             found = torch.zeros(embeddings.shape[:2], dtype=torch.bool, device=embeddings.device)
             for one in theirs:
                 found |= (embeddings == one).all(-1)
@@ -434,17 +443,16 @@ class _Loop:
         rows = [_keys(row[kept]) for row, kept in zip(tokens.detach().cpu(), counts, strict=True)]
         before = dict(reversed(self._prompts))
         own = dict(enumerate(self._prompts))
-        lengths = []
+        found = []
         for number, row in enumerate(rows):
             old = own.get(number)
-            if old is not None and old[0] in (row, row[:-1]):
-                lengths.append(old[1])
-            else:
-                lengths.append(before.get(row[:-1], before.get(row)))
+            same_place = old is not None and old[0] in (row, row[:-1])
+            found.append(old[1] if old is not None and same_place else before.get(row[:-1], before.get(row)))
+        known = [length for length in found if length is not None]
         grew = any(row not in before for row in rows)
-        if len(rows) != len(self._prompts) or not grew or None in lengths:
-            lengths = [len(row) for row in rows]
-        self._prompts = [(row, int(length or 0)) for row, length in zip(rows, lengths, strict=True)]
+        goes_on = len(known) == len(rows) == len(own) and grew
+        lengths = known if goes_on else [len(row) for row in rows]
+        self._prompts = list(zip(rows, lengths, strict=True))
         rank = counts.cumsum(1)
         return (rank > torch.tensor([length for _, length in self._prompts])[:, None]) & counts
 

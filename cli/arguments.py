@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Sequence
 
 import click
@@ -17,15 +18,20 @@ def options_first(command: click.Command, arguments: Sequence[str]) -> list[str]
     takes = {name: option for option in command.params for name in (*option.opts, *option.secondary_opts)}
     options: list[str] = []
     texts: list[str] = []
-    rest = iter(arguments)
-    for argument in rest:
+    rest = deque(arguments)
+    while rest:
+        argument = rest.popleft()
         if argument == "--":
             texts += rest
-        elif not OPTION.fullmatch(argument):
+            break
+        if not OPTION.fullmatch(argument):
             texts.append(argument)
-        else:
-            options.append(argument)
-            options += [value for _ in range(_values(takes.get(argument))) if (value := next(rest, None)) is not None]
+            continue
+        options.append(argument)
+        for _ in range(_values(takes.get(argument))):
+            if not rest:
+                return list(arguments)  # click says what is missing
+            options.append(rest.popleft())
     return [*options, "--", *texts]
 
 

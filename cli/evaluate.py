@@ -238,8 +238,13 @@ def read_data(
 
 def make_finetuned(opened: Any, steerer: Any, topic: str, folder: str) -> Any:
     """The fine-tuned model of a topic, trained now when it is not there."""
+    from atlas.errors import AtlasError
     from atlas.finetune import finetuned
 
+    if Path(topic).name != topic or topic == ".." or "\0" in topic:
+        raise AtlasError(
+            f"topic {topic!r} cannot be the name of a folder in {folder}: score its texts under another name"
+        )
     with opened.store.read() as session:
         texts = session.ask("topic_texts", topic=topic)["text"].to_list()
         row = session.ask("all_saes").to_dicts()[0]

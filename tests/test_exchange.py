@@ -256,3 +256,29 @@ def test_the_commands_say_what_they_did(filled, tmp_path, monkeypatch):
     assert result.exit_code == 0
     assert result.stdout == f"y.atlas: 24 tables, {rows} activation rows. Next: atlas info y.atlas\n"
     assert_same(filled, Store(tmp_path / "y.atlas"))
+
+
+def test_an_import_reaches_nothing_but_the_folder_of_the_export(filled, tmp_path, monkeypatch):
+    import duckdb
+
+    export_atlas(filled, tmp_path / "out")
+    (tmp_path / "secret.txt").write_text("secret")
+    tried = []
+
+    def read_file(session, *_):
+        for sql in (
+            f"from read_text('{tmp_path / 'secret.txt'}')",
+            f"from read_text('{tmp_path / 'out' / '..' / 'secret.txt'}')",
+            "from read_csv('https://example.com/x.csv')",
+            "install httpfs",
+        ):
+            with pytest.raises(duckdb.Error, match="Permission|disabled|not allowed|configuration"):
+                session.sql(sql)
+            tried.append(sql)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("atlas.exchange.read_file", read_file)
+    with pytest.raises(KeyboardInterrupt):
+        import_atlas(tmp_path / "out", tmp_path / "x.atlas")
+    assert tried
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "secret.txt"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import tiny
 import torch
@@ -48,6 +50,25 @@ def test_a_batch_gives_what_each_prompt_gives_alone(transformer, tokenizer, meth
         assert (found.prompt, found.text, found.seed) == (alone.prompt, alone.text, alone.seed)
         assert found.contamination == pytest.approx(alone.contamination, abs=1e-4)
         assert (found.kept, found.new, found.dropped) == pytest.approx((alone.kept, alone.new, alone.dropped), abs=0.01)
+
+
+@pytest.mark.parametrize("pad", [5, 262])
+def test_a_batch_in_which_texts_end_early_gives_what_each_prompt_gives_alone(transformer, tokenizer, pad, monkeypatch):
+    """Also where the pad is a token like any other, and where a text ends at one."""
+    tokenizer = deepcopy(tokenizer)
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad)
+    [text] = run(transformer, tokenizer, PROMPTS[:1], temperature=0, max_new_tokens=8)
+    stop = tokenizer(text.text, add_special_tokens=False)["input_ids"][1]
+    monkeypatch.setattr(transformer.generation_config, "eos_token_id", [0, stop])
+    monkeypatch.setattr(transformer.generation_config, "num_beams", 2)
+    together = run(transformer, tokenizer, PROMPTS, temperature=0, max_new_tokens=8)
+    assert len({len(found.text) for found in together}) > 1
+    for prompt, found in zip(PROMPTS, together, strict=True):
+        [alone] = run(transformer, tokenizer, [prompt], temperature=0, max_new_tokens=8)
+        assert found.text == alone.text
+        assert (found.contamination, found.kept, found.new, found.dropped) == pytest.approx(
+            (alone.contamination, alone.kept, alone.new, alone.dropped), abs=1e-4
+        )
 
 
 def test_the_seed_decides_and_the_callers_random_state_stays(transformer, tokenizer):

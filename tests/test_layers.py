@@ -13,7 +13,7 @@ import atlas
 LAYERS = [
     ["errors", "progress", "database"],
     ["quiet", "replacement", "keeping"],
-    ["prompts", "summaries", "scorers", "codec", "sites", "waiting"],
+    ["prompts", "summaries", "scorers", "codec", "sites", "waiting", "contents"],
     ["methods", "pairs", "store", "intervals", "selection", "dialect", "spark"],
     ["models", "staging", "manifest"],
     ["vocabulary", "steering", "checks", "uncertainty", "pocket", "controls", "vectors", "distances"],

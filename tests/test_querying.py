@@ -20,7 +20,7 @@ from click.testing import CliRunner
 
 import atlas.querying
 import atlas.spill
-from atlas.errors import StoreError
+from atlas.errors import AtlasError, StoreError
 from atlas.querying import BATCH
 from atlas.store import Store
 
@@ -215,6 +215,15 @@ def test_an_error_of_the_users_sql_is_said_as_it_is(made, sql, message):
             ask(sql)
         assert message in str(caught.value) and "\n" not in str(caught.value)
         assert "no such folder" not in str(caught.value) and "^" not in str(caught.value)
+
+
+def test_a_name_that_no_text_can_hold_is_said(made):
+    from atlas.api import Atlas
+
+    for ask in (Atlas(made).top, Atlas(made).sae_key, Atlas(made).vector):
+        with pytest.raises(AtlasError) as caught:
+            ask("a\ud800")
+        str(caught.value).encode()
 
 
 def streamed(made, sql, limit=None):

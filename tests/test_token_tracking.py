@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from atlas.codec import Codec
+from atlas.errors import AtlasError
 from atlas.methods import METHODS, Options, settle_options
 from atlas.steering import Layer, Steering
 
@@ -59,8 +60,9 @@ def models():
     return {kind: make_model(kind) for kind in ("gpt2", "mistral", "gemma2")}
 
 
-def make_layer():
-    return Layer(HOOK, Codec(tiny.make_kind("topk", hook_name=HOOK)), make_target())
+def make_layer(hook_name=HOOK, *, double=False):
+    sae = tiny.make_kind("topk", hook_name=hook_name)
+    return Layer(hook_name, Codec(sae.to(torch.float64) if double else sae), make_target())
 
 
 @pytest.fixture(scope="module")
@@ -265,3 +267,228 @@ def test_text_and_figures_are_those_of_the_plain_way(models, layer, kind, way):
         found, steering = run(model, layer, WAYS[way], method=method, positions=positions)
         assert found == ids, (method, positions)
         assert_figures(figures_of(steering), [expected])
+
+
+# batches, beams, several sequences
+
+
+def pad_rows(side, pad):
+    longest = max(map(len, PROMPTS))
+    ids, mask = [], []
+    for row in PROMPTS:
+        fill = [pad] * (longest - len(row))
+        ids.append(fill + row if side == "left" else row + fill)
+        own = [1] * len(row)
+        mask.append([0] * len(fill) + own if side == "left" else own + [0] * len(fill))
+    return torch.tensor(ids), torch.tensor(mask)
+
+
+@pytest.mark.parametrize("pad", [5, 41, SPECIAL])
+@pytest.mark.parametrize(
+    "more", [{}, {"use_cache": False}, {"cache_implementation": "static"}, {"prefill_chunk_size": 3}]
+)
+def test_a_padded_batch_gives_the_text_and_figures_of_each_alone(models, layer, more, pad):
+    ids, mask = pad_rows("left", pad)
+    for method, positions in (("swap", "all"), ("swap", "prompt"), ("add", "generated")):
+        with Steering(
+            models["mistral"], [layer], method=method, positions=positions, special_ids=[SPECIAL]
+        ) as steering:
+            out = models["mistral"].generate(ids, attention_mask=mask, **settings(pad_token_id=pad, **more))
+        texts = [plain_text(models["mistral"], layer, method, positions, one) for one in PROMPTS]
+        assert [row[-NEW:] for row in out.tolist()] == [text[-NEW:] for text in texts]
+        assert_figures(
+            figures_of(steering),
+            [
+                plain_figures(models["mistral"], layer, method, positions, text, len(one))
+                for one, text in zip(PROMPTS, texts, strict=True)
+            ],
+        )
+
+
+@pytest.mark.parametrize("by", ["eos", "criterion"])
+@pytest.mark.parametrize("sides", [1, 2])
+def test_what_a_row_is_given_after_its_end_counts_nowhere(models, layer, by, sides):
+    model = models["mistral"]
+    texts = [plain_text(model, layer, "swap", "all", one) for one in PROMPTS]
+    stop = texts[0][len(PROMPTS[0]) + 2]
+    texts = [plain_text(model, layer, "swap", "all", one, stop=stop) for one in PROMPTS]
+    assert len({len(text) - len(one) for one, text in zip(PROMPTS, texts, strict=True)}) > 1
+    ids, mask = pad_rows("left", 41)
+    more = {"eos_token_id": stop, "pad_token_id": 41}
+    if by == "criterion":
+        more |= {"stopping_criteria": [lambda ids, scores: ids[:, -1] == stop], "eos_token_id": 399}
+    if sides == 2:  # each prompt twice
+        more |= {"num_return_sequences": 2, "do_sample": True, "top_k": 1}
+    with Steering(model, [layer], method="swap", special_ids=[SPECIAL]) as steering:
+        model.generate(ids, attention_mask=mask, **settings(**more))
+    expected = [
+        plain_figures(model, layer, "swap", "all", text, len(one)) for one, text in zip(PROMPTS, texts, strict=True)
+    ]
+    assert_figures(figures_of(steering), [one for one in expected for _ in range(sides)])
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
+def test_beams_are_steered_and_measured_as_their_texts_alone(models, layer, use_cache, positions, embedded):
+    if embedded and not use_cache:
+        pytest.skip("Transformers gives the embeddings in the first call only")
+    model = models["mistral"]
+    ids, mask = pad_rows("left", 41)
+    given = {"inputs_embeds": model.get_input_embeddings()(ids)} if embedded else {"inputs": ids}
+    with Steering(model, [layer], method="swap", positions=positions, special_ids=[SPECIAL]) as steering:
+        out = model.generate(
+            **given, attention_mask=mask, num_beams=4, num_return_sequences=2, use_cache=use_cache, pad_token_id=41,
+            eos_token_id=270, length_penalty=1.0, return_dict_in_generate=True, output_scores=True, **settings(),
+        )  # fmt: skip
+    new = out.sequences if embedded else out.sequences[:, ids.shape[1] :]
+    expected = []
+    for number, row in enumerate(new.tolist()):
+        prompt = PROMPTS[number // 2]
+        made = row[: row.index(270) + 1] if 270 in row else row
+        text = prompt + made
+        logits, *_ = steered_forward(
+            model, layer, "swap", text, meant_places(text, len(prompt), positions)
+        )  # each beam's score is the sum of the steered model's own log probabilities
+        chances = logits[len(prompt) - 1 : -1].log_softmax(-1)
+        total = float(chances[torch.arange(len(made)), torch.tensor(made)].sum())
+        assert float(out.sequences_scores[number]) == pytest.approx(total / len(made), abs=1e-4)
+        expected.append(plain_figures(model, layer, "swap", positions, text, len(prompt)))
+    assert_figures(figures_of(steering), expected)
+
+
+# several turns and prompts in one block
+
+
+def test_a_second_turn_goes_on_from_the_cache_of_the_first(models, layer):
+    ids, expected = plain("mistral", "swap", "all")
+    found, steering = run(models["mistral"], layer, turns)
+    assert found == ids
+    assert_figures(figures_of(steering), [expected])
+
+
+def test_figures_are_those_of_the_last_prompt(models, layer):
+    model, found = models["gpt2"], []
+    with Steering(model, [layer], method="swap", special_ids=[SPECIAL]) as steering:
+        for _ in range(2):
+            for prompt in (PROMPTS[1], PROMPT):
+                text = model.generate(torch.tensor([prompt]), **settings())[0].tolist()
+                found.append((text, len(prompt), figures_of(steering)))
+        with torch.no_grad():
+            model(torch.tensor([[30, 41, 52]]))
+        found.append(([30, 41, 52], 3, figures_of(steering)))
+    for text, length, figures in found:
+        assert_figures(figures, [plain_figures(model, layer, "swap", "all", text, length)])
+
+
+def test_two_caches_in_turn_are_two_texts(models, layer):
+    model, texts, caches = models["gpt2"], [list(one) for one in PROMPTS[:2]], [None, None]
+    with Steering(model, [layer], method="swap", positions="generated", special_ids=[SPECIAL]) as steering:
+        for _ in range(NEW):
+            for number, text in enumerate(texts):
+                given = text if caches[number] is None else text[-1:]
+                with torch.no_grad():
+                    out = model(torch.tensor([given]), past_key_values=caches[number])
+                caches[number] = next(value for value in out.values() if hasattr(value, "get_seq_length"))
+                text.append(int(out.logits[0, -1].argmax()))
+    assert texts == [plain_text(model, layer, "swap", "generated", one) for one in PROMPTS[:2]]
+    assert_figures(figures_of(steering), [plain_figures(model, layer, "swap", "generated", texts[1], len(PROMPTS[1]))])
+
+
+def test_a_cut_cache_goes_on_where_it_was_cut(models, layer):
+    model, cache = models["gpt2"], DynamicCache(config=models["gpt2"].config)
+    ids, _ = plain("gpt2", "swap", "prompt")
+    with (
+        Steering(model, [layer], method="swap", positions="prompt", special_ids=[SPECIAL]) as steering,
+        torch.no_grad(),
+    ):
+        model(torch.tensor([PROMPT]), past_key_values=cache)
+        cache.crop(-1)
+        logits = model(torch.tensor([PROMPT[-1:]]), past_key_values=cache).logits
+        assert int(logits[0, -1].argmax()) == ids[len(PROMPT)]
+        figures = figures_of(steering)
+        with pytest.raises(AtlasError, match="positions prompt: a call gives 3 tokens at once after 8"):
+            model(torch.tensor([[7, 8, 9]]), past_key_values=cache)
+    assert_figures(figures, [plain_figures(model, layer, "swap", "prompt", PROMPT, len(PROMPT))])
+
+
+@pytest.mark.parametrize("positions", ["prompt", "generated"])
+def test_rows_that_grow_into_their_pads_are_told_row_by_row(models, layer, positions):
+    """A loop of one's own over a batch padded on the right, where each row writes its next token over its first pad."""
+    model, rows = models["gpt2"], [list(one) for one in PROMPTS]
+    longest = max(map(len, rows)) + NEW
+    with Steering(model, [layer], method="swap", positions=positions, special_ids=[SPECIAL]):
+        for _ in range(NEW):
+            ids = torch.tensor([row + [41] * (longest - len(row)) for row in rows])
+            mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+            with torch.no_grad():
+                logits = model(ids, attention_mask=mask, use_cache=False).logits
+            for row, found in zip(rows, logits, strict=True):
+                row.append(int(found[len(row) - 1].argmax()))
+    assert rows == [plain_text(model, layer, "swap", positions, one) for one in PROMPTS]
+
+
+def test_steerings_on_one_model_stack_and_each_has_its_figures(models, layer):
+    model = models["gpt2"]
+    with Steering(model, [layer], method="sae", positions="generated", special_ids=[SPECIAL]) as outer:
+        with Steering(model, [layer], method="swap", special_ids=[SPECIAL]) as inner:
+            both = model.generate(torch.tensor([PROMPT]), **settings())[0].tolist()
+        alone = model.generate(torch.tensor([PROMPT]), **settings())[0].tolist()
+    assert figures_of(inner) != figures_of(outer)
+    assert alone == plain_text(model, layer, "sae", "generated", PROMPT)
+    assert both != alone
+    assert_figures(figures_of(outer), [plain_figures(model, layer, "sae", "generated", alone, len(PROMPT))])
+    assert not {"generate", "prepare_inputs_for_generation"} & set(vars(model))
+
+
+# what is not supported is said
+
+
+def test_a_cache_from_before_the_block_is_said_or_refused(models, layer):
+    model = models["gpt2"]
+    with torch.no_grad():
+        before = model(torch.tensor([PROMPT])).past_key_values
+    with (
+        Steering(model, [layer], method="swap") as steering,
+        pytest.warns(UserWarning, match="holds 8 tokens that were"),
+        torch.no_grad(),
+    ):
+        model(torch.tensor([[7, 8]]), past_key_values=deepcopy(before))
+    assert steering.contamination()[0] is not None
+    with (
+        Steering(model, [layer], method="swap", positions="generated"),
+        pytest.warns(UserWarning),
+        pytest.raises(AtlasError, match="where the prompt ends cannot be told"),
+    ):
+        model(torch.tensor([[7]]), past_key_values=deepcopy(before))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"attention_mask": torch.ones(1, 6)},
+            "the attention mask covers 6 tokens, and the KV cache and the call have 0",
+        ),
+        ({"position_ids": torch.tensor([[5]])}, "1 token at place 5 with an empty KV cache"),
+        ({"cu_seq_lens_q": torch.tensor([0, 1])}, "several texts packed into one row"),
+    ],
+)
+def test_a_call_that_cannot_be_explained_is_refused(models, layer, given, message):
+    with Steering(models["gpt2"], [layer]), pytest.raises(AtlasError, match=message):
+        models["gpt2"](torch.tensor([[30]]), **given)
+
+
+def test_a_mask_in_which_pads_cannot_be_seen_is_said(models, layer):
+    with Steering(models["gpt2"], [layer]), pytest.warns(UserWarning, match="pads cannot be told"), torch.no_grad():
+        models["gpt2"](torch.tensor([[30, 41]]), attention_mask=torch.zeros(1, 1, 2, 2))
+
+
+def test_special_tokens_are_known_by_their_embeddings(models, layer):
+    model, ids = models["gemma2"], torch.tensor([PROMPT])
+    found = []
+    for given in ({"input_ids": ids}, {"inputs_embeds": model.get_input_embeddings()(ids)}):
+        with Steering(model, [layer], method="clamp", special_ids=[SPECIAL, 52]) as steering, torch.no_grad():
+            found.append(model(**given).logits)
+    torch.testing.assert_close(*found)
+    assert steering.saw_embeddings

@@ -1,0 +1,253 @@
+"""A steered model is seen however it is wrapped, compiled or trained; what cannot be seen is said."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from test_token_tracking import HOOK, NEW, PROMPT, SIMPLE, SPECIAL, make_layer, make_model, plain
+from torch import nn
+
+from atlas.errors import AtlasError
+from atlas.methods import METHODS
+from atlas.steering import Steering
+
+IDS = torch.tensor([PROMPT])
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model("gpt2")
+
+
+@pytest.fixture(scope="module")
+def layer():
+    return make_layer()
+
+
+def logits(model, ids=IDS):
+    with torch.no_grad():
+        return model(ids).logits
+
+
+@pytest.fixture(scope="module")
+def steered(model, layer):
+    with Steering(model, [layer], method="clamp", special_ids=[SPECIAL]):
+        return logits(model)
+
+
+class Inner(nn.Module):
+    """As PEFT's wrappers do: it runs the forward method itself, which hooks of the whole model do not see."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, *args, **kwargs):
+        return self.model.forward(*args, **kwargs)
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("model"), name)
+
+
+class Outer(nn.Module):
+    def __init__(self, model):
+        super().__init__()
+        self.base_model = Inner(model)
+
+    def forward(self, *args, **kwargs):
+        return self.base_model(*args, **kwargs)
+
+    def generate(self, *args, **kwargs):
+        return self.base_model.generate(*args, **kwargs)
+
+
+class Copying(nn.DataParallel):
+    """As DataParallel does with several devices."""
+
+    def forward(self, *args, **kwargs):
+        return self.module._replicate_for_data_parallel()(*args, **kwargs)
+
+
+@pytest.mark.parametrize("wrap", [Outer, nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
+@pytest.mark.parametrize("given", ["the wrapper", "the model"])
+def test_a_wrapped_model_is_steered_through_the_wrapper_and_within(model, layer, steered, wrap, given):
+    whole = wrap(model)
+    unsteered = logits(whole)
+    with Steering(
+        whole if given == "the wrapper" else model, [layer], method="clamp", special_ids=[SPECIAL]
+    ) as steering:
+        assert torch.equal(logits(whole), steered)
+        assert steering.contamination()[0] is not None
+        if not isinstance(whole, nn.DataParallel):
+            whole.generate(IDS, max_new_tokens=2, do_sample=False)
+    assert torch.equal(logits(whole), unsteered)
+
+
+@pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
+def test_generation_of_a_wrapped_model_keeps_to_the_positions(model, layer, positions):
+    text, _ = plain("gpt2", "swap", positions)
+    whole = Outer(model)
+    with Steering(whole, [layer], method="swap", positions=positions, special_ids=[SPECIAL]):
+        assert whole.generate(IDS, max_new_tokens=NEW, do_sample=False)[0].tolist() == text
+
+
+def test_a_model_that_is_compiled_inside_the_block_is_not_steered_after_it(model, layer, steered):
+    with Steering(model, [layer], method="clamp", special_ids=[SPECIAL]):
+        compiled = torch.compile(model, backend="eager")
+        assert torch.equal(logits(compiled), steered)
+    torch.testing.assert_close(logits(compiled), logits(model))
+
+
+def test_a_compiled_forward_method_and_a_model_compiled_in_place_are_steered(layer, steered):
+    for change in (
+        lambda model: setattr(model, "forward", torch.compile(model.forward, backend="eager")),
+        lambda model: model.compile(backend="eager"),
+    ):
+        model = make_model("gpt2")
+        change(model)
+        logits(model)
+        with Steering(model, [layer], method="clamp", special_ids=[SPECIAL]):
+            assert torch.equal(logits(model), steered)
+
+
+def test_copies_of_the_model_are_refused(model, layer):
+    with Steering(model, [layer]), pytest.raises(AtlasError, match="a copy of the model was called"):
+        logits(Copying(model))
+
+
+def test_a_block_in_which_the_model_is_not_called_says_so(model, layer):
+    with pytest.warns(UserWarning, match="nothing was steered"), Steering(model, [layer]):
+        pass
+
+
+def test_a_hook_that_never_runs_says_so(layer):
+    model = make_model("gpt2")
+    model.transformer.h[0].register_forward_pre_hook(lambda *args: None)
+    model.transformer.forward = lambda input_ids, **kwargs: model.transformer.ln_f(model.transformer.wte(input_ids))
+    model.forward = lambda input_ids, **kwargs: (model.lm_head(model.transformer(input_ids)),)
+    with Steering(model, [layer]), pytest.raises(AtlasError, match=f"its hook {HOOK} never ran"):
+        model(IDS)
+
+
+def test_a_layer_without_its_model_is_refused(model, layer):
+    with Steering(model, [layer]), pytest.raises(AtlasError, match="was called without its model"):
+        model.transformer.h[0](torch.zeros(1, 3, 32))
+
+
+def test_a_layer_on_another_device_than_its_sae_is_refused():
+    model, far = make_model("gpt2"), make_layer()
+    far.codec.decoder_rows = far.codec.decoder_rows.to("meta")
+    with Steering(model, [far]), pytest.raises(AtlasError, match="is on cpu and its SAE on meta"):
+        logits(model)
+
+
+def test_a_model_that_changes_its_number_format_goes_on_being_steered(layer):
+    model = make_model("gpt2")
+    with Steering(model, [layer], method="swap"):
+        model.to(torch.bfloat16)
+        assert logits(model).dtype == torch.bfloat16
+
+
+def test_a_failed_call_leaves_nothing_behind(model, layer, steered):
+    with Steering(model, [layer], method="clamp", special_ids=[SPECIAL]):
+        with pytest.raises(IndexError):
+            model(torch.tensor([[9999]]))
+        with pytest.raises(ValueError, match="max_new_tokens"):
+            model.generate(IDS, max_new_tokens=0)
+        assert torch.equal(logits(model), steered)
+
+
+def test_figures_that_are_not_finite_are_left_out_and_said(layer):
+    model = make_model("gpt2")
+
+    def overflow(module, args, output):
+        return torch.cat([output[:, :-1], output[:, -1:] * float("inf")], dim=1)
+
+    model.transformer.h[0].register_forward_hook(overflow)
+    with Steering(model, [layer], method="swap") as steering:
+        logits(model, torch.tensor([[41, 52, 30]]))
+    with pytest.warns(UserWarning, match="figures leave out 1 tokens whose activations"):
+        [purity] = steering.contamination()
+    assert purity is not None
+    assert 0 <= purity <= 1
+
+
+# gradients
+
+
+def gradients(model, ids=IDS):
+    """Of the last token's largest logit, by the input embeddings and by the first layer's weights."""
+    model.zero_grad()
+    embedded = model.get_input_embeddings()(ids).detach().requires_grad_()
+    out = model(inputs_embeds=embedded, use_cache=False).logits
+    out[:, -1].amax(-1).sum().backward()
+    return out.detach(), embedded.grad, model.transformer.h[0].mlp.c_fc.weight.grad.clone()
+
+
+@pytest.fixture
+def trained():
+    return make_model("gpt2").requires_grad_()
+
+
+def test_the_original_has_the_values_and_gradients_of_the_unsteered_model(trained, layer):
+    expected = gradients(trained)
+    with Steering(trained, [layer], method="original", special_ids=[SPECIAL]):
+        found = gradients(trained)
+    assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("keep_error", [False, True])
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "original"])
+def test_gradients_pass_through_the_edits(trained, method, keep_error):
+    """A step along the gradient changes the steered output by what the gradient says."""
+    layer = make_layer(double=True)
+    trained.double()
+    with Steering(trained, [layer], method=method, keep_error=keep_error, special_ids=[SPECIAL]):
+        _, by_input, by_weight = gradients(trained)
+        assert float(by_weight.abs().max()) > 0
+        embedded, step = trained.get_input_embeddings()(IDS).detach(), 1e-6 * by_input / by_input.norm()
+        step[:, 0] = 0  # a special token is known by its embedding
+        ends = [trained(inputs_embeds=embedded + sign * step, use_cache=False).logits[0, -1] for sign in (1, -1)]
+    change = float(ends[0].amax() - ends[1].amax())
+    assert change == pytest.approx(2 * float((by_input * step).sum()), rel=1e-3)
+
+
+@pytest.mark.parametrize("hook_name", [HOOK, "blocks.0.hook_mlp_out"])  # the second runs again, the first does not
+def test_figures_hold_no_gradients_and_count_once_under_gradient_checkpointing(trained, hook_name):
+    layer = make_layer(hook_name)
+    for method in SIMPLE:
+        found = []
+        for checkpointing in (False, True):
+            model = without_dropout(deepcopy(trained).train())
+            if checkpointing:
+                model.gradient_checkpointing_enable({"use_reentrant": False})
+            with Steering(model, [layer], method=method, special_ids=[SPECIAL]) as steering:
+                for _ in range(2):
+                    gradient = gradients(model)[2]
+                found.append((gradient, steering.contamination(), steering.swapped()))
+        torch.testing.assert_close(found[0][0], found[1][0])
+        assert found[0][1:] == found[1][1:]
+
+
+def without_dropout(model):
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+def test_what_gradient_checkpointing_cannot_tell_is_said(trained):
+    layer = make_layer("blocks.0.hook_mlp_out")
+    model = trained.train()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    with Steering(model, [layer], method="swap", special_ids=[SPECIAL]):
+        loss = model(IDS).logits.sum() + model(IDS[:, :4]).logits.sum()
+        with pytest.raises(AtlasError, match="call `backward` after each"):
+            loss.backward()
+    with pytest.warns(UserWarning, match="`backward` was not called inside the block"), Steering(model, [layer]):
+        model(IDS)
