@@ -254,10 +254,14 @@ class Atlas:
         tokenizer: Any = None,
         release: str | None = None,
     ) -> Steering:
-        """A context manager that steers `model` by a topic's stored scores while it lasts.
+        """A context manager that steers `model` by a topic's stored scores while it lasts, however it is called.
+
+        What works (caches, beams, batches, drafting, loops of one's own, training) and what is refused stands with
+        atlas.steering.Steering.
 
         Args:
-            model: a TransformerBridge or a Hugging Face causal model, the one the atlas was built with.
+            model: a TransformerBridge or a Hugging Face causal model, the one the atlas was built with; compiled or
+                otherwise wrapped it does too.
             topic: a scored topic; None gives every neuron the score 1.
             method: key of atlas.methods.METHODS; None for add, and for sas where a vector is named.
             sae_id: which SAEs, one or several; None for the first that the topic is scored for.
@@ -277,6 +281,9 @@ class Atlas:
             AtlasError: the method steers by a vector and none is named, or the vector has no entry.
             StoreError: the topic's scores are stale, or the model is not the one the atlas was built with.
         """
+        import torch
+
+        from atlas.call_watching import bare_model, uncompiled
         from atlas.methods import DEFAULT_METHOD, Options, settle_options
         from atlas.models import load_tokenizer
         from atlas.probe import ensure_signals
@@ -290,14 +297,16 @@ class Atlas:
         with self.store.read() as session:
             require_complete(session, self.store)
             row = session.ask("all_saes").to_dicts()[0]
+        model = bare_model(model)
         tokenizer = tokenizer or getattr(model, "tokenizer", None) or load_tokenizer(row["model"])
         check_model(model, tokenizer, row)
         place = (release, str(next(model.parameters()).device))
         steerer = Steerer(self.store, release=release, device=place[1], loaded=(model, tokenizer))
         steerer.saes = self._saes.setdefault(place, {})
-        ensure_signals(steerer, topic, select, keys)
         named = [vector] if isinstance(vector, str) else list(vector)
-        layers, _, rows = steerer.layers(topic, keys, scorer=scorer, select=select, vectors=named)
+        with torch.inference_mode(False), uncompiled():  # what is loaded may be asked for gradients later
+            ensure_signals(steerer, topic, select, keys)
+            layers, _, rows = steerer.layers(topic, keys, scorer=scorer, select=select, vectors=named)
         method = method or ("sas" if named else DEFAULT_METHOD)
         options = settle_options(method, Options(strength, neurons, sigma))
         if strength is None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
@@ -27,11 +27,16 @@ def find_language_model(model: nn.Module) -> nn.Module:
     return next((module for module in inner.modules() if hasattr(type(module), "base_model_prefix")), inner)
 
 
-def unwrap(model: nn.Module) -> nn.Module:
-    """A compiled model as it was before; others as they are."""
-    while (before := getattr(model, "_orig_mod", None)) is not None:
+def bare_model(model: nn.Module) -> nn.Module:
+    """The TransformerBridge or Hugging Face model in a compiled or otherwise wrapped one."""
+    while isinstance(before := vars(model).get("_modules", {}).get("_orig_mod"), nn.Module):
         model = before
-    return model
+    return model if hasattr(model, "hook_dict") else find_language_model(model)
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Compiled models run uncompiled while it lasts."""
+    return torch.compiler.set_stance("force_eager")
 
 
 class ModelWatch:
@@ -58,7 +63,7 @@ class ModelWatch:
     def start(self) -> None:
         self.calls = 0
         with ExitStack() as stack:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(uncompiled())
             # some wrappers run the forward method itself, which no hook of the whole model sees
             base = getattr(self._inner, "base_model", self._inner)
             for module in dict.fromkeys((self._inner, base)):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from atlas.call_watching import ModelWatch, find_language_model, unwrap
+from atlas.call_watching import ModelWatch, bare_model
 from atlas.codec import Code, Codec
 from atlas.errors import AtlasError, UnknownName
 from atlas.methods import DEFAULT_METHOD, METHODS, Edit, Options, Target, settle_options
@@ -106,7 +106,7 @@ class Steering:
         special_ids: Collection[int] = (),
     ) -> None:
         check_positions(positions)
-        self.model = unwrap(model)
+        self.model = bare_model(model)
         self.layers = list(layers)
         self.method = method
         self.options = settle_options(method, options)
@@ -138,11 +138,10 @@ class Steering:
         if self._watch.is_on:
             raise AtlasError("this steering is entered already: leave it first, or make another one with `steer`")
         self._ran, self._recent = [0] * len(self.layers), []
-        place = self.model if hasattr(self.model, "hook_dict") else find_language_model(self.model)
         try:
             self._watch.start()
             for number, layer in enumerate(self.layers):
-                site = find_site(place, layer.hook_name)
+                site = find_site(self.model, layer.hook_name)
                 self._handles.append(site.edit(lambda x, number=number: self._edit(x, number)))  # type: ignore[misc]
         except BaseException:
             self._remove()
