@@ -281,9 +281,7 @@ class Atlas:
             AtlasError: the method steers by a vector and none is named, or the vector has no entry.
             StoreError: the topic's scores are stale, or the model is not the one the atlas was built with.
         """
-        import torch
-
-        from atlas.call_watching import bare_model, uncompiled
+        from atlas.call_watching import bare_model, measuring
         from atlas.methods import DEFAULT_METHOD, Options, settle_options
         from atlas.models import load_tokenizer
         from atlas.probe import ensure_signals
@@ -304,7 +302,7 @@ class Atlas:
         steerer = Steerer(self.store, release=release, device=place[1], loaded=(model, tokenizer))
         steerer.saes = self._saes.setdefault(place, {})
         named = [vector] if isinstance(vector, str) else list(vector)
-        with torch.inference_mode(False), uncompiled():  # what is loaded may be asked for gradients later
+        with measuring(model):
             ensure_signals(steerer, topic, select, keys)
             layers, _, rows = steerer.layers(topic, keys, scorer=scorer, select=select, vectors=named)
         method = method or ("sas" if named else DEFAULT_METHOD)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -37,6 +37,19 @@ def bare_model(model: nn.Module) -> nn.Module:
 def uncompiled() -> AbstractContextManager[Any]:
     """Compiled models run uncompiled while it lasts."""
     return torch.compiler.set_stance("force_eager")
+
+
+@contextmanager
+def measuring(model: nn.Module) -> Iterator[None]:
+    """While it lasts the model runs uncompiled and without dropout, and what is loaded may be asked for gradients later."""
+    training = [module for module in model.modules() if module.training]
+    try:
+        with torch.inference_mode(False), uncompiled():
+            model.eval()
+            yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 class ModelWatch:

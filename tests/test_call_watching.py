@@ -9,6 +9,7 @@ import torch
 from test_token_tracking import HOOK, NEW, PROMPT, SIMPLE, SPECIAL, make_layer, make_model, plain
 from torch import nn
 
+import atlas
 from atlas.errors import AtlasError
 from atlas.methods import METHODS
 from atlas.steering import Steering
@@ -251,3 +252,29 @@ def test_what_gradient_checkpointing_cannot_tell_is_said(trained):
             loss.backward()
     with pytest.warns(UserWarning, match="`backward` was not called inside the block"), Steering(model, [layer]):
         model(IDS)
+
+
+# an atlas's own word
+
+
+@pytest.mark.parametrize("wrap", [Outer, lambda model: torch.compile(model, backend="eager")])
+def test_an_atlas_steers_a_wrapped_model(built_atlas, transformer, language_model, wrap):
+    opened, whole, ids = atlas.open(built_atlas), wrap(transformer), IDS % 300
+    with opened.steer(transformer, None, method="sae", tokenizer=language_model.tokenizer, keep_error=False):
+        expected = logits(transformer, ids)
+    before = logits(whole, ids)
+    for given in (whole, transformer):
+        with opened.steer(given, None, method="sae", tokenizer=language_model.tokenizer, keep_error=False):
+            assert torch.equal(logits(whole, ids), expected)
+    assert not torch.equal(before, expected)
+
+
+def test_an_atlas_opened_in_inference_mode_steers_training_too(built_atlas, transformer, language_model):
+    opened = atlas.open(built_atlas)
+    model = deepcopy(transformer).train().requires_grad_()
+    with torch.inference_mode():
+        steering = opened.steer(model, None, method="swap", tokenizer=language_model.tokenizer)
+    assert model.training
+    with steering:
+        model(IDS % 300).logits.sum().backward()
+    assert float(model.transformer.h[0].mlp.c_fc.weight.grad.abs().max()) > 0
