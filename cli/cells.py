@@ -20,24 +20,46 @@ from atlas.errors import visible
 if TYPE_CHECKING:
     import polars as pl
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+SIMPLE = (
+    "String",
+    "Boolean",
+    "Float32",
+    "Float64",
+    *(f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)),
+)
 OBEYED = re.compile(
     "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )  # json escapes those below 0x20
 CONTROLS = (  # what CSV has marks for; line breaks and tabs are part of its texts
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\x{061c}\x{200e}\x{200f}\x{202a}-\x{202e}\x{2066}-\x{2069}]"
 )
+UNEVEN = r"[^\S ]|  |^ | $|[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]"  # a text that a table cannot show as it is
 FORMULA = r"^[=+\-@\t\r]"  # a text that spreadsheets would run
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 
 
 def to_json(value: Any) -> str:
     """A value as one line of JSON, in which nothing is left that a terminal obeys."""
-    return OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", _encode(value))
+    return OBEYED.sub(_escape, _encode(value))
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def json_rows(frame: pl.DataFrame) -> Iterator[str]:
     """Each row as a JSON object."""
+    import polars as pl
+
+    if (
+        all(kind in SIMPLE for kind in map(str, frame.dtypes)) and frame.width
+    ):  # quickly; NaN and infinity come out as null
+        finite = frame.with_columns(
+            pl.when(pl.col(pl.Float32, pl.Float64).is_finite()).then(pl.col(pl.Float32, pl.Float64))
+        )
+        yield from OBEYED.sub(_escape, finite.write_ndjson()).removesuffix("\n").split("\n") if frame.height else ()
+        return
     columns = [_json_values(series) for series in frame]
     for row in zip(*columns, strict=True):
         yield to_json(dict(zip(frame.columns, row, strict=True)))
@@ -80,6 +102,14 @@ def cell(value: Any) -> str:
     if isinstance(value, bytes):
         return value.hex()
     return visible(" ".join((to_json(json_value(value)) if isinstance(value, list | dict) else str(value)).split()))
+
+
+def cells(series: pl.Series) -> list[str]:
+    """The values of a column in a table."""
+    import polars as pl
+
+    plain = series.dtype.is_integer() or (series.dtype == pl.String and not series.str.contains(UNEVEN).any())
+    return series.cast(pl.String).fill_null("-").to_list() if plain else [cell(value) for value in series.to_list()]
 
 
 def flatten_lists(frame: pl.DataFrame) -> pl.DataFrame:

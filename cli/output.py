@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
-from atlas.cli.cells import cell, csv_frame, flatten_lists, json_rows
+from atlas.cli.cells import cells, csv_frame, flatten_lists, json_rows
 
 from atlas.errors import visible
 
@@ -82,11 +82,11 @@ def _print_table(batches: Iterable[pl.DataFrame]) -> None:
     rows = 0
     for batch in map(flatten_lists, batches):
         numeric = [kind.is_numeric() for kind in batch.dtypes]
-        columns = [[cell(value) for value in series.to_list()] for series in batch]
+        columns = [cells(series) for series in batch]
         lines = [list(line) for line in zip(*columns, strict=True)]
         if not widths:
             names = [visible(name) for name in batch.columns]
-            widths = [max(map(len, [name, *cells])) for name, cells in zip(names, columns, strict=True)]
+            widths = [max(map(len, [name, *column])) for name, column in zip(names, columns, strict=True)]
             lines.insert(0, names)
         click.echo("".join(f"{_line(line, widths, numeric)[:room]}\n" for line in lines), nl=False)
         rows += batch.height
@@ -94,10 +94,10 @@ def _print_table(batches: Iterable[pl.DataFrame]) -> None:
         click.echo("(no rows)")
 
 
-def _line(cells: list[str], widths: list[int], numeric: list[bool]) -> str:
+def _line(texts: list[str], widths: list[int], numeric: list[bool]) -> str:
     parts = [
         text.rjust(width) if right else text.ljust(width)
-        for text, width, right in zip(cells, widths, numeric, strict=True)
+        for text, width, right in zip(texts, widths, numeric, strict=True)
     ]
     return "  ".join(parts).rstrip()
 

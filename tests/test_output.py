@@ -77,7 +77,7 @@ def test_csv_has_one_cell_per_value_whatever_its_type(capsys):
 def test_a_table_has_a_line_per_row_whatever_the_types(capsys):
     lines = printed(capsys, FRAME, "table").splitlines()
     assert len(lines) == 2
-    assert '{"a": [1.5, null], "b": {"c": "ff", "d": null}}' in lines[1]
+    assert '{"a":[1.5,null],"b":{"c":"ff","d":null}}' in lines[1]
     assert 'a "quoted", text of two lines' in lines[1]
 
 
@@ -163,3 +163,20 @@ def test_numbers_stand_at_the_right_and_small_ones_keep_their_digits(capsys):
 def test_keys_that_are_no_texts_become_texts():
     frame = pl.DataFrame({"m": pl.Series([{"a": 1}], dtype=pl.Struct({"a": pl.Int64}))})
     assert strictly(next(json_rows(frame))) == {"m": {"a": 1}}
+
+
+def test_simple_columns_are_json_as_all_others_are():
+    frame = pl.DataFrame(
+        {
+            "s": ["a\n\u2028" + ODD, None, ""],
+            "x": [float("nan"), 1e300, -0.5],
+            "y": pl.Series([0.1, float("inf"), None], dtype=pl.Float32),
+            "n": pl.Series([2**64 - 1, 0, None], dtype=pl.UInt64),
+            "b": [True, None, False],
+        }
+    )
+    quick = [strictly(row) for row in json_rows(frame)]
+    slow = [strictly(row) for row in json_rows(frame.with_columns(l=pl.lit([1])))]
+    assert [{**row, "l": [1]} for row in quick] == [{**row, "y": row["y"] and pytest.approx(row["y"])} for row in slow]
+    assert quick[0]["x"] is None and quick[0]["s"] == frame["s"][0]
+    assert list(json_rows(frame[:0])) == []
