@@ -417,3 +417,19 @@ def test_no_mutated_manifest_gives_a_raw_error_or_other_files(export):
     refused_ones, accepted = fuzz_manifests(export, 300, seed=0)
     assert refused_ones + accepted == 300
     assert refused_ones > 150
+
+
+def test_no_changed_bytes_of_an_older_export_give_a_raw_error_or_half_an_atlas(export, tmp_path):
+    old_manifest(export)
+    rng = random.Random(0)
+    for number in range(8):
+        path = rng.choice(sorted(export.rglob("*.parquet")))
+        kept = path.read_bytes()
+        flip(path, number)
+        try:
+            import_atlas(export, tmp_path / "x.atlas")
+        except StoreError as error:
+            assert "\n" not in str(error)
+        assert sorted(each.name for each in tmp_path.iterdir()) in (["out"], ["out", "x.atlas"])
+        (tmp_path / "x.atlas").unlink(missing_ok=True)
+        path.write_bytes(kept)
