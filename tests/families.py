@@ -120,7 +120,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "Nemotron": ("NemotronForCausalLM", GROUPED),
     "Arcee": ("ArceeForCausalLM", GROUPED),
     "Apertus": ("ApertusForCausalLM", GROUPED),
-    "ERNIE 4.5": ("Ernie4_5ForCausalLM", GROUPED),
+    "ERNIE 4.5": ("Ernie4_5ForCausalLM", HEADS),
     "EXAONE 4": ("Exaone4ForCausalLM", {**GROUPED, **SLIDING, "sliding_window": 16}),
     "Seed-OSS": ("SeedOssForCausalLM", HEADS),
     "HunYuan": ("HunYuanDenseV1ForCausalLM", HEADS),
@@ -206,8 +206,9 @@ def examine(name: str, folder: Path) -> Findings:
                 found.notes |= set(check_hooks(model, [sae]))
             except ModelError as error:
                 found.refused[place] = str(error)
-    for place in saes.keys() - found.refused:
-        sae = saes[place]
+    for place, sae in saes.items():
+        if place in found.refused:
+            continue
         found.codes[place] = _codes_off(model, sae, ids, [s.get(place) for s in states])
         if place in states[0]:
             found.steering[place], found.moved[place] = _steering_off(model, sae, ids[1])
