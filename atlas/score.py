@@ -31,6 +31,7 @@ DISTANCES = {
     "cosine": "1 - cosine of the embeddings",
 }
 TOPICS_PER_SCAN = 8  # by a query, the columns of more leave the processor's cache; more are summed by atlas.products
+TOPICS_PER_TRANSACTION = 64  # DuckDB keeps what a transaction has thrown away until it ends
 ACTIVATION_NOISE = 1e-5  # share of an activation that 32-bit rounding moves it by, from one batch to another
 MOST_POWER = 256  # 2 ** 256, and the squares of many, are still numbers
 
@@ -106,6 +107,8 @@ def score_topics(
 ) -> dict[str, list[int]]:
     """Score topics against SAEs and make the scorings the current ones.
 
+    TOPICS_PER_TRANSACTION at a time are kept whole or not at all; the same call goes on after the last that were.
+
     Args:
         store: a finished atlas.
         topics: name -> alignment texts.
@@ -141,20 +144,23 @@ def score_topics(
             )
     texts = {name: list(topics[name].texts) if name in changed else stored[name] for name in topics}
     vectors = _embed(embed, {name: texts[name] for name in changed})
-    evidence = _gather(store, config, texts, changed, keys, probe)
-    with patient(), store.write() as session:  # embedding and running the model took long
-        for name in changed:
-            if stored[name]:
-                _drop_topic(session, name)
-        ids = _store_topics(session, texts, vectors)
-        _store_activations(session, ids, evidence)
-        work = _Work(config, keys, reference_hash, {ids[name]: len(texts[name]) for name in topics}, evidence, scan)
-        for some in _chunks(session, ids, work):
-            _score_chunk(session, some, work)
-        if bootstraps and config.scorer == "distance":
-            _measure_stability(session, ids, work, bootstraps)
+    work = _Work(config, keys, reference_hash, texts, _gather(store, config, texts, changed, keys, probe), scan)
+    names = list(topics)
+    for start in range(0, len(names), TOPICS_PER_TRANSACTION):
+        some = names[start : start + TOPICS_PER_TRANSACTION]
+        with patient(), store.write() as session:  # embedding and running the model took long
+            for name in some:
+                if name in vectors and stored[name]:
+                    _drop_topic(session, name)
+            ids = _store_topics(session, {name: texts[name] for name in some}, vectors)
+            _store_activations(session, ids, work.evidence)
+            for chunk in _chunks(session, ids, work):
+                _score_chunk(session, chunk, work)
+            if bootstraps and config.scorer == "distance":
+                _measure_stability(session, ids, work, bootstraps)
+    with patient(), store.read() as session:
         found = session.ask("scorings_of_topics", names=list(topics), scorer=config.scorer)
-        return {name: found.filter(pl.col("name") == name)["scoring_id"].to_list() for name in topics}
+    return {name: found.filter(pl.col("name") == name)["scoring_id"].to_list() for name in topics}
 
 
 def _look(
@@ -252,7 +258,7 @@ def _drop_topic(session: Session, name: str) -> None:
 def _store_topics(
     session: Session, texts: Mapping[str, Sequence[str]], vectors: Mapping[str, pl.Series]
 ) -> dict[str, int]:
-    """Store the topics that are new and the texts of those that changed; name -> topic_id of all."""
+    """Store the topics that are new, and the texts of those of which there are vectors; name -> topic_id of all."""
     known = dict(session.ask("topic_ids", names=list(texts)).iter_rows())
     first = int(session.value("next_topic_id"))
     new = {name: topic_id for topic_id, name in enumerate((n for n in texts if n not in known), start=first)}
@@ -263,6 +269,7 @@ def _store_topics(
         pl.DataFrame({"text_id": pl.Series(range(len(own)), dtype=pl.UInt32), "text": texts[name], "vector": own})
         .with_columns(topic_id=pl.lit(ids[name], pl.UInt32))
         for name, own in vectors.items()
+        if name in ids
     ]  # fmt: skip
     if rows:
         session.append("topic_texts", pl.concat(rows))
@@ -270,7 +277,8 @@ def _store_topics(
 
 
 def _store_activations(session: Session, ids: Mapping[str, int], evidence: _Evidence) -> None:
-    for name, (n_tokens, rows) in evidence.activations.items():
+    for name in evidence.activations.keys() & ids.keys():
+        n_tokens, rows = evidence.activations[name]
         counts = pl.DataFrame({"text_id": range(len(n_tokens)), "n_tokens": n_tokens})
         with session.frame("counts", counts):
             session.run("count_text_tokens", topic_id=ids[name])
@@ -285,7 +293,7 @@ class _Work:
         config: how.
         keys: the SAEs.
         reference_hash: of the reference prompts.
-        texts: topic_id -> how many texts it has.
+        texts: topic -> its texts.
         evidence: what the language model said.
         scan: runs the queries that read the activations.
     """
@@ -293,7 +301,7 @@ class _Work:
     config: ScoringConfig
     keys: Sequence[int]
     reference_hash: object
-    texts: Mapping[int, int]
+    texts: Mapping[str, Sequence[str]]
     evidence: _Evidence
     scan: Scan
 
@@ -428,7 +436,7 @@ def _store_scores(session: Session, ids: Mapping[str, int], sae_key: int, work: 
     nulls: dict[int, int | None] = {}
     if config.scorer == "distance":
         settings = {name: value for name, value in config.columns().items() if name not in ("scorer", "candidates")}
-        for count in {work.texts[topic_id] for topic_id in topic_ids}:
+        for count in {len(work.texts[name]) for name in ids}:
             nulls[count] = ensure_null(
                 session, sae_key, texts=count, reference_hash=work.reference_hash, scan=work.scan, **settings
             )
@@ -436,7 +444,7 @@ def _store_scores(session: Session, ids: Mapping[str, int], sae_key: int, work: 
     highest = dict(session.ask("score_ranges").select("topic_id", "highest").iter_rows())
     numbered = _topic_frame(topic_ids).with_columns(
         scoring_id=pl.Series(range(first, first + len(ids)), dtype=pl.UInt32),
-        null_id=pl.Series([nulls.get(work.texts[topic_id]) for topic_id in topic_ids], dtype=pl.UInt32),
+        null_id=pl.Series([nulls.get(len(work.texts[name])) for name in ids], dtype=pl.UInt32),
         noise=pl.Series([resolution(config, highest[topic_id]) for topic_id in topic_ids], dtype=pl.Float64),
     )
     _make_current(session, topic_ids, sae_key, config, [])

@@ -439,3 +439,22 @@ def test_matrix_products_give_the_sums_of_the_query(monkeypatch, shared_store, r
         sum_distances(session, powers, ids, sae_key=0, summary=summary)
         found = session.sql("from sums where wd <> 0 order by topic_id, neuron")
     np.testing.assert_allclose(found.to_numpy(), expected.to_numpy(), rtol=1e-12)
+
+
+def test_topics_of_the_transactions_before_an_error_stay_and_those_of_its_own_do_not(monkeypatch, store, rng):
+    monkeypatch.setattr(atlas.score, "TOPICS_PER_TRANSACTION", 2)
+    topics, embed = handmade.make_topics(rng, a=2, b=2, c=2, d=2)
+    stored = atlas.score._store_scores
+
+    def fail_for_d(session, ids, *arguments):
+        if "d" in ids:
+            raise AtlasError("stopped")
+        stored(session, ids, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(AtlasError, match="stopped"):
+        patch.setattr(atlas.score, "_store_scores", fail_for_d)
+        score_topics(store, topics, embed=embed, config=LOW)
+    with store.read() as session:
+        assert session.sql("select name from topics order by name")["name"].to_list() == ["a", "b"]
+    ids = score_topics(store, topics, embed=embed, config=LOW)
+    assert sorted(sum(ids.values(), [])) == list(range(8))
