@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from atlas.errors import AtlasError
-from atlas.token_tracking import Call, Run, TokenTracker
+from atlas.token_tracking import PACKED, Call, Run, TokenTracker
 
 
 def find_language_model(model: nn.Module) -> nn.Module:
@@ -88,6 +88,9 @@ class ModelWatch:
             for module in dict.fromkeys((self._model, self._inner)):
                 if "generate" in dir(type(module)):
                     stack.callback(_put_before(module, "generate", self._generate))
+            for name in ("generate_batch", "init_continuous_batching"):  # would put what we refuse into a log
+                if name in dir(type(self._inner)):
+                    stack.callback(_put_before(self._inner, name, _refuse_packing))
             if "prepare_inputs_for_generation" in dir(type(self._inner)):
                 stack.callback(_put_before(self._inner, "prepare_inputs_for_generation", self._prepare))
             self._stack = stack.pop_all()
@@ -140,6 +143,10 @@ class ModelWatch:
             ids = args[0] if args else kwargs.get("input_ids")
             self._tracker.run.tell(ids, kwargs.get("attention_mask"))
         return original(*args, **kwargs)
+
+
+def _refuse_packing(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    raise AtlasError(PACKED)
 
 
 def _put_before(module: nn.Module, name: str, function: Callable[..., Any]) -> Callable[[], None]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from atlas.errors import AtlasError
 
+PACKED = "several texts packed into one row cannot be steered: generate in a padded batch, without generate_batch"
 Embed = Callable[[Tensor], Tensor]  # token ids -> their input embeddings
 
 
@@ -239,9 +240,7 @@ class TokenTracker:
         if not isinstance(tokens, Tensor) or tokens.ndim < 2:
             raise AtlasError("a call of the model has neither input_ids nor inputs_embeds: call it with one of them")
         if given.get("cu_seq_lens_q") is not None:
-            raise AtlasError(
-                "several texts packed into one row cannot be steered: generate in a padded batch, without generate_batch"
-            )
+            raise AtlasError(PACKED)
         self.saw_embeddings |= ids is None
         rows, width = int(tokens.shape[0]), int(tokens.shape[1])
         cache = find_cache(given.values())

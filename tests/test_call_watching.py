@@ -121,6 +121,12 @@ def test_copies_of_the_model_are_refused(model, layer):
         logits(Copying(model))
 
 
+def test_continuous_batching_is_refused(model, layer):
+    with Steering(model, [layer]), pytest.raises(AtlasError, match="several texts packed into one row"):
+        model.generate_batch([PROMPT])
+    assert "generate_batch" not in vars(model)
+
+
 def test_a_block_in_which_the_model_is_not_called_says_so(model, layer):
     with pytest.warns(UserWarning, match="nothing was steered"), Steering(model, [layer]):
         pass

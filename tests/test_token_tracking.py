@@ -239,6 +239,7 @@ WAYS = {
     "a streamer": by_generate(streamer=lambda model: TextStreamer(Silent())),
     "the result as a record": by_generate(return_dict_in_generate=True),
     "embeddings": from_embeddings(),
+    "embeddings without a cache": from_embeddings(use_cache=False),
     "inference mode": within_inference_mode,
     "a compiled model": compiled,
     "a loop with a cache": by_hand(),
@@ -331,8 +332,6 @@ def test_what_a_row_is_given_after_its_end_counts_nowhere(models, layer, by, sid
 @pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
 def test_beams_are_steered_and_measured_as_their_texts_alone(models, layer, use_cache, positions, embedded):
-    if embedded and not use_cache:
-        pytest.skip("Transformers gives the embeddings in the first call only")
     model = models["mistral"]
     ids, mask = pad_rows("left", 41)
     given = {"inputs_embeds": model.get_input_embeddings()(ids)} if embedded else {"inputs": ids}
@@ -482,6 +481,24 @@ def test_a_call_that_cannot_be_explained_is_refused(models, layer, given, messag
 def test_a_mask_in_which_pads_cannot_be_seen_is_said(models, layer):
     with Steering(models["gpt2"], [layer]), pytest.warns(UserWarning, match="pads cannot be told"), torch.no_grad():
         models["gpt2"](torch.tensor([[30, 41]]), attention_mask=torch.zeros(1, 1, 2, 2))
+
+
+@pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
+def test_a_batch_on_a_bridge_gives_the_text_and_figures_of_each_alone(language_model, layer, positions):
+    bridge, prompts = language_model.bridge, ["The doctor gave", "A boat on the open sea"]
+    found = []
+    for batch in ([prompts], [[one] for one in prompts]):
+        texts, figures = [], []
+        for given in batch:
+            with Steering(bridge, [layer], method="swap", positions=positions, special_ids=[SPECIAL]) as steering:
+                out = bridge.generate(
+                    given, max_new_tokens=5, do_sample=False, verbose=False, use_past_kv_cache=False, stop_at_eos=False
+                )
+            texts += out if isinstance(out, list) else [out]
+            figures += figures_of(steering)
+        found.append((texts, figures))
+    assert found[0][0] == found[1][0]
+    assert_figures(found[0][1], found[1][1])
 
 
 def test_special_tokens_are_known_by_their_embeddings(models, layer):
