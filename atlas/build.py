@@ -36,7 +36,7 @@ from atlas.replacement import replacement, require_one_name
 from atlas.shards import Equipment, RunShards, run_here
 from atlas.store import STREAMING_LIMIT, STREAMING_THREADS, Store, require_writable
 from atlas.vocabulary import token_strings, with_bos
-from atlas.waiting import alone, patient
+from atlas.waiting import alone, clear_mark, patient
 
 SORTED_ROWS = 2**25  # activations sorted at a time: the time of a sort of all would grow faster than they do
 COPIED_PROMPTS = 16_384  # sorted at a time: a sort of all embeddings would need memory for all
@@ -109,6 +109,7 @@ def build(
     store = Store(path, memory_limit=memory_limit)
     saes = [(resolve_name(release), sae_id) for release, sae_id in dict.fromkeys(saes)]
     if _is_done(store, prompts, resolve_name(model), saes, encoder):
+        clear_mark(store.path)
         return _report(store)
     require_writable(store.path)
     require_one_name(store.path)

@@ -239,7 +239,7 @@ def _read_columns(path: Path) -> dict[str, pl.Series | list[Any]]:
     if path.suffix.lower() == ".parquet":
         import pyarrow.parquet  # Polars' reader panics over damaged files, and says so on stderr
 
-        with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+        with path.open("rb") as data, pyarrow.parquet.ParquetFile(data, page_checksum_verification=True) as file:
             frame = pl.DataFrame(pl.from_arrow(file.read()))
         return {series.name: series for series in frame}
     text = _decode(path)  # says what is wrong with a binary or non-UTF-8 file

@@ -162,7 +162,9 @@ class Session:
 
     def write_parquet(self, text: str, path: Path, *, group: int = 122_880, **parameters: Any) -> int:
         """Write the rows of an SQL text into a Parquet file, in their order and in groups of so many; how many there were."""
-        statement = f"copy ({text}) to {quote(path)} (format parquet, compression zstd, row_group_size {group})"
+        statement = (
+            f"copy ({text}) to {quote(path.absolute())} (format parquet, compression zstd, row_group_size {group})"
+        )
         try:
             [(rows,)] = self._execute(statement, parameters or None)
         except duckdb.IOException as error:
@@ -437,6 +439,7 @@ class Store:
     @contextmanager
     def _connect(self, *, read_only: bool, threads: int | None = None) -> Iterator[sqlalchemy.Connection]:
         allowed = tuple(way for path in self.allowed for way in {path.absolute(), path.resolve()})
+        require_plain_name(self.file)
         access = Access(follow(self.file), read_only, self.memory_limit, threads or self.threads, allowed)
         patience = current_patience() if self.patience is None else self.patience
         with ExitStack() as stack:
@@ -522,8 +525,15 @@ def _damage(path: Path) -> StoreError:
     return StoreError(f"{path} is not an atlas, or is damaged: name another file, or build it again")
 
 
+def require_plain_name(path: Path) -> None:
+    """Raise StoreError for a name that DuckDB does not take for the name of a file."""
+    if "?" in str(follow(path)):
+        raise StoreError(f"{path} has a question mark in its name or folder, and DuckDB keeps no log there: rename it")
+
+
 def require_writable(path: Path) -> None:
     """Raise StoreError when a file cannot be made at `path`, or where that leads to."""
+    require_plain_name(path)
     folder = follow(path).parent
     if not folder.is_dir():
         raise StoreError(f"no such folder {folder}: make it first, or choose another")

@@ -103,6 +103,13 @@ def alone(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def clear_mark(path: Path) -> None:
+    """Remove the mark of a build that was killed when all was done, unless somebody builds."""
+    if Path(f"{follow(path)}.lock").exists():
+        with suppress(StoreError), patient(0), alone(path):
+            pass
+
+
 def _lock(mark: Path, path: Path) -> int:
     """An open handle that has the lock on a mark; InUse when somebody else has it."""
     import fcntl

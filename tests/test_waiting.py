@@ -29,7 +29,7 @@ from atlas.prompts import collect_texts
 from atlas.runs import MethodSetting
 from atlas.steer import steer_prompts
 from atlas.steerer import Steerer
-from atlas.waiting import FOREVER, VARIABLE, InUse, alone, current_patience, keep_trying, patient
+from atlas.waiting import FOREVER, VARIABLE, InUse, alone, clear_mark, current_patience, keep_trying, patient
 
 HOLD = """
 import duckdb, sys, time
@@ -226,7 +226,11 @@ def test_a_mark_that_a_killed_build_left_stops_nobody(tmp_path):
     with alone(path), patient(0), pytest.raises(InUse, match=message), alone(path):
         pass
     with alone(path):
-        pass
+        clear_mark(path)
+        assert (tmp_path / "x.atlas.lock").exists()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "x.atlas.lock").write_text("1")
+    clear_mark(path)
     assert list(tmp_path.iterdir()) == []
 
 
