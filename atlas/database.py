@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,11 @@ from duckdb_engine import ConnectionWrapper
 from sqlalchemy.pool import NullPool
 
 from atlas.spill import reading_limit, remove_spill, spill_folder
+
+try:
+    import fcntl
+except ImportError:  # Windows, where a lock is the descriptor's
+    fcntl = None  # type: ignore[assignment]
 
 NAME = "held"  # of the attached file, among the databases of the instance
 SETTINGS = {
@@ -80,6 +85,7 @@ class _Users:
 _changed = threading.Condition(threading.RLock())
 _users: dict[Path, _Users] = {}
 _instances: dict[Access, _Instance] = {}
+_locks: dict[Path, int] = {}  # file -> the descriptor that holds the lock on it for a user's own connection
 
 
 @contextmanager
@@ -139,7 +145,34 @@ def _leave(access: Access, instance: _Instance) -> None:
         if not instance.sessions:
             del _instances[access]
             instance.root.close()
+            _lock_for_others(access.path)
             remove_spill(instance.spill)
+
+
+def _lock_for_others(path: Path) -> None:
+    """Take the lock again that closing a file has dropped, while another connection of this process has the file open.
+
+    POSIX drops all locks of a process on a file when it closes the file once; another process could write meanwhile.
+    """
+    if fcntl is None or not path.exists() or not Path("/dev/fd").is_dir():
+        return
+    held = _locks.get(path)
+    if _is_open(path, besides=held):
+        held = _locks.setdefault(path, os.open(path, os.O_RDONLY) if held is None else held)
+        with suppress(OSError):
+            fcntl.lockf(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    elif held is not None:
+        os.close(_locks.pop(path))
+
+
+def _is_open(path: Path, *, besides: int | None) -> bool:
+    """Whether this process has a file open under another descriptor."""
+    wanted = path.stat()
+    for number in [int(one.name) for one in Path("/dev/fd").iterdir()]:
+        with suppress(OSError):  # the one that listed them is closed again
+            if number != besides and os.path.samestat(os.fstat(number), wanted):
+                return True
+    return False
 
 
 def _open(access: Access, spill: Path) -> Any:

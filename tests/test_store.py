@@ -205,6 +205,21 @@ def test_beside_a_users_own_reading_connection_everything_is_read_and_a_write_sa
     assert names(store) == ["a"]
 
 
+def test_a_users_own_connection_stays_locked_after_ours_is_closed(store):
+    write = (
+        "import duckdb, sys; duckdb.connect(sys.argv[1]).execute('insert into prompts by name select 1 as prompt_id')"
+    )
+    command = [sys.executable, "-c", write, str(store.path)]
+    with duckdb.connect(str(store.path), read_only=True) as connection:
+        for _ in range(2):
+            store.check()
+            other = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert "Could not set lock" in other.stderr
+        assert connection.sql("select count(*) from prompts").fetchall() == [(0,)]
+    subprocess.run(command, check=True)
+    assert len(names(store)) == 1
+
+
 def names_written(store):
     with store.write() as session:
         add(session, "a")
