@@ -9,7 +9,7 @@ import contextlib
 import re
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 BATCH = 10_000  # rows in memory at a time
+LISTEN = 0.1  # seconds between two looks at whether Ctrl-C was pressed
 PATIENCE = 0.05  # seconds between two interrupts: one that comes between two steps of DuckDB is not noticed
 SAMPLE = "give a query, such as 'from atlas'"
 PLACE = re.compile(r"\n\nLINE \d+:.*", re.DOTALL)  # the text again, with a mark under the place
@@ -143,12 +144,14 @@ def stoppable(connection: Any, work: Callable[[], T]) -> T:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     try:
+        while not result.done():
+            wait([result], LISTEN)  # not for ever: a signal that another thread was given wakes nobody up
         return result.result()
     except KeyboardInterrupt:
-        while thread.is_alive():
+        while not result.done():  # Thread.join would take an interrupted thread for an ended one
             with contextlib.suppress(KeyboardInterrupt):  # of an impatient user: the connection is in use still
                 connection.interrupt()
-                thread.join(PATIENCE)
+                wait([result], PATIENCE)
         raise
 
 

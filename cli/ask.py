@@ -16,7 +16,7 @@ from atlas.cli.output import echo, format_option, print_batches, print_frame, pr
 from atlas.errors import StoreError
 
 ROWS = 1000  # of a query on a terminal, unless told
-PATIENCE = 0.7  # seconds that DuckDB has to stop
+PATIENCE = 0.4  # seconds that DuckDB has to stop
 
 sae_option = click.option("--sae-id", default=None, help="Which SAE, by id or key.  [default: all]")
 

@@ -302,11 +302,15 @@ def test_the_command_leaves_soon_when_duckdb_does_not_stop(made, monkeypatch):
             assert left.wait(2), "DuckDB does not stop, and the process is left"
 
 
-def test_ctrl_c_ends_the_command_with_one_word(made):
-    script = "import sys; from atlas.cli.main import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", script, "query", str(made.path), ENDLESS["many rows"], "--format", "csv"]
+@pytest.mark.parametrize("name", ["many rows", "counting"])
+def test_ctrl_c_ends_the_command_with_one_word(made, name):
+    script = (
+        "import sys; from atlas.cli.main import main; import polars, pyarrow; print(flush=True); main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", script, "query", str(made.path), ENDLESS[name], "--format", "csv"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.readline()
+        time.sleep(1.5)  # DuckDB is at work
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
         _, error = process.communicate(timeout=20)
