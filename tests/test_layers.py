@@ -13,8 +13,8 @@ import atlas
 LAYERS = [
     ["errors", "progress", "spill"],
     ["database", "querying", "quiet", "replacement", "keeping", "token_tracking"],
-    ["prompts", "summaries", "scorers", "codec", "sites", "waiting", "contents", "call_watching", "names"],
-    ["methods", "pairs", "store", "intervals", "selection", "dialect", "spark"],
+    ["prompts", "summaries", "scorers", "codec", "sites", "waiting", "contents", "call_watching"],
+    ["methods", "names", "pairs", "store", "intervals", "selection", "dialect", "spark"],
     ["models", "staging", "manifest", "products"],
     ["vocabulary", "steering", "checks", "uncertainty", "pocket", "controls", "vectors", "distances"],
     ["activations", "embeddings", "likelihood", "sides", "exchange"],
