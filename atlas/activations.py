@@ -56,8 +56,11 @@ def run_model(model: LanguageModel, ids: Sequence[Sequence[int]], hook_names: Se
         ModelError: a hook never ran.
     """
     batch, _ = pad_rows(model.tokenizer, ids, next(model.bridge.parameters()).device)
-    with catching(model.bridge, hook_names) as caught:
-        model.bridge(batch, return_type="logits", stop_at_layer=_last_layer(hook_names))
+    with catching(model.plain if model.reads_plain else model.bridge, hook_names) as caught:
+        if model.reads_plain:
+            model.plain(batch, attention_mask=torch.ones_like(batch), use_cache=False)
+        else:
+            model.bridge(batch, return_type="logits", stop_at_layer=_last_layer(hook_names))
     require_ran(caught, hook_names)
     return caught
 

@@ -152,7 +152,7 @@ def _build(
             loaded[key] = _load_again(row, device)
         if key in loaded:  # as it was begun
             loaded[key] = set_centring(loaded[key], center=row["center_writing_weights"])
-    notes = check_hooks(language_model, list(loaded.values()))
+    language_model, notes = check_hooks(language_model, list(loaded.values()))
     for note in notes:
         progress(note, 0, 0)
     if not store.exists():

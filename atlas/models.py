@@ -59,6 +59,7 @@ class LanguageModel:
 
     Attributes:
         plain: the Hugging Face model with the same weights (they share their memory), to check the bridge by.
+        reads_plain: whether activations are taken from `plain`, because the bridge computes something else.
     """
 
     name: str
@@ -68,6 +69,7 @@ class LanguageModel:
     tokenizer_hash: str
     context_size: int
     plain: nn.Module
+    reads_plain: bool = False
 
 
 @dataclass(frozen=True)

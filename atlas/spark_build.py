@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -61,6 +61,7 @@ class Recipe:
     batch_size: int
     device: str
     dtype: str
+    reads_plain: bool
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def describe(equipment: Equipment) -> Recipe:
         batch_size=equipment.batch_size,
         device=equipment.device,
         dtype=equipment.dtype,
+        reads_plain=model.reads_plain,
     )
 
 
@@ -137,6 +139,7 @@ def load_equipment(recipe: Recipe) -> Equipment:
         check_identity(row, model.model_hash, model.tokenizer_hash, saes[sae.sae_key].sae_hash)
     encoder = load_encoder(recipe.encoder, device=recipe.device)
     check_encoder(encoder, asdict(recipe))
+    model = replace(model, reads_plain=recipe.reads_plain)
     return Equipment(model, saes, encoder, recipe.batch_size, recipe.device, recipe.dtype)
 
 
@@ -168,7 +171,7 @@ def name_shard(shard: Shard, prompts: pl.DataFrame, recipe: Recipe) -> str:
     """A name that differs wherever the rows of a shard may."""
     saes = [(sae.sae_key, sae.sae_hash, sae.dtype) for sae in recipe.saes if sae.sae_key in shard.sae_keys]
     machine = [
-        getattr(recipe, name) for name in ("model_hash", "tokenizer_hash", "encoder_hash", "batch_size", "dtype")
+        getattr(recipe, name) for name in ("model_hash", "tokenizer_hash", "encoder_hash", "batch_size", "dtype", "reads_plain")
     ]
     digest = hashlib.sha256(repr((SCHEMA_VERSION, machine, saes, prompts.rows())).encode())
     return f"{shard.first:09}-{digest.hexdigest()[:16]}"

@@ -199,17 +199,20 @@ def examine(name: str, folder: Path) -> Findings:
         )
     saes = {place: make_sae(place) for place in PLACES}
     try:
-        found.notes = set(check_hooks(model, list(saes.values())))
+        checked, notes = check_hooks(model, list(saes.values()))
+        found.notes, reading = set(notes), dict.fromkeys(saes, checked)
     except ModelError:
+        reading = {}
         for place, sae in saes.items():
             try:
-                found.notes |= set(check_hooks(model, [sae]))
+                reading[place], notes = check_hooks(model, [sae])
+                found.notes |= set(notes)
             except ModelError as error:
                 found.refused[place] = str(error)
     for place, sae in saes.items():
         if place in found.refused:
             continue
-        found.codes[place] = _codes_off(model, sae, ids, [s.get(place) for s in states])
+        found.codes[place] = _codes_off(reading[place], sae, ids, [s.get(place) for s in states])
         if place in states[0]:
             found.steering[place], found.moved[place] = _steering_off(model, sae, ids[1])
     return found

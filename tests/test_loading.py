@@ -302,7 +302,7 @@ def test_a_tokenizer_without_special_tokens_serves_where_no_bos_is_wanted(model_
     assert model.tokenizer_hash == load_language_model(str(model_folder)).tokenizer_hash
     assert len(model.tokenizer) == len(AutoTokenizer.from_pretrained(model_folder))
     sae = describe_sae(tiny.make_sae("standard", 32, 40, "blocks.1.hook_resid_pre"), "r", "i")
-    assert check_hooks(model, [sae]) == []
+    assert check_hooks(model, [sae]) == (model, [])
     one_line(with_bos, model.tokenizer, [1], prepend_bos=True, match="neither a BOS nor an EOS token")
 
 
