@@ -171,7 +171,8 @@ def name_shard(shard: Shard, prompts: pl.DataFrame, recipe: Recipe) -> str:
     """A name that differs wherever the rows of a shard may."""
     saes = [(sae.sae_key, sae.sae_hash, sae.dtype) for sae in recipe.saes if sae.sae_key in shard.sae_keys]
     machine = [
-        getattr(recipe, name) for name in ("model_hash", "tokenizer_hash", "encoder_hash", "batch_size", "dtype", "reads_plain")
+        getattr(recipe, name)
+        for name in ("model_hash", "tokenizer_hash", "encoder_hash", "batch_size", "dtype", "reads_plain")
     ]
     digest = hashlib.sha256(repr((SCHEMA_VERSION, machine, saes, prompts.rows())).encode())
     return f"{shard.first:09}-{digest.hexdigest()[:16]}"

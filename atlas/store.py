@@ -490,7 +490,8 @@ def translate(error: BaseException, path: Path) -> StoreError | None:
         return StoreError(f"DuckDB's memory limit is too small for {path}: raise memory_limit (build: --memory-limit)")
     if re.search(r"\bmemory\b.* must have|unit for memory", text, re.IGNORECASE):
         return StoreError(f"a memory limit is not a size ({text}): give one such as 1GB")
-    if isinstance(cause, duckdb.IOException):
+    uncommitted = isinstance(cause, duckdb.TransactionException) and "Failed to commit" in text
+    if isinstance(cause, duckdb.IOException) or uncommitted:
         return _translate_io(text.replace(str(path.resolve()), "").replace(str(path), ""), path)
     broken = duckdb.SerializationException | duckdb.FatalException | duckdb.InternalException
     if isinstance(cause, broken) or type(cause) is duckdb.Error:  # a checksum that does not fit has the bare class

@@ -18,11 +18,7 @@ from atlas.models import load_language_model, load_transformer
 from atlas.prompts import collect_texts
 from atlas.steer import steer_prompts
 
-TESTED = [
-    name
-    for name in FAMILIES
-    if name not in ("CodeGen", "GPT-BigCode", "Ministral 3", "OLMoE", "Llava", "Mamba")
-]
+TESTED = [name for name in FAMILIES if name not in ("CodeGen", "GPT-BigCode", "Ministral 3", "OLMoE", "Llava", "Mamba")]
 REFUSED = {  # TransformerLens lists these hooks, and they never run or give something else
     "GPT": {"hook_resid_post": "never ran"},
     "Granite": {"hook_attn_out": "never ran", "hook_mlp_out": "never ran"},

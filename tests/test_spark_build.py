@@ -121,7 +121,7 @@ def test_what_an_executor_cannot_load_is_said_in_one_line(tmp_path, arguments, g
     message = str(caught.value)
     assert message.startswith(f"an executor of Spark says: cannot load language model {elsewhere}: ")
     assert "\n" not in message
-    assert "check the name" in message
+    assert "there is no such folder" in message
 
 
 @needs_spark

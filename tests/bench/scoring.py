@@ -195,9 +195,8 @@ def storage(setting: Setting) -> Iterator[Figure]:
     """Bytes per activation row in the finished file, against zstd Parquet of the same columns."""
     store = synthetic_store(setting)
     parquet = setting.folder / "activations.parquet"
-    with store.read() as session:
-        rows = session.sql("select count(*) from activations").item()
-        session.sql(f"copy activations to '{parquet}' (format parquet, compression zstd)")
+    with Store(store.path, allowed=[setting.folder]).read() as session:
+        rows = session.write_parquet("from activations", parquet)
     ours, theirs = file_bytes(store.path), file_bytes(parquet)
     parquet.unlink()
     yield figure("whole atlas file, per activation row", ours / rows, "bytes")
