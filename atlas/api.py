@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from atlas.checks import require_complete, require_scored
 from atlas.errors import AtlasError, UnknownName
-from atlas.pairs import PairSet, collect_pairs, read_pairs
-from atlas.prompts import TextSet, collect_texts, read_texts
-from atlas.scorers import SCORERS
-from atlas.selection import DEFAULT_RULE
-from atlas.store import MEMORY_LIMIT, Scan, Store, scan_here
+from atlas.scoring.scored import require_scored
+from atlas.scoring.scorers import SCORERS
+from atlas.steering.selection import DEFAULT_RULE
+from atlas.store.file import MEMORY_LIMIT, Store
+from atlas.store.session import Scan, scan_here
+from atlas.store.state import require_complete
+from atlas.texts.pairs import PairSet, collect_pairs, read_pairs
+from atlas.texts.prompts import TextSet, collect_texts, read_texts
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from atlas.models import LoadedSae
-    from atlas.probe import ModelProbe
-    from atlas.steering import Steering
+    from atlas.models.saes import LoadedSae
+    from atlas.scoring.model_evidence import ModelProbe
+    from atlas.steering.intervention import Steering
 
 ORDERS = ("score", "z")
 Texts = str | Path | Sequence[str] | TextSet
@@ -110,9 +112,9 @@ class Atlas:
         when it is not given; `scan` is the engine that reads the activations (atlas.spark_query), DuckDB unless given;
         `tell` is called with a line about texts that the encoder cuts.
         """
-        from atlas.checks import check_encoder
-        from atlas.embeddings import count_cut, embed_frame
-        from atlas.models import load_encoder
+        from atlas.models.embeddings import count_cut, embed_frame
+        from atlas.models.encoders import load_encoder
+        from atlas.models.fingerprints import check_encoder
 
         recorded = self._row()
         loaded: list[Any] = []
@@ -131,12 +133,13 @@ class Atlas:
 
         sets = {name: _as_text_set(texts, name) for name, texts in topics.items()}
         keys = None if sae_id is None else [self.sae_key(sae_id)]
-        from atlas.score import ScoringConfig, score_topics
+        from atlas.scoring.config import ScoringConfig
+        from atlas.scoring.score import score_topics
 
         settled = ScoringConfig(**config)
         if SCORERS[settled.scorer].needs and probe is None:
-            from atlas.probe import ModelProbe
-            from atlas.steerer import Steerer
+            from atlas.models.recorded import Steerer
+            from atlas.scoring.model_evidence import ModelProbe
 
             probe = ModelProbe(Steerer(self.store))
         return score_topics(
@@ -224,13 +227,13 @@ class Atlas:
             pairs: (prompt, positive, negative) each, or a file of them.
             settings: those of atlas.contrast.contrast: tau, position, sae_ids, replace, steerer, progress.
         """
-        from atlas.contrast import contrast
+        from atlas.contrast.make_vectors import contrast
 
         return contrast(self, name, as_pair_set(pairs, name), **settings)
 
     def vector(self, name: str, n: int = 10, *, sae_id: str | int | None = None) -> pl.DataFrame:
         """The n strongest entries per SAE of a behaviour's current sparse vector, and what their neurons fire on."""
-        from atlas.vectors import current_vectors
+        from atlas.contrast.vectors import current_vectors
 
         with self.store.read() as session:
             current_vectors(session, [name])
@@ -281,14 +284,15 @@ class Atlas:
             AtlasError: the method steers by a vector and none is named, or the vector has no entry.
             StoreError: the topic's scores are stale, or the model is not the one the atlas was built with.
         """
-        from atlas.call_watching import bare_model, measuring
-        from atlas.methods import DEFAULT_METHOD, Options, settle_options
-        from atlas.models import load_tokenizer
-        from atlas.probe import ensure_signals
-        from atlas.steerer import Steerer, check_model
-        from atlas.steering import Steering
-        from atlas.strengths import with_picked
-        from atlas.vocabulary import special_ids
+        from atlas.models.fingerprints import check_model
+        from atlas.models.loading import load_tokenizer
+        from atlas.models.recorded import Steerer
+        from atlas.models.tokens import special_ids
+        from atlas.steering.calibrations import with_picked
+        from atlas.steering.call_watching import bare_model, measuring
+        from atlas.steering.intervention import Steering
+        from atlas.steering.methods import DEFAULT_METHOD, Options, settle_options
+        from atlas.steering.signals import ensure_signals
 
         chosen = None if sae_id is None else [sae_id] if isinstance(sae_id, str | int) else list(sae_id)
         keys = None if chosen is None else [self.sae_key(one) for one in chosen]

@@ -148,7 +148,7 @@ def query(atlas: str, sql: str, limit: int | None, memory_limit: str | None, sty
     Example:
       atlas query pocket.atlas "select * from compare_topics('medicine', 'films') limit 5"
     """
-    from atlas.store import MEMORY_LIMIT, Store
+    from atlas.store.file import MEMORY_LIMIT, Store
 
     if limit is None and on_terminal():
         limit = ROWS
@@ -198,7 +198,7 @@ def stopped_soon() -> Iterator[None]:
 
 def leave() -> None:
     """End the process as Ctrl-C does, without waiting for anything."""
-    from atlas.spill import remove_all
+    from atlas.store.spill import remove_all
 
     remove_all()
     os.write(2, b"stopped\n")

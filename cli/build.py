@@ -10,7 +10,7 @@ from atlas.cli.engine import master_option
 from atlas.cli.output import Progress, echo
 
 if TYPE_CHECKING:
-    from atlas.shards import RunShards
+    from atlas.building.shards import RunShards
 
 
 @click.command()
@@ -93,7 +93,7 @@ def build(
     """
     if engine != "spark" and staging is not None:
         raise click.UsageError("--staging goes with --engine spark")
-    from atlas.prompts import read_texts
+    from atlas.texts.prompts import read_texts
 
     texts = read_texts(prompts, text_column=text_column)
     dropped = []
@@ -105,13 +105,13 @@ def build(
     echo(
         f"{prompts}: {len(texts.texts):,} prompts" + (f"; dropped {' and '.join(dropped)}" if dropped else ""), err=True
     )
-    from atlas.build import build as run
-    from atlas.shards import run_here
+    from atlas.building.build import build as run
+    from atlas.building.shards import run_here
 
     run_shards: RunShards = run_here
     if engine == "spark":
-        from atlas.spark import require_spark
-        from atlas.spark_build import run_on_spark
+        from atlas.spark.build import run_on_spark
+        from atlas.spark.session import require_spark
 
         require_spark()
         run_shards = partial(run_on_spark, master=master, staging=staging)

@@ -20,7 +20,7 @@ from atlas.cli.output import Progress, format_option, interval, print_frame
 if TYPE_CHECKING:
     import polars as pl
 
-    from atlas.pairs import PairSet
+    from atlas.texts.pairs import PairSet
 
 KEYS = ("method", "sae_id", "tau", "strength")
 
@@ -144,18 +144,18 @@ def choices(
     if prompts is not None and not samples:
         raise click.UsageError("--prompts goes with --samples")
     import atlas as library
-    from atlas import pocket
-    from atlas.choices import evaluate_choices
-    from atlas.contrast import TAU
-    from atlas.generate import Sampling
-    from atlas.models import load_encoder
-    from atlas.prompts import read_texts
-    from atlas.steerer import Steerer
-    from atlas.trial import STRENGTHS, ChoiceConfig, ChoiceSet
+    from atlas.contrast.make_vectors import TAU
+    from atlas.evaluation.choice_trial import STRENGTHS, ChoiceConfig, ChoiceSet
+    from atlas.evaluation.choices import evaluate_choices
+    from atlas.models.encoders import load_encoder
+    from atlas.models.recorded import Steerer
+    from atlas.steering.generation import Sampling
+    from atlas.texts import bundled
+    from atlas.texts.prompts import read_texts
 
     data = ChoiceSet(
         given,
-        read_texts(texts or pocket.UNALIGNED).texts,
+        read_texts(texts or bundled.UNALIGNED).texts,
         read_unrelated(name, unrelated_files),
         None if prompts is None else read_texts(prompts).texts,
     )
@@ -197,10 +197,10 @@ def choices(
 
 def read_unrelated(name: str, files: tuple[str, ...]) -> PairSet:
     """The pairs of some files, by default the bundled ones of every other behaviour."""
-    from atlas import pocket
-    from atlas.pairs import collect_pairs, read_pairs
+    from atlas.texts import bundled
+    from atlas.texts.pairs import collect_pairs, read_pairs
 
-    paths = files or [path for path in sorted(pocket.PAIRS.glob("*.jsonl")) if path.stem != name]
+    paths = files or [path for path in sorted(bundled.PAIRS.glob("*.jsonl")) if path.stem != name]
     return collect_pairs(row for path in paths for row in read_pairs(path).rows())
 
 

@@ -10,7 +10,7 @@ from atlas.cli.output import Progress, echo, format_option, print_frame
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
-    from atlas.pairs import PairSet
+    from atlas.texts.pairs import PairSet
 
 
 @click.command()
@@ -69,7 +69,7 @@ def contrast(
     import polars as pl
 
     import atlas as library
-    from atlas.steerer import Steerer
+    from atlas.models.recorded import Steerer
 
     opened = library.open(atlas)
     if given is None:
@@ -102,26 +102,26 @@ def contrast(
 
 def read_behaviour(name: str, path: str | None) -> PairSet:
     """The contrast pairs of a file, or the bundled ones of a behaviour; PromptError when there are none."""
-    from atlas import pocket
     from atlas.errors import PromptError
-    from atlas.pairs import read_pairs
+    from atlas.texts import bundled
+    from atlas.texts.pairs import read_pairs
 
-    bundled = {file.stem: file for file in pocket.PAIRS.glob("*.jsonl")}
-    if path is None and name not in bundled:
+    ours = {file.stem: file for file in bundled.PAIRS.glob("*.jsonl")}
+    if path is None and name not in ours:
         raise PromptError(
-            f"behaviour {name!r} has no bundled pairs ({', '.join(sorted(bundled))} have): name a file of some"
+            f"behaviour {name!r} has no bundled pairs ({', '.join(sorted(ours))} have): name a file of some"
         )
-    return read_pairs(path or bundled[name])
+    return read_pairs(path or ours[name])
 
 
 def topic_pairs(opened: Atlas, topic: str, unaligned: str | None) -> PairSet:
     """A scored topic's texts against everyday texts."""
-    from atlas import pocket
-    from atlas.checks import require_scored
-    from atlas.pairs import pair_texts
-    from atlas.prompts import read_texts
+    from atlas.scoring.scored import require_scored
+    from atlas.texts import bundled
+    from atlas.texts.pairs import pair_texts
+    from atlas.texts.prompts import read_texts
 
-    everyday = read_texts(unaligned or pocket.UNALIGNED).texts
+    everyday = read_texts(unaligned or bundled.UNALIGNED).texts
     with opened.store.read() as session:
         require_scored(session, topic)
         return pair_texts(session.ask("topic_texts", topic=topic)["text"].to_list(), everyday)

@@ -29,22 +29,22 @@ def demo(folder: str) -> None:
       atlas demo
     """
     import atlas as library
-    from atlas import pocket
-    from atlas.build import build
-    from atlas.generate import Sampling
-    from atlas.prompts import read_texts
-    from atlas.steer import steer_prompts
-    from atlas.steerer import Steerer
+    from atlas.building.build import build
+    from atlas.models.recorded import Steerer
+    from atlas.steering.generation import Sampling
+    from atlas.steering.steer import steer_prompts
+    from atlas.texts import bundled
+    from atlas.texts.prompts import read_texts
 
     path = Path(folder) / "pocket.atlas"
     path.parent.mkdir(parents=True, exist_ok=True)
     progress = Progress()
     try:
-        saes = [(str(pocket.SAES), name) for name in pocket.sae_ids()]
-        report = build(path, read_texts(pocket.PROMPTS), model=str(pocket.MODEL), saes=saes, progress=progress)
+        saes = [(str(bundled.SAES), name) for name in bundled.sae_ids()]
+        report = build(path, read_texts(bundled.PROMPTS), model=str(bundled.MODEL), saes=saes, progress=progress)
         progress("scoring the topics", 0, 0)
         atlas = library.open(path)
-        topics = pocket.read_topics()
+        topics = bundled.read_topics()
         atlas.score_many(topics)
         echo(f"{path}: {report.prompts:,} prompts, {report.rows:,} activation rows, {len(topics)} topics scored")
         for topic in SHOWN:

@@ -11,7 +11,7 @@ from atlas.cli.output import echo
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
-    from atlas.store import Scan
+    from atlas.store.session import Scan
 
 ENGINES = ("duckdb", "spark")
 master_option = click.option("--master", default="local[*]", show_default=True, help="Engine spark: Spark's master.")
@@ -33,14 +33,14 @@ def engine_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def open_on(engine: str, path: str, *, master: str) -> Iterator[Atlas]:
     """The atlas file, or the export on Spark, to read."""
     import atlas as library
-    from atlas.store import Store
+    from atlas.store.file import Store
 
     if engine == "duckdb":
         yield library.Atlas(Store(path))  # the first question checks the file
         return
     from atlas.cli.exchange import warn_of_missing_hashes
 
-    from atlas.spark_query import open_spark
+    from atlas.spark.query import open_spark
 
     echo("starting Spark ...", err=True)
     with open_spark(path, master=master) as store:
@@ -55,13 +55,14 @@ def open_to_score(engine: str, path: str, *, master: str, into: str | None) -> I
     On Spark, scores go into the atlas `into`, or, when there is none, into one that is gone afterwards.
     """
     import atlas as library
-    from atlas.store import Store, scan_here
+    from atlas.store.file import Store
+    from atlas.store.session import scan_here
 
     if engine == "duckdb":
         yield library.open(path), scan_here
         return
-    from atlas.exchange import open_export
-    from atlas.spark_query import SparkStore
+    from atlas.spark.query import SparkStore
+    from atlas.store.exchange import open_export
 
     with open_on(engine, path, master=master) as export:
         assert isinstance(export.store, SparkStore)

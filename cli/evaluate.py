@@ -26,7 +26,7 @@ from atlas.cli.output import Progress, echo, format_option, interval, print_fram
 if TYPE_CHECKING:
     import polars as pl
 
-    from atlas.evaluate import EvaluationSet
+    from atlas.evaluation.evaluate import EvaluationSet
 
 SHOWN = ("perplexity", "distinct_2", "acceptability", "contamination", "distance_held_out")
 AGAINST = ("original", "sae", "shuffled")
@@ -115,17 +115,17 @@ def evaluate(
       atlas evaluate pocket.atlas medicine --vector medical --calibrate
     """
     import atlas as library
-    from atlas.calibrate import calibrate as pick_strength
-    from atlas.evaluate import EvaluationConfig, Examiner
-    from atlas.evaluate import evaluate as run
-    from atlas.generate import Sampling
-    from atlas.measure import measure_again as measure
-    from atlas.methods import METHODS
-    from atlas.models import load_encoder
-    from atlas.runs import MethodSetting
-    from atlas.selection import DEFAULT_RULE
-    from atlas.steer import options_for
-    from atlas.steerer import Steerer
+    from atlas.evaluation.calibrate import calibrate as pick_strength
+    from atlas.evaluation.evaluate import EvaluationConfig, Examiner
+    from atlas.evaluation.evaluate import evaluate as run
+    from atlas.evaluation.remeasure import measure_again as measure
+    from atlas.evaluation.runs import MethodSetting
+    from atlas.models.encoders import load_encoder
+    from atlas.models.recorded import Steerer
+    from atlas.steering.generation import Sampling
+    from atlas.steering.methods import METHODS
+    from atlas.steering.selection import DEFAULT_RULE
+    from atlas.steering.steer import options_for
 
     opened = library.open(atlas)
     steerer = Steerer(opened.store, model=model, release=release, device=device)
@@ -202,13 +202,13 @@ def evaluate(
 
 def read_held_out(topic: str, path: str | None) -> Sequence[str]:
     """Held-out texts of a file, or the bundled ones; none where a topic, or a behaviour, has none."""
-    from atlas import pocket
-    from atlas.prompts import read_texts
+    from atlas.texts import bundled
+    from atlas.texts.prompts import read_texts
 
-    bundled = pocket.read_topics("held_out")
-    if path is None and topic not in bundled:
+    ours = bundled.read_topics("held_out")
+    if path is None and topic not in ours:
         return ()
-    return (read_texts(path) if path else bundled[topic]).texts
+    return (read_texts(path) if path else ours[topic]).texts
 
 
 def read_data(
@@ -217,21 +217,21 @@ def read_data(
     """The texts that were named, the bundled ones elsewhere; PromptError when a topic has no bundled ones."""
     from atlas.cli.score import topic_files
 
-    from atlas import pocket
     from atlas.errors import PromptError
-    from atlas.evaluate import EvaluationSet
-    from atlas.prompts import read_texts
+    from atlas.evaluation.evaluate import EvaluationSet
+    from atlas.texts import bundled
+    from atlas.texts.prompts import read_texts
 
     own = read_held_out(topic, held_out)
     if not own:
         raise PromptError(f"topic {topic!r} has no bundled held-out texts: name a file of some with --held-out")
-    bundled = {name: texts.texts for name, texts in pocket.read_topics("held_out").items()}
+    ours = {name: texts.texts for name, texts in bundled.read_topics("held_out").items()}
     files = {} if others is None else topic_files(Path(others))
-    rest = {name: read_texts(path).texts for name, path in files.items()} if files else bundled
+    rest = {name: read_texts(path).texts for name, path in files.items()} if files else ours
     return EvaluationSet(
         held_out=own,
-        unaligned=read_texts(unaligned or pocket.UNALIGNED).texts,
-        prompts=read_texts(prompts or pocket.NEUTRAL_PROMPTS).texts,
+        unaligned=read_texts(unaligned or bundled.UNALIGNED).texts,
+        prompts=read_texts(prompts or bundled.NEUTRAL_PROMPTS).texts,
         others=[text for name, texts in rest.items() if name != topic for text in texts],
     )
 
@@ -239,7 +239,7 @@ def read_data(
 def make_finetuned(opened: Any, steerer: Any, topic: str, folder: str) -> Any:
     """The fine-tuned model of a topic, trained now when it is not there."""
     from atlas.errors import AtlasError
-    from atlas.finetune import finetuned
+    from atlas.evaluation.finetune import finetuned
 
     if Path(topic).name != topic or topic == ".." or "\0" in topic:
         raise AtlasError(

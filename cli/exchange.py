@@ -8,7 +8,7 @@ import click
 from atlas.cli.output import Progress, echo
 
 if TYPE_CHECKING:
-    from atlas.manifest import Manifest
+    from atlas.store.manifest import Manifest
 
 
 @click.command("export")
@@ -23,8 +23,8 @@ def export(atlas: str, folder: str) -> None:
     Example:
       atlas export pocket.atlas pocket-parquet
     """
-    from atlas.exchange import export_atlas
-    from atlas.store import Store
+    from atlas.store.exchange import export_atlas
+    from atlas.store.file import Store
 
     progress = Progress()
     try:
@@ -45,7 +45,7 @@ def import_(folder: str, atlas: str) -> None:
     Example:
       atlas import pocket-parquet copy.atlas
     """
-    from atlas.exchange import import_atlas
+    from atlas.store.exchange import import_atlas
 
     progress = Progress()
     try:

@@ -16,7 +16,7 @@ from atlas.cli.arguments import options_first
 from atlas.cli.output import echo
 
 from atlas.errors import AtlasError
-from atlas.keeping import NotStored
+from atlas.store.keeping import NotStored
 
 COMMANDS = {
     "demo": ("demo", "The bundled model, end to end: build, score, ask, steer."),

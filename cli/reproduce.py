@@ -10,7 +10,7 @@ from atlas.cli.options import device_option, encoder_option, model_options
 from atlas.cli.output import Progress, echo, format_option, print_frame
 
 if TYPE_CHECKING:
-    from atlas.exhibits import TestTexts
+    from atlas.reproduction.material import TestTexts
 
 
 @click.command()
@@ -62,8 +62,8 @@ def reproduce(
       atlas reproduce pocket.atlas --out exhibits
     """
     import atlas as library
-    from atlas.exhibits import Places
-    from atlas.reproduce import reproduce as make
+    from atlas.reproduction.material import Places
+    from atlas.reproduction.reproduce import reproduce as make
 
     opened = library.open(atlas)
     progress = Progress()
@@ -90,16 +90,16 @@ def read_test_texts(held_out: str | None, unaligned: str | None, prompts: str | 
     """The texts that were named, the bundled ones elsewhere."""
     from atlas.cli.score import topic_files
 
-    from atlas import pocket
-    from atlas.exhibits import TestTexts
-    from atlas.pairs import read_pairs
-    from atlas.prompts import read_texts
+    from atlas.reproduction.material import TestTexts
+    from atlas.texts import bundled
+    from atlas.texts.pairs import read_pairs
+    from atlas.texts.prompts import read_texts
 
     named = {} if held_out is None else {name: read_texts(path) for name, path in topic_files(Path(held_out)).items()}
     return TestTexts(
-        held_out={name: texts.texts for name, texts in (named or pocket.read_topics("held_out")).items()},
-        unaligned=read_texts(unaligned or pocket.UNALIGNED).texts,
-        prompts=read_texts(prompts or pocket.NEUTRAL_PROMPTS).texts,
-        short={} if held_out is not None else {name: texts.texts for name, texts in pocket.read_topics("6").items()},
-        pairs={name: read_pairs(path) for name, path in topic_files(Path(pairs or pocket.PAIRS)).items()},
+        held_out={name: texts.texts for name, texts in (named or bundled.read_topics("held_out")).items()},
+        unaligned=read_texts(unaligned or bundled.UNALIGNED).texts,
+        prompts=read_texts(prompts or bundled.NEUTRAL_PROMPTS).texts,
+        short={} if held_out is not None else {name: texts.texts for name, texts in bundled.read_topics("6").items()},
+        pairs={name: read_pairs(path) for name, path in topic_files(Path(pairs or bundled.PAIRS)).items()},
     )

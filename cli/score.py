@@ -11,7 +11,7 @@ from atlas.cli.options import encoder_option, model_options
 from atlas.cli.output import Progress, echo, format_option, print_frame
 
 from atlas.errors import PromptError
-from atlas.prompts import ENDINGS
+from atlas.texts.prompts import ENDINGS
 
 
 @click.command()
@@ -98,17 +98,17 @@ def score(
         )
     if engine != "spark" and into is not None:
         raise click.UsageError("--into goes with --engine spark: without it, scores are stored in ATLAS")
-    from atlas.prompts import read_texts
+    from atlas.texts.prompts import read_texts
 
     files = {topic: Path(texts)} if topic is not None and texts is not None else topic_files(Path(str(folder)))
     sets = {name: read_texts(path, text_column=text_column) for name, path in files.items()}
-    from atlas.scorers import SCORERS
+    from atlas.scoring.scorers import SCORERS
 
     probe = None
     with closing(Progress()) as progress, open_to_score(engine, atlas, master=master, into=into) as (opened, scan):
         if scorer in SCORERS and SCORERS[scorer].needs:
-            from atlas.probe import ModelProbe
-            from atlas.steerer import Steerer
+            from atlas.models.recorded import Steerer
+            from atlas.scoring.model_evidence import ModelProbe
 
             probe = ModelProbe(Steerer(opened.store, model=model, release=release), progress=progress)
         opened.score_many(

@@ -20,7 +20,7 @@ from atlas.cli.options import (
 from atlas.cli.output import Progress, echo, format_option, print_frame
 
 if TYPE_CHECKING:
-    from atlas.generate import Generation
+    from atlas.steering.generation import Generation
 
 
 @click.command()
@@ -88,11 +88,11 @@ def steer(
       atlas steer pocket.atlas - "We went to see the film, and" --vector praise --strength -1
     """
     import atlas as library
-    from atlas.generate import Sampling
-    from atlas.methods import DEFAULT_METHOD
-    from atlas.selection import DEFAULT_RULE
-    from atlas.steer import steer_prompts
-    from atlas.steerer import Steerer
+    from atlas.models.recorded import Steerer
+    from atlas.steering.generation import Sampling
+    from atlas.steering.methods import DEFAULT_METHOD
+    from atlas.steering.selection import DEFAULT_RULE
+    from atlas.steering.steer import steer_prompts
 
     opened = library.open(atlas)
     if paper and select is not None:

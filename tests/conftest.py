@@ -16,10 +16,11 @@ import pytest
 import tiny
 import torch
 
-import atlas.build
-from atlas.models import load_encoder, load_language_model, load_transformer
-from atlas.prompts import collect_texts
-from atlas.store import Store
+import atlas.building.build
+from atlas.models.encoders import load_encoder
+from atlas.models.loading import load_language_model, load_transformer
+from atlas.store.file import Store
+from atlas.texts.prompts import collect_texts
 
 torch.set_num_threads(1)
 
@@ -65,7 +66,7 @@ def loaders(language_model, encoder):
 def loaded_once(monkeypatch, loaders):
     """`build` takes models and encoders that are loaded already."""
     for name, loader in loaders.items():
-        monkeypatch.setattr(atlas.build, name, loader)
+        monkeypatch.setattr(atlas.building.build, name, loader)
 
 
 @pytest.fixture(scope="session")
@@ -74,8 +75,8 @@ def built_atlas(tmp_path_factory, gpt2_folder, sae_folder, loaders):
     path = tmp_path_factory.mktemp("built") / "tiny.atlas"
     with pytest.MonkeyPatch.context() as patch:
         for name, loader in loaders.items():
-            patch.setattr(atlas.build, name, loader)
-        atlas.build.build(
+            patch.setattr(atlas.building.build, name, loader)
+        atlas.building.build.build(
             path,
             collect_texts(tiny.PROMPTS),
             model=str(gpt2_folder),

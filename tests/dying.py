@@ -34,7 +34,7 @@ def fill_disk(build_arguments: dict[str, Any], limits: list[int], answer: Any) -
     prepare(build_arguments)
 
     def run(limit: int) -> None:
-        import atlas.build
+        import atlas.building.build
         from atlas.errors import AtlasError
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -42,7 +42,7 @@ def fill_disk(build_arguments: dict[str, Any], limits: list[int], answer: Any) -
         message = "built"
         with contextlib.redirect_stderr(io.StringIO()) as written:
             try:
-                atlas.build.build(**build_arguments)
+                atlas.building.build.build(**build_arguments)
             except AtlasError as error:
                 message = str(error)
             except Exception as error:
@@ -56,15 +56,16 @@ def fill_disk(build_arguments: dict[str, Any], limits: list[int], answer: Any) -
 
 def prepare(build_arguments: dict[str, Any]) -> None:
     """Load model and encoder once, before forking; nothing that starts threads may run here."""
-    import atlas.build
-    import atlas.plan
-    from atlas.models import load_encoder, load_language_model
+    import atlas.building.build
+    import atlas.building.plan
+    from atlas.models.encoders import load_encoder
+    from atlas.models.loading import load_language_model
 
     torch.set_num_threads(1)
     model, encoder = load_language_model(build_arguments["model"]), load_encoder()
-    atlas.build.load_language_model = lambda *args, **options: model
-    atlas.build.load_encoder = lambda *args, **options: encoder
-    atlas.plan.SHARD_PROMPTS = SHARD_PROMPTS
+    atlas.building.build.load_language_model = lambda *args, **options: model
+    atlas.building.build.load_encoder = lambda *args, **options: encoder
+    atlas.building.plan.SHARD_PROMPTS = SHARD_PROMPTS
 
 
 @contextlib.contextmanager
@@ -79,7 +80,7 @@ def start_threads(master: str) -> Iterator[Any]:
 
 def run_on_threads(store: Any, equipment: Any, progress: Any) -> int:
     """The shards of a build on Spark, without Spark."""
-    from atlas import spark_build
+    from atlas.spark import build as spark_build
 
     spark_build.start_spark = start_threads  # type: ignore[assignment]
     return spark_build.run_on_spark(store, equipment, progress, master="none")
@@ -96,9 +97,9 @@ def fork(function: Any) -> int:
 
 def build_until(build_arguments: dict[str, Any], moment: tuple[str, ...]) -> None:
     """Build until a moment: ("progress", stage, done), ("call", function that a build calls) or ("sql", query, nth time)."""
-    import atlas.build
-    import atlas.replacement
-    from atlas.store import Session
+    import atlas.building.build
+    import atlas.store.replacement
+    from atlas.store.session import Session
 
     def die(*args: Any, **options: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -118,7 +119,7 @@ def build_until(build_arguments: dict[str, Any], moment: tuple[str, ...]) -> Non
             die() if left[0] == 0 else run(session, name, **parameters)
 
         Session.run = run_or_die  # type: ignore[method-assign]
-    atlas.build.build(**build_arguments, progress=progress)
+    atlas.building.build.build(**build_arguments, progress=progress)
 
 
 def leftovers(path: Path) -> list[str]:

@@ -16,14 +16,16 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from atlas.activations import encode_entries, run_model, tokenize
-from atlas.agreement import SENTENCE, check_hooks, difference
 from atlas.errors import ModelError
-from atlas.methods import Options, Target
-from atlas.models import LanguageModel, describe_sae, hash_model, load_language_model
-from atlas.sites import catching
-from atlas.steering import Layer, Steering
-from atlas.vocabulary import special_ids
+from atlas.models.activations import encode_entries, run_model, tokenize
+from atlas.models.agreement import SENTENCE, check_hooks, difference
+from atlas.models.fingerprints import hash_model
+from atlas.models.hooks import catching
+from atlas.models.loading import LanguageModel, load_language_model
+from atlas.models.saes import describe_sae
+from atlas.models.tokens import special_ids
+from atlas.steering.intervention import Steering
+from atlas.steering.methods import Layer, Options, Target
 
 TEXTS = (SENTENCE, "The ship sailed before the storm.", "Add two eggs.")
 LAYER = 1

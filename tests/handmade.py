@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from atlas.plan import LIBRARIES
-from atlas.prompts import TextSet, collect_texts
-from atlas.store import SCHEMA_VERSION, Store, now
+from atlas.building.plan import LIBRARIES
+from atlas.store.file import SCHEMA_VERSION, Store
+from atlas.store.session import now
+from atlas.texts.prompts import TextSet, collect_texts
 
 SUMMARIES = {"mean": 0, "max": 1, "count": 2}  # place of each in a stack of raw values
 

@@ -10,9 +10,10 @@ import pytest
 import tiny
 import torch
 
-import atlas.activations
-from atlas.activations import EXAMPLES, Entries, Strongest, encode_entries, run_model, summarise, tokenize
-from atlas.models import LoadedSae, describe_sae, load_sae
+import atlas.models.activations
+from atlas.building.strongest import EXAMPLES, Strongest
+from atlas.models.activations import Entries, encode_entries, run_model, summarise, tokenize
+from atlas.models.saes import LoadedSae, describe_sae, load_sae
 
 IDS = np.array([40, 17, 99], np.uint32)  # prompt_id of each row of a batch
 
@@ -121,7 +122,7 @@ def test_a_prompt_of_special_tokens_alone_gives_no_entries(language_model, resid
 
 def test_encoding_in_small_chunks_gives_the_same_entries(monkeypatch, language_model, residual, special):
     whole, _ = entries_of(language_model, residual, tiny.PROMPTS[:5], special)
-    monkeypatch.setattr(atlas.activations, "CHUNK_TOKENS", 7)
+    monkeypatch.setattr(atlas.models.activations, "CHUNK_TOKENS", 7)
     parts, _ = entries_of(language_model, residual, tiny.PROMPTS[:5], special)
     assert len(whole.prompt) > 7
     for name in ("prompt", "position", "neuron"):

@@ -16,15 +16,16 @@ import tiny
 import torch
 from polars.testing import assert_frame_equal
 
-import atlas.build
-import atlas.plan
-from atlas.build import build
-from atlas.embeddings import embed_frame
+import atlas.building.build
+import atlas.building.plan
+from atlas.building.build import build
 from atlas.errors import ModelError, StoreError, UnknownName
-from atlas.models import load_sae
-from atlas.prompts import collect_texts
-from atlas.score import ScoringConfig, score_topics
-from atlas.store import Store
+from atlas.models.embeddings import embed_frame
+from atlas.models.saes import load_sae
+from atlas.scoring.config import ScoringConfig
+from atlas.scoring.score import score_topics
+from atlas.store.file import Store
+from atlas.texts.prompts import collect_texts
 
 TIMES = ("created_at", "finished_at")
 TABLES = ("atlas", "saes", "prompts", "embeddings", "shards", "activations", "prompt_totals", "neurons", "examples")
@@ -153,8 +154,8 @@ def test_the_row_of_an_sae_says_how_it_reads(built_atlas, gpt2_folder, sae_folde
 
 def test_tables_written_in_small_parts_are_those_written_at_once(few, loaded_once, tmp_path, arguments, monkeypatch):
     for name, size in {"SORTED_ROWS": 100, "COPIED_PROMPTS": 7, "TOKENIZED_PROMPTS": 3}.items():
-        monkeypatch.setattr(atlas.build, name, size)
-    monkeypatch.setattr(atlas.plan, "TOKENIZED_PROMPTS", 3)
+        monkeypatch.setattr(atlas.building.build, name, size)
+    monkeypatch.setattr(atlas.building.plan, "TOKENIZED_PROMPTS", 3)
     build(tmp_path / "parts.atlas", FEW, **arguments)
     assert tables(few)["activations"].height > 200
     assert_same(tables(tmp_path / "parts.atlas"), tables(few))
@@ -162,7 +163,7 @@ def test_tables_written_in_small_parts_are_those_written_at_once(few, loaded_onc
 
 def test_building_again_loads_nothing_and_changes_nothing(atlas_file, arguments, monkeypatch):
     for name in ("load_language_model", "load_sae", "load_encoder"):
-        monkeypatch.setattr(atlas.build, name, None)
+        monkeypatch.setattr(atlas.building.build, name, None)
     before = atlas_file.read_bytes()
     report = build(atlas_file, collect_texts(tiny.PROMPTS[10:20]), **arguments)
     assert (report.prompts, report.new_prompts, report.new_saes, report.shards) == (60, 0, 0, 0)
@@ -172,7 +173,7 @@ def test_building_again_loads_nothing_and_changes_nothing(atlas_file, arguments,
 
 
 def test_prompts_and_saes_added_later_give_the_same_atlas_as_all_at_once(tmp_path, loaded_once, arguments, monkeypatch):
-    monkeypatch.setattr(atlas.plan, "SHARD_PROMPTS", 8)
+    monkeypatch.setattr(atlas.building.plan, "SHARD_PROMPTS", 8)
     at_once, in_steps = tmp_path / "at_once.atlas", tmp_path / "in_steps.atlas"
     first, both = arguments["saes"][:1], arguments["saes"]
     build(at_once, FEW, **arguments)
@@ -208,7 +209,7 @@ MOMENTS = [
 def test_a_build_killed_again_and_again_ends_with_the_tables_of_one_that_was_not(
     tmp_path, loaded_once, arguments, elsewhere, monkeypatch, encoder
 ):
-    monkeypatch.setattr(atlas.plan, "SHARD_PROMPTS", dying.SHARD_PROMPTS)
+    monkeypatch.setattr(atlas.building.plan, "SHARD_PROMPTS", dying.SHARD_PROMPTS)
     calm, killed = tmp_path / "calm.atlas", tmp_path / "killed.atlas"
     arguments |= {"prompts": FEW, "batch_size": dying.BATCH_SIZE}
     build(calm, **arguments)
@@ -223,7 +224,7 @@ def test_a_build_killed_again_and_again_ends_with_the_tables_of_one_that_was_not
 
 
 def test_an_interrupted_build_keeps_its_finished_shards(tmp_path, loaded_once, arguments, monkeypatch, encoder):
-    monkeypatch.setattr(atlas.plan, "SHARD_PROMPTS", 8)
+    monkeypatch.setattr(atlas.building.plan, "SHARD_PROMPTS", 8)
 
     def stop(stage, done, total):
         if stage == "prompts" and done > 8:
@@ -246,7 +247,7 @@ FULL = "the disk is full while writing {}: free some space and run the same comm
 def test_a_full_disk_is_said_in_one_line_and_a_later_build_completes(
     tmp_path, loaded_once, arguments, elsewhere, monkeypatch
 ):
-    monkeypatch.setattr(atlas.plan, "SHARD_PROMPTS", dying.SHARD_PROMPTS)
+    monkeypatch.setattr(atlas.building.plan, "SHARD_PROMPTS", dying.SHARD_PROMPTS)
     calm, path = tmp_path / "calm.atlas", tmp_path / "full.atlas"
     arguments |= {"prompts": FEW, "batch_size": dying.BATCH_SIZE}
     build(calm, **arguments)
@@ -329,7 +330,7 @@ def test_another_sae_under_a_known_name_is_refused(tmp_path, loaded_once, argume
 
 def test_another_encoder_is_refused(few, arguments, encoder, monkeypatch):
     other = dataclasses.replace(encoder, name="mine/other", source="folder", encoder_hash="other")
-    monkeypatch.setattr(atlas.build, "load_encoder", lambda *args, **options: other)
+    monkeypatch.setattr(atlas.building.build, "load_encoder", lambda *args, **options: other)
     with pytest.raises(
         StoreError, match=r"encoder mine/other \(folder\) is not the one this atlas was built with, sentence-"
     ):
@@ -374,7 +375,7 @@ def test_a_model_that_is_not_there_is_named(tmp_path, arguments):
 def test_a_place_where_no_file_can_be_is_refused_before_anything_is_loaded(
     tmp_path, arguments, monkeypatch, place, message
 ):
-    monkeypatch.setattr(atlas.build, "load_language_model", None)
+    monkeypatch.setattr(atlas.building.build, "load_language_model", None)
     with pytest.raises(StoreError, match=message):
         build(tmp_path / place, FEW, **arguments)
 

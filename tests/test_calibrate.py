@@ -9,15 +9,15 @@ import pytest
 import tiny
 
 import atlas
-from atlas.calibrate import LEAST_DISTINCT, MOST_PERPLEXITY, RULE, calibrate, pick
 from atlas.errors import AtlasError
-from atlas.evaluate import EvaluationConfig, EvaluationSet, Examiner
-from atlas.generate import Sampling
-from atlas.methods import Options
-from atlas.pairs import pair_texts
-from atlas.runs import MethodSetting
-from atlas.steer import steer_prompts
-from atlas.steerer import Steerer
+from atlas.evaluation.calibrate import LEAST_DISTINCT, MOST_PERPLEXITY, RULE, calibrate, pick
+from atlas.evaluation.evaluate import EvaluationConfig, EvaluationSet, Examiner
+from atlas.evaluation.runs import MethodSetting
+from atlas.models.recorded import Steerer
+from atlas.steering.generation import Sampling
+from atlas.steering.methods import Options
+from atlas.steering.steer import steer_prompts
+from atlas.texts.pairs import pair_texts
 
 PAIRS = pair_texts(tiny.PROMPTS[15:20], tiny.PROMPTS[30:36])
 SAMPLING = Sampling(max_new_tokens=4)
@@ -61,7 +61,7 @@ def examiner(opened, steerer, encoder):
 
 
 def test_the_curve_and_the_picked_strength_are_stored_and_steer_takes_it(opened, examiner, steerer, monkeypatch):
-    monkeypatch.setattr("atlas.calibrate.pick", lambda found, strengths: strengths[2])
+    monkeypatch.setattr("atlas.evaluation.calibrate.pick", lambda found, strengths: strengths[2])
     setting = MethodSetting("clamp", Options(neurons=2))
     curve, picked = calibrate(examiner, setting, strengths=[0.5, 1.5, 2.5])
     assert picked == 1.5
@@ -109,7 +109,9 @@ class TestVectors:
         examiner = Examiner(found, "sea", data, CONFIG, steerer=steerer, encoder=encoder, vectors=["sailing"])
         with pytest.MonkeyPatch.context() as patch:
             for method, best in (("sas", 1), ("filtered", 2)):
-                patch.setattr("atlas.calibrate.pick", lambda figures, strengths, best=best: strengths[best + 1])
+                patch.setattr(
+                    "atlas.evaluation.calibrate.pick", lambda figures, strengths, best=best: strengths[best + 1]
+                )
                 calibrate(examiner, MethodSetting(method), strengths=[0.5, 1.5, 2.5])
         return found, steerer
 
@@ -151,7 +153,7 @@ class TestVectors:
 
 
 def test_nothing_is_stored_as_picked_when_every_strength_breaks_the_limits(opened, examiner, monkeypatch):
-    monkeypatch.setattr("atlas.calibrate.pick", lambda found, strengths: None)
+    monkeypatch.setattr("atlas.evaluation.calibrate.pick", lambda found, strengths: None)
     before = opened.sql("from calibrations").height
     assert calibrate(examiner, MethodSetting("add"), strengths=[1.0])[1] is None
     assert opened.sql("from calibrations").height == before

@@ -11,8 +11,8 @@ from torch import nn
 
 import atlas
 from atlas.errors import AtlasError
-from atlas.methods import METHODS
-from atlas.steering import Steering
+from atlas.steering.intervention import Steering
+from atlas.steering.methods import METHODS
 
 IDS = torch.tensor([PROMPT])
 

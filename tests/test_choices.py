@@ -13,23 +13,22 @@ import torch
 from test_cli import run
 
 import atlas
-from atlas.choices import evaluate_choices
-from atlas.contrast import contrast, sweep_tau
-from atlas.controls import PERMUTATIONS
+from atlas.contrast.make_vectors import contrast, sweep_tau
+from atlas.contrast.pair_tokens import tokenize_pairs
 from atlas.errors import AtlasError, UnknownName
-from atlas.generate import Sampling, generate
-from atlas.likelihood import log_probabilities
-from atlas.measure import measure_again
-from atlas.methods import Options
-from atlas.metrics import METRICS
-from atlas.pairs import collect_pairs, split_pairs
-from atlas.preferences import choose, perplexities
-from atlas.runs import MethodSetting
-from atlas.sides import tokenize_pairs
-from atlas.steerer import Steerer
-from atlas.steering import Steering
-from atlas.trial import PREFIX, ChoiceConfig, ChoiceSet
-from atlas.variants import ABLATIONS, load_vectors
+from atlas.evaluation.choice_trial import PREFIX, ChoiceConfig, ChoiceSet, choose
+from atlas.evaluation.choices import evaluate_choices
+from atlas.evaluation.controls import PERMUTATIONS
+from atlas.evaluation.metrics import METRICS
+from atlas.evaluation.remeasure import measure_again
+from atlas.evaluation.runs import MethodSetting
+from atlas.evaluation.vector_variants import ABLATIONS, load_vectors
+from atlas.models.likelihood import log_probabilities, perplexities
+from atlas.models.recorded import Steerer
+from atlas.steering.generation import Sampling, generate
+from atlas.steering.intervention import Steering
+from atlas.steering.methods import Options
+from atlas.texts.pairs import collect_pairs, split_pairs
 
 LETTERS = collect_pairs([(f"{text}\n(A) yes\n(B) no", " (A)", " (B)") for text in ("Rain?", "The sea?")])
 PAIRS = collect_pairs(
@@ -419,7 +418,7 @@ class TestGeneratedText:
         figures = opened.sql("from metrics where generation_id is null order by run_id, name")
         with opened.store.write() as session:
             session._connection.execute(f"delete from metrics where {lost}")
-        monkeypatch.setattr("atlas.measure.load_encoder", lambda name: encoder)
+        monkeypatch.setattr("atlas.evaluation.remeasure.load_encoder", lambda name: encoder)
         assert measure_again(opened, "medical", ()) == before.height > 0
         after = opened.sql(f"from metrics where {lost} order by generation_id")
         np.testing.assert_allclose(after["value"], before["value"], rtol=1e-3)

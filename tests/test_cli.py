@@ -12,7 +12,7 @@ import tiny
 from atlas.cli.main import COMMANDS, cli, main
 from click.testing import CliRunner
 
-from atlas.build import BuildReport
+from atlas.building.build import BuildReport
 from atlas.errors import AtlasError
 
 
@@ -74,7 +74,7 @@ def test_every_command_has_a_sentence_an_example_and_a_help_text_per_option(name
 
 
 def test_the_help_of_steer_names_every_method():
-    from atlas.methods import METHODS
+    from atlas.steering.methods import METHODS
 
     assert all(name in run("steer", "--help")[1] for name in METHODS)
 
@@ -265,7 +265,7 @@ def test_usage_errors_exit_with_2():
 def test_a_model_folder_that_has_moved_is_asked_for(scored, gpt2_folder, tmp_path, sae_folder):
     import shutil
 
-    from atlas.store import Store
+    from atlas.store.file import Store
 
     moved = shutil.copytree(gpt2_folder, tmp_path / "moved")
     with Store(scored).write() as session:
@@ -282,7 +282,7 @@ def test_a_model_folder_that_has_moved_is_asked_for(scored, gpt2_folder, tmp_pat
 
 
 def test_a_folder_of_saes_that_has_moved_is_asked_for(scored, tmp_path, sae_folder):
-    from atlas.store import Store
+    from atlas.store.file import Store
 
     with Store(scored).write() as session:
         session._connection.execute("update saes set release = '/gone/saes'")
@@ -329,7 +329,7 @@ def test_main_turns_errors_into_exit_codes(monkeypatch, capsys):
 def test_build_says_what_is_in_when_it_only_had_the_sort_left(tmp_path, monkeypatch):
     (tmp_path / "prompts.txt").write_text("a ship")
     report = BuildReport(1, new_prompts=0, new_saes=0, shards=0, sorted=True, truncated=0, rows=7)
-    monkeypatch.setattr("atlas.build.build", lambda *arguments, **options: report)
+    monkeypatch.setattr("atlas.building.build.build", lambda *arguments, **options: report)
     code, stdout, _ = run(
         "build", "x.atlas", tmp_path / "prompts.txt", "--model", "m", "--release", "r", "--sae-id", "s"
     )

@@ -10,9 +10,9 @@ import tiny
 import torch
 from sae_lens.registry import SAE_CLASS_REGISTRY
 
-from atlas.codec import Codec
 from atlas.errors import ModelError
-from atlas.models import REFUSED, SUPPORTED, describe_sae, load_sae
+from atlas.models.codec import Codec
+from atlas.models.saes import REFUSED, SUPPORTED, describe_sae, load_sae
 
 D_SAE = 24
 NORMALISATIONS = ("none", "layer_norm", "constant_norm_rescale")

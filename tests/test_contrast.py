@@ -14,16 +14,17 @@ import torch
 from test_cli import run
 
 import atlas
-from atlas.codec import Codec
-from atlas.contrast import compare_vectors, contrast, count_sides, sweep_tau
+from atlas.contrast.make_vectors import compare_vectors, contrast, count_sides, sweep_tau
+from atlas.contrast.pair_tokens import CODE_POSITIONS, tokenize_pairs
 from atlas.errors import AtlasError, StoreError, UnknownName
-from atlas.generate import Sampling
-from atlas.methods import Options
-from atlas.models import load_sae
-from atlas.pairs import collect_pairs
-from atlas.sides import CODE_POSITIONS, tokenize_pairs
-from atlas.sites import find_site
-from atlas.steer import Steerer, steer_prompts
+from atlas.models.codec import Codec
+from atlas.models.hooks import find_site
+from atlas.models.recorded import Steerer
+from atlas.models.saes import load_sae
+from atlas.steering.generation import Sampling
+from atlas.steering.methods import Options
+from atlas.steering.steer import steer_prompts
+from atlas.texts.pairs import collect_pairs
 
 PAIRS = collect_pairs(
     [
@@ -369,7 +370,7 @@ class TestSteering:
 
 @pytest.mark.parametrize("methods", [["swap", "sas"], ["sas"]])
 def test_a_sigma_goes_to_the_methods_that_have_it(methods):
-    from atlas.steer import options_for
+    from atlas.steering.steer import options_for
 
     settings = {"strength": None, "neurons": None, "sigma": "relu"}
     assert options_for("sas", settings, methods) == Options(1.0, None, "relu")

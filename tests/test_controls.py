@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from atlas.controls import CONTROLS, PERMUTATIONS, STRATUM, control_target, control_vectors
-from atlas.methods import Target
+from atlas.evaluation.controls import CONTROLS, PERMUTATIONS, STRATUM, control_target, control_vectors
+from atlas.steering.methods import Target
 
 NEURONS = 2000
 UNSCORED = np.arange(0, NEURONS, 7)

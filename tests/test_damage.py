@@ -11,11 +11,12 @@ import pytest
 import tiny
 
 from atlas.api import Atlas
-from atlas.embeddings import embed_frame
 from atlas.errors import AtlasError
-from atlas.prompts import collect_texts
-from atlas.score import ScoringConfig, score_topics
-from atlas.store import Store
+from atlas.models.embeddings import embed_frame
+from atlas.scoring.config import ScoringConfig
+from atlas.scoring.score import score_topics
+from atlas.store.file import Store
+from atlas.texts.prompts import collect_texts
 
 BLOCK = 4096
 RUNS = 25  # per kind of damage; a long run takes more (python tests/test_damage.py FILE RUNS)

@@ -11,10 +11,11 @@ import pytest
 import tiny
 
 import atlas
-import atlas.build
+import atlas.building.build
 from atlas.errors import AtlasError
-from atlas.prompts import collect_texts
-from atlas.score import ScoringConfig, score_topics
+from atlas.scoring.config import ScoringConfig
+from atlas.scoring.score import score_topics
+from atlas.texts.prompts import collect_texts
 
 PROMPTS, NEURONS = 40, 6
 RNG = np.random.default_rng(0)
@@ -120,8 +121,8 @@ def same_words(tmp_path_factory, gpt2_folder, sae_folder, loaders):
     ]
     with pytest.MonkeyPatch.context() as patch:
         for name, loader in loaders.items():
-            patch.setattr(atlas.build, name, loader)
-        report = atlas.build.build(
+            patch.setattr(atlas.building.build, name, loader)
+        report = atlas.building.build.build(
             path, collect_texts(prompts), model=str(gpt2_folder), saes=[(str(sae_folder), "residual")]
         )
     assert report.same_embeddings == 59

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from atlas.cli.main import cli
-from atlas.cli.reference import renew
+from atlas.cli.readme import renew
 from click.testing import CliRunner
 
-from atlas import pocket
-from atlas.prompts import read_texts
+from atlas.texts import bundled
+from atlas.texts.prompts import read_texts
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -58,10 +58,10 @@ def test_the_readme_names_the_test_command_that_ci_runs():
 
 
 def test_the_bundled_prompts_and_topics_are_as_the_data_page_says():
-    prompts = read_texts(pocket.PROMPTS)
+    prompts = read_texts(bundled.PROMPTS)
     assert (len(prompts.texts), prompts.duplicates, len(set(prompts.sources))) == (3360, 0, 48)
-    kinds = {kind: pocket.read_topics(kind) for kind in ("6", "20", "held_out")}
-    everyday = read_texts(pocket.UNALIGNED).texts
+    kinds = {kind: bundled.read_topics(kind) for kind in ("6", "20", "held_out")}
+    everyday = read_texts(bundled.UNALIGNED).texts
     assert len(everyday) == 120
     for name in kinds["20"]:
         sets = [kinds[kind][name].texts for kind in kinds]

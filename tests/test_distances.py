@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-import atlas.distances
-from atlas.distances import make_distances, squared_distances
+import atlas.scoring.distances
+from atlas.scoring.distances import make_distances, squared_distances
 
 PROMPTS, DIMENSION = 50, 384
 VECTORS = handmade.unit_vectors(np.random.default_rng(0), PROMPTS, DIMENSION)
@@ -31,7 +31,7 @@ def store(tmp_path_factory):
 
 @pytest.mark.parametrize("batch", [PROMPTS, 7, 10])
 def test_each_topic_has_the_distance_of_every_prompt_to_its_nearest_text(monkeypatch, store, batch):
-    monkeypatch.setattr(atlas.distances, "BATCH", batch)
+    monkeypatch.setattr(atlas.scoring.distances, "BATCH", batch)
     with store.read() as session:
         make_distances(session, [12, 3])
         found = session.sql("from distances order by topic_id, prompt_id")

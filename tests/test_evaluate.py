@@ -16,21 +16,21 @@ from scipy import stats
 from test_cli import run
 
 import atlas
-import atlas.detection
-import atlas.evaluate
-import atlas.measure
-from atlas.controls import CONTROLS
+import atlas.evaluation.detection
+import atlas.evaluation.evaluate
+import atlas.evaluation.remeasure
 from atlas.errors import AtlasError, UnknownName
-from atlas.evaluate import EvaluationConfig, EvaluationSet, Examiner, edits_code, evaluate, with_controls
-from atlas.generate import Sampling, generate
-from atlas.intervals import auroc_interval
-from atlas.layerwise import activity, layer_figures
-from atlas.measure import measure_again
-from atlas.methods import METHODS, Options
-from atlas.metrics import METRICS, Judge
-from atlas.pairs import pair_texts
-from atlas.runs import MethodSetting
-from atlas.steerer import Steerer
+from atlas.evaluation.controls import CONTROLS
+from atlas.evaluation.evaluate import EvaluationConfig, EvaluationSet, Examiner, edits_code, evaluate, with_controls
+from atlas.evaluation.intervals import auroc_interval
+from atlas.evaluation.layer_level import activity, layer_figures
+from atlas.evaluation.metrics import METRICS, Judge
+from atlas.evaluation.remeasure import measure_again
+from atlas.evaluation.runs import MethodSetting
+from atlas.models.recorded import Steerer
+from atlas.steering.generation import Sampling, generate
+from atlas.steering.methods import METHODS, Options
+from atlas.texts.pairs import pair_texts
 
 SEA = ("Boats at sea.", "A ship sailed.")  # short, so that one fits before a prompt
 PROMPTS = ("The doctor", "She", "It was late and")
@@ -51,7 +51,7 @@ def path(built_atlas, tmp_path_factory, loaders):
     """An atlas with two topics scored."""
     path = shutil.copy(built_atlas, tmp_path_factory.mktemp("evaluate") / "x.atlas")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("atlas.models.load_encoder", loaders["load_encoder"])
+        patch.setattr("atlas.models.encoders.load_encoder", loaders["load_encoder"])
         opened = atlas.open(path)
         opened.score("sea", SEA, min_support=2)
         opened.score("medicine", tiny.MEDICINE, min_support=2)
@@ -276,7 +276,7 @@ def test_layer_figures_are_given_for_methods_with_a_code_on_aligned_and_unaligne
 def test_detection_is_the_auroc_of_the_best_neurons_summed_activity(done, examiner):
     frame, _ = done
     layer = examiner.layers[0]
-    best = layer.target.best[: atlas.detection.BEST].numpy()
+    best = layer.target.best[: atlas.evaluation.detection.BEST].numpy()
     sums = [
         activity(examiner.model, examiner.tokenizer, layer, texts, prepend_bos=True)[:, best].sum(1)
         for texts in (HELD_OUT, UNALIGNED, OTHERS)
@@ -287,7 +287,7 @@ def test_detection_is_the_auroc_of_the_best_neurons_summed_activity(done, examin
 
 @pytest.fixture
 def three_best(monkeypatch):
-    monkeypatch.setattr(atlas.evaluate, "BEST", 3)
+    monkeypatch.setattr(atlas.evaluation.evaluate, "BEST", 3)
 
 
 def test_detection_by_random_neurons_is_between_0_and_1_and_the_same_each_time(examiner, three_best):
@@ -423,13 +423,13 @@ def test_a_new_metric_is_measured_on_stored_texts_without_generating(
     done, path, tmp_path, encoder, steerer, monkeypatch
 ):
     copy = atlas.open(shutil.copy(path, tmp_path / "x.atlas"))
-    monkeypatch.setattr(atlas.measure, "load_encoder", lambda name: encoder)
+    monkeypatch.setattr(atlas.evaluation.remeasure, "load_encoder", lambda name: encoder)
     assert measure_again(copy, "sea", HELD_OUT, steerer=steerer) == 0
     length = replace(
         METRICS["perplexity"], measure=lambda judge, prompts, texts: [float(len(t)) or None for t in texts]
     )
     monkeypatch.setitem(METRICS, "length", length)
-    monkeypatch.setattr(atlas.evaluate, "generate_in_turn", None)
+    monkeypatch.setattr(atlas.evaluation.evaluate, "generate_in_turn", None)
     texts = done[1]["generations"].filter(pl.col("text") != "")
     assert measure_again(copy, "sea", HELD_OUT, steerer=steerer) == texts.height
     added = copy.sql("select g.text, m.value, m.run_id, g.run_id as of_text from metrics as m join generations as g "
@@ -455,7 +455,7 @@ def test_a_new_metric_is_measured_on_stored_texts_without_generating(
 
 def test_texts_are_measured_again_with_the_values_they_had(done, path, tmp_path, encoder, steerer, monkeypatch):
     copy = atlas.open(shutil.copy(path, tmp_path / "x.atlas"))
-    monkeypatch.setattr(atlas.measure, "load_encoder", lambda name: encoder)
+    monkeypatch.setattr(atlas.evaluation.remeasure, "load_encoder", lambda name: encoder)
     gone = "name in ('perplexity', 'distance_held_out') and generation_id is not null"
     before = copy.sql(f"from metrics where {gone} order by generation_id, name")
     with copy.store.write() as session:
@@ -471,7 +471,7 @@ def test_texts_are_judged_with_the_bos_policy_of_the_sae_that_steered_them(
     examine, path, tmp_path, encoder, steerer, monkeypatch, told_by
 ):
     copy = atlas.open(shutil.copy(path, tmp_path / "x.atlas"))
-    monkeypatch.setattr(atlas.measure, "load_encoder", lambda name: encoder)
+    monkeypatch.setattr(atlas.evaluation.remeasure, "load_encoder", lambda name: encoder)
     examiner = examine(where=copy.store.path, topic="medicine", sae_ids=["heads"])
     assert examiner.prepend_bos is False and copy.sql("select prepend_bos from saes where sae_key = 0").item()
     evaluate(examiner, [])

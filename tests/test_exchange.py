@@ -17,9 +17,12 @@ from atlas.cli.main import cli
 from click.testing import CliRunner
 
 from atlas.errors import AtlasError, StoreError
-from atlas.exchange import export_atlas, import_atlas, read_manifest
-from atlas.score import ScoringConfig, score_topics
-from atlas.store import MANIFEST, SCHEMA_VERSION, Store, now
+from atlas.scoring.config import ScoringConfig
+from atlas.scoring.score import score_topics
+from atlas.store.exchange import export_atlas, import_atlas
+from atlas.store.file import MANIFEST, SCHEMA_VERSION, Store
+from atlas.store.manifest import read_manifest
+from atlas.store.session import now
 
 RNG = np.random.default_rng(0)
 RAW = handmade.random_raw(RNG, 40, 12)
@@ -277,7 +280,7 @@ def test_an_import_reaches_nothing_but_the_folder_of_the_export(filled, tmp_path
             tried.append(sql)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("atlas.exchange.read_file", read_file)
+    monkeypatch.setattr("atlas.store.exchange.read_file", read_file)
     with pytest.raises(KeyboardInterrupt):
         import_atlas(tmp_path / "out", tmp_path / "x.atlas")
     assert tried

@@ -8,15 +8,15 @@ import torch
 from families import FAMILIES, PLACES, examine, save_family
 
 import atlas
-import atlas.build
-import atlas.models
-import atlas.sites
-from atlas.agreement import difference
+import atlas.building.build
+import atlas.models.hooks
+import atlas.models.loading
 from atlas.errors import ModelError
-from atlas.generate import Sampling
-from atlas.models import load_language_model, load_transformer
-from atlas.prompts import collect_texts
-from atlas.steer import steer_prompts
+from atlas.models.agreement import difference
+from atlas.models.loading import load_language_model, load_transformer
+from atlas.steering.generation import Sampling
+from atlas.steering.steer import steer_prompts
+from atlas.texts.prompts import collect_texts
 
 TESTED = [name for name in FAMILIES if name not in ("CodeGen", "GPT-BigCode", "Ministral 3", "OLMoE", "Llava", "Mamba")]
 REFUSED = {  # TransformerLens lists these hooks, and they never run or give something else
@@ -56,10 +56,10 @@ def test_an_atlas_of_the_family_can_be_built_scored_and_steered_alike_both_ways(
     folder = save_family(name, tmp_path / "model")
     hook = f"blocks.1.{place}"
     tiny.save_sae(tiny.make_sae("topk", 32, 40, hook, k=4), tmp_path / "saes/one")
-    monkeypatch.setattr(atlas.build, "load_encoder", lambda *a, **k: encoder)
-    monkeypatch.setattr(atlas.models, "load_encoder", lambda *a, **k: encoder)
+    monkeypatch.setattr(atlas.building.build, "load_encoder", lambda *a, **k: encoder)
+    monkeypatch.setattr(atlas.models.encoders, "load_encoder", lambda *a, **k: encoder)
     path = tmp_path / "a.atlas"
-    atlas.build.build(
+    atlas.building.build.build(
         path, collect_texts(list(tiny.PROMPTS)), model=str(folder), saes=[(str(tmp_path / "saes"), "one")]
     )
     made = atlas.open(path)
@@ -85,12 +85,12 @@ def test_a_plain_model_whose_place_is_another_one_is_refused_at_build_and_when_i
 ):
     folder = save_family("GLM-4", tmp_path / "model")
     tiny.save_sae(tiny.make_sae("topk", 32, 40, "blocks.1.hook_mlp_out", k=4), tmp_path / "saes/one")
-    monkeypatch.setattr(atlas.build, "load_encoder", lambda *a, **k: encoder)
+    monkeypatch.setattr(atlas.building.build, "load_encoder", lambda *a, **k: encoder)
     options = {"model": str(folder), "saes": [(str(tmp_path / "saes"), "one")]}
-    atlas.build.build(tmp_path / "a.atlas", collect_texts(list(tiny.PROMPTS)), **options)
-    monkeypatch.setattr(atlas.sites, "NORM_AFTER_MLP", ())
+    atlas.building.build.build(tmp_path / "a.atlas", collect_texts(list(tiny.PROMPTS)), **options)
+    monkeypatch.setattr(atlas.models.hooks, "NORM_AFTER_MLP", ())
     with pytest.raises(ModelError, match="differ at blocks.1.hook_mlp_out by .* of the largest value"):
-        atlas.build.build(tmp_path / "b.atlas", collect_texts(list(tiny.PROMPTS)), **options)
+        atlas.building.build.build(tmp_path / "b.atlas", collect_texts(list(tiny.PROMPTS)), **options)
     assert not (tmp_path / "b.atlas").exists()
     plain, tokenizer = load_transformer(str(folder))
     with pytest.raises(ModelError, match="blocks.1.hook_mlp_out of this model gives other activations than the atlas"):

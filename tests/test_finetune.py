@@ -7,8 +7,8 @@ import tiny
 import torch
 
 from atlas.errors import ModelError
-from atlas.finetune import FinetuneConfig, finetuned
-from atlas.models import load_transformer
+from atlas.evaluation.finetune import FinetuneConfig, finetuned
+from atlas.models.loading import load_transformer
 
 CONFIG = FinetuneConfig(epochs=3, learning_rate=1e-3)
 
@@ -27,7 +27,7 @@ def test_training_lowers_the_loss_on_the_texts_and_is_not_done_twice(gpt2_folder
     assert torch.equal(state, torch.random.get_rng_state())
     assert seconds > 0 and not any(parameter.requires_grad for parameter in tuned.parameters())
     assert all(loss(tuned, tokenizer, text) < loss(plain, tokenizer, text) for text in tiny.SEA)
-    monkeypatch.setattr("atlas.finetune._train", lambda *args: pytest.fail("trained again"))
+    monkeypatch.setattr("atlas.evaluation.finetune._train", lambda *args: pytest.fail("trained again"))
     again, before = finetuned(str(gpt2_folder), tiny.SEA, folder, config=CONFIG)
     assert before == seconds
     assert loss(again, tokenizer, tiny.SEA[0]) == pytest.approx(loss(tuned, tokenizer, tiny.SEA[0]))

@@ -9,12 +9,11 @@ import tiny
 import torch
 from test_methods import make_target
 
-from atlas.codec import Codec
 from atlas.errors import AtlasError
-from atlas.generate import Sampling, generate
-from atlas.methods import METHODS, Options, settle_options
-from atlas.models import seeded_sampler
-from atlas.steering import Layer
+from atlas.models.codec import Codec
+from atlas.models.sampling import seeded_sampler
+from atlas.steering.generation import Sampling, generate
+from atlas.steering.methods import METHODS, Layer, Options, settle_options
 
 LAYERS = [Layer("blocks.0.hook_resid_post", Codec(tiny.make_kind("topk")), make_target())]
 PROMPTS = ["The doctor", "A boat on the open sea in the harbour", "Rain"]

@@ -13,19 +13,21 @@ import pytest
 import tiny
 from polars.testing import assert_frame_equal
 
-import atlas.build
-import atlas.store
+import atlas.building.build
+import atlas.building.finish
+import atlas.store.file
 from atlas.api import Atlas
-from atlas.contrast import contrast
-from atlas.embeddings import embed_frame
+from atlas.contrast.make_vectors import contrast
 from atlas.errors import StoreError
-from atlas.exchange import export_atlas
-from atlas.measure import measure_again
-from atlas.pairs import collect_pairs
-from atlas.prompts import collect_texts
-from atlas.score import ScoringConfig, score_topics
-from atlas.steerer import Steerer
-from atlas.store import Store
+from atlas.evaluation.remeasure import measure_again
+from atlas.models.embeddings import embed_frame
+from atlas.models.recorded import Steerer
+from atlas.scoring.config import ScoringConfig
+from atlas.scoring.score import score_topics
+from atlas.store.exchange import export_atlas
+from atlas.store.file import Store
+from atlas.texts.pairs import collect_pairs
+from atlas.texts.prompts import collect_texts
 
 SECRET = "the secret of another file"
 
@@ -196,11 +198,11 @@ def words(path, tmp_path, encoder):
         "steer": lambda: Steerer(store).layers("sea"),
         "measure": lambda: measure_again(opened, "sea", []),
         "export": lambda: export_atlas(store, tmp_path / "export"),
-        "build": lambda: atlas.build.build(
+        "build": lambda: atlas.building.build.build(
             path, collect_texts(["another prompt"]), model="none", saes=[("none", "none")]
         ),
         "write": lambda: write(store),
-        "sort": lambda: atlas.build.write_sorted(store, pl.DataFrame(schema={"sae_key": pl.UInt32})),
+        "sort": lambda: atlas.building.finish.write_sorted(store, pl.DataFrame(schema={"sae_key": pl.UInt32})),
     }
 
 
@@ -277,7 +279,7 @@ def test_a_function_of_the_file_answers_nothing_and_is_refused_where_it_could_be
 def test_a_file_is_checked_once_and_again_when_it_has_changed(good_file, tmp_path, monkeypatch):
     path = Path(shutil.copy(good_file, tmp_path / "x.atlas"))
     asked = []
-    monkeypatch.setattr(atlas.store, "require_tables", lambda path, things: asked.append(path))
+    monkeypatch.setattr(atlas.store.file, "require_tables", lambda path, things: asked.append(path))
     opened = atlas.open(path)
     opened.info()
     opened.top("sea")

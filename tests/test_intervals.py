@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from atlas.intervals import Interval, auroc, auroc_interval, mean_interval
+from atlas.evaluation.intervals import Interval, auroc, auroc_interval, mean_interval
 
 
 def count_wins(positive, negative):

@@ -8,13 +8,13 @@ import tiny
 import torch
 from test_methods import make_target
 
-import atlas.layerwise
-from atlas.activations import encode_entries, run_model, summarise, tokenize
-from atlas.codec import Codec
-from atlas.layerwise import activity, firing, hook_activations, layer_figures
-from atlas.methods import METHODS, Options, settle_options
-from atlas.models import load_sae
-from atlas.steering import Layer
+import atlas.evaluation.layer_level
+from atlas.evaluation.layer_level import activity, firing, layer_figures
+from atlas.models.activations import encode_entries, run_model, summarise, tokenize
+from atlas.models.codec import Codec
+from atlas.models.hooks import hook_activations
+from atlas.models.saes import load_sae
+from atlas.steering.methods import METHODS, Layer, Options, settle_options
 
 TEXTS = ["Rain.", "The crowd <|endoftext|> cheered for the home team.", "The ferry was late again.", "Fish"]
 WITH_FIGURES = [name for name, method in METHODS.items() if method.has_code and method.vector is None]
@@ -81,7 +81,7 @@ def test_batches_do_not_change_what_is_found(transformer, tokenizer, monkeypatch
     swap = settle_options("swap", Options())
     found = []
     for size in (32, 2):
-        monkeypatch.setattr(atlas.layerwise, "BATCH_SIZE", size)
+        monkeypatch.setattr(atlas.models.hooks, "BATCH_SIZE", size)
         figures = layer_figures(transformer, tokenizer, layer, TEXTS, "swap", swap, prepend_bos=True)
         found.append((activity(transformer, tokenizer, layer, TEXTS, prepend_bos=True), figures.contamination))
         found[-1] += (firing(transformer, tokenizer, layer, TEXTS, ranks, prepend_bos=True),)

@@ -18,25 +18,17 @@ from tokenizers import AddedToken
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import atlas
-import atlas.build
-from atlas.agreement import check_hooks
-from atlas.codec import Codec
+import atlas.building.build
 from atlas.errors import AtlasError, ModelError
-from atlas.models import (
-    describe_sae,
-    fit_sae,
-    hash_encoder,
-    hash_model,
-    load_encoder,
-    load_language_model,
-    load_sae,
-    load_tokenizer,
-    load_transformer,
-    loading,
-)
-from atlas.prompts import collect_texts
-from atlas.sites import context_size
-from atlas.vocabulary import special_ids, with_bos
+from atlas.models.agreement import check_hooks
+from atlas.models.codec import Codec
+from atlas.models.configs import context_size
+from atlas.models.encoders import load_encoder
+from atlas.models.fingerprints import hash_encoder, hash_model
+from atlas.models.loading import load_language_model, load_tokenizer, load_transformer, loading
+from atlas.models.saes import describe_sae, fit_sae, load_sae
+from atlas.models.tokens import special_ids, with_bos
+from atlas.texts.prompts import collect_texts
 
 HASHES = {  # recorded in atlases since the first version
     "gpt2_folder": "482ab92af6c38c1bd1f49affaca0632879e15ca9e4e7596a3eef4461bc8d5b78",
@@ -140,9 +132,9 @@ def test_a_stopped_load_and_a_bug_of_this_package_keep_their_traceback():
 
 def raise_here(error):
     """As if from inside atlas/models.py."""
-    import atlas.models
+    import atlas.models.loading
 
-    exec(compile("raise error", atlas.models.__file__, "exec"), {"error": error})
+    exec(compile("raise error", atlas.models.loading.__file__, "exec"), {"error": error})
 
 
 @pytest.mark.parametrize(
@@ -243,7 +235,7 @@ def test_activations_that_overflow_stop_a_build_before_there_is_a_file(model_fol
     hot.transformer.h[0].mlp.c_proj.weight.data *= 3e4
     hot.save_pretrained(model_folder)
     one_line(
-        atlas.build.build, tmp_path / "a.atlas", collect_texts(tiny.PROMPTS[:4]), model=str(model_folder),
+        atlas.building.build.build, tmp_path / "a.atlas", collect_texts(tiny.PROMPTS[:4]), model=str(model_folder),
         saes=[(str(sae_folder), "residual")], dtype="float16",
         match="activations at blocks.0.hook_resid_post are not finite in float16: use bfloat16 or float32",
     )  # fmt: skip
@@ -251,7 +243,7 @@ def test_activations_that_overflow_stop_a_build_before_there_is_a_file(model_fol
 
 
 def test_a_code_that_overflows_is_not_stored(language_model):
-    from atlas.activations import entries_at
+    from atlas.models.activations import entries_at
 
     codec = Codec(tiny.make_kind("standard", hook_name="blocks.0.hook_resid_post"))
     x = torch.full((1, 3, 32), 1e38)
@@ -281,7 +273,7 @@ def test_a_text_that_begins_with_bos_gets_no_second_one(language_model):
 def test_a_build_takes_a_text_that_begins_with_bos_as_the_text_alone(tmp_path, gpt2_folder, sae_folder, loaded_once):
     end = tiny.END
     for name, texts in (("plain", tiny.PROMPTS[:8]), ("opened", [end + text for text in tiny.PROMPTS[:8]])):
-        atlas.build.build(
+        atlas.building.build.build(
             tmp_path / name, collect_texts(texts), model=str(gpt2_folder), saes=[(str(sae_folder), "residual")]
         )
     columns = "neuron, prompt_id, round(act_sum, 3) a from activations order by all"

@@ -8,7 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from atlas.score import ScoringConfig, score_topics
+from atlas.scoring.config import ScoringConfig
+from atlas.scoring.score import score_topics
 
 PROMPTS, NEURONS = 25, 10
 RNG = np.random.default_rng(5)

@@ -13,9 +13,9 @@ import polars as pl
 import pytest
 
 from atlas.errors import AtlasError, StoreError
-from atlas.exchange import export_atlas, import_atlas, open_export
-from atlas.manifest import _hash_content, check_files, read_manifest, table_names
-from atlas.store import MANIFEST, Store
+from atlas.store.exchange import export_atlas, import_atlas, open_export
+from atlas.store.file import MANIFEST, Store
+from atlas.store.manifest import _hash_content, check_files, read_manifest, table_names
 
 RNG = np.random.default_rng(0)
 RAW = handmade.random_raw(RNG, 40, 12)

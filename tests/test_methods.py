@@ -6,9 +6,9 @@ import pytest
 import tiny
 import torch
 
-from atlas.codec import Codec
 from atlas.errors import AtlasError, UnknownName
-from atlas.methods import METHODS, Options, Target, settle_options
+from atlas.models.codec import Codec
+from atlas.steering.methods import METHODS, Options, Target, settle_options
 
 EDITING = [name for name, method in METHODS.items() if method.edit]
 WITH_CODE = [name for name in EDITING if METHODS[name].has_code]

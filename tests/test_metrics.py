@@ -9,8 +9,8 @@ import pytest
 import tiny
 import torch
 
-import atlas.likelihood
-from atlas.metrics import METRICS, Judge, make_judge
+import atlas.models.likelihood
+from atlas.evaluation.metrics import METRICS, Judge, make_judge
 
 PROMPTS = ["The doctor", "A boat on the open sea", "Rain", "She"]
 TEXTS = [" gave the patient a new drug.", " sailed", " stopped the game at noon, and then the crowd went home.", ""]
@@ -62,7 +62,7 @@ def test_perplexity_depends_on_the_prompt_and_not_on_its_own_loss(judge):
 
 def test_perplexity_in_small_batches_is_the_same(judge, monkeypatch):
     whole = METRICS["perplexity"].measure(judge, PROMPTS, TEXTS)
-    monkeypatch.setattr(atlas.likelihood, "BATCH_SIZE", 1)
+    monkeypatch.setattr(atlas.models.likelihood, "BATCH_SIZE", 1)
     assert METRICS["perplexity"].measure(judge, PROMPTS[:3], TEXTS[:3]) == pytest.approx(whole[:3], rel=1e-3)
 
 
@@ -186,5 +186,7 @@ def test_a_text_that_has_no_embedding_or_no_likelihood_has_no_figure(judge, monk
     found = METRICS["distance_topic"].measure(odd, PROMPTS, [" one", " two", " three", ""])
     assert found == [None, None, pytest.approx(np.sqrt(0.16 + 0.64)), None]
     assert METRICS["distance_topic"].measure(odd, PROMPTS[:1], [""]) == [None]
-    monkeypatch.setattr("atlas.metrics.log_probabilities", lambda *_: [np.array([-np.inf]), np.array([-800.0, -700.0])])
+    monkeypatch.setattr(
+        "atlas.evaluation.metrics.log_probabilities", lambda *_: [np.array([-np.inf]), np.array([-800.0, -700.0])]
+    )
     assert METRICS["perplexity"].measure(judge, PROMPTS[:2], TEXTS[:2]) == [None, None]

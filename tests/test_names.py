@@ -11,11 +11,12 @@ from atlas.cli.main import cli
 from click.testing import CliRunner
 
 from atlas.api import Atlas
-from atlas.contrast import contrast
+from atlas.contrast.make_vectors import contrast
 from atlas.errors import AtlasError
-from atlas.names import LONGEST, require_name
-from atlas.pairs import collect_pairs
-from atlas.score import ScoringConfig, score_topics
+from atlas.scoring.config import ScoringConfig
+from atlas.scoring.score import score_topics
+from atlas.texts.names import LONGEST, require_name
+from atlas.texts.pairs import collect_pairs
 
 BAD = {
     "": "is empty or shows nothing",

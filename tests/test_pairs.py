@@ -7,9 +7,9 @@ import json
 import polars as pl
 import pytest
 
-from atlas import pocket
 from atlas.errors import PromptError
-from atlas.pairs import FORMATS, PairSet, collect_pairs, join_texts, pair_texts, read_pairs, split_pairs
+from atlas.texts import bundled
+from atlas.texts.pairs import FORMATS, PairSet, collect_pairs, join_texts, pair_texts, read_pairs, split_pairs
 
 ROWS = [("Is it?\n (A) yes\n (B) no", " (A)", " (B)"), ("Was it?", " (B)", " (A)"), ('"Über", 5 %', " Yes", " No")]
 
@@ -104,7 +104,7 @@ def test_texts_are_paired_without_a_prompt_and_the_fewer_ones_come_again():
         pair_texts(["a"], [])
 
 
-@pytest.mark.parametrize("path", sorted((pocket.FOLDER / "pairs").glob("*.jsonl")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((bundled.FOLDER / "pairs").glob("*.jsonl")), ids=lambda path: path.stem)
 def test_the_bundled_pairs_can_be_read_and_are_many(path):
     found = read_pairs(path)
     assert len(found) >= 60 and found.duplicates == 0
@@ -112,4 +112,4 @@ def test_the_bundled_pairs_can_be_read_and_are_many(path):
 
 
 def test_there_are_bundled_pairs_of_two_behaviours():
-    assert {path.stem for path in (pocket.FOLDER / "pairs").glob("*.jsonl")} >= {"past", "praise", "question"}
+    assert {path.stem for path in (bundled.FOLDER / "pairs").glob("*.jsonl")} >= {"past", "praise", "question"}

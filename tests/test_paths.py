@@ -13,12 +13,12 @@ from atlas.cli.main import cli
 from click.testing import CliRunner
 
 import atlas
-from atlas.build import build
+from atlas.building.build import build
+from atlas.building.staging import staging_folder
 from atlas.errors import AtlasError, StoreError
-from atlas.exchange import export_atlas, import_atlas
-from atlas.prompts import collect_texts, read_texts
-from atlas.staging import staging_folder
-from atlas.store import Store
+from atlas.store.exchange import export_atlas, import_atlas
+from atlas.store.file import Store
+from atlas.texts.prompts import collect_texts, read_texts
 
 ODD = ("it's 100%41 #1 a;b & k=1 {x} über", "[ab]*", "~", 'md:x "y"')
 
@@ -116,7 +116,7 @@ def test_a_link_in_a_circle_is_said_in_one_line(tmp_path):
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_said_before_anything_is_loaded(tmp_path, monkeypatch):
-    monkeypatch.setattr(atlas.build, "load_language_model", None)
+    monkeypatch.setattr(atlas.building.build, "load_language_model", None)
     tmp_path.chmod(0o555)
     with pytest.raises(StoreError, match="cannot be written"):
         build(tmp_path / "x.atlas", collect_texts(["a"]), model="m", saes=[("s", "i")])
@@ -137,7 +137,7 @@ def test_a_folder_where_a_file_is_expected_is_said(tmp_path, built_atlas):
 
 @pytest.mark.parametrize("name", ["x?y.atlas", "is it?/x.atlas"])
 def test_a_question_mark_is_refused_before_anything_is_loaded(tmp_path, built_atlas, monkeypatch, name):
-    monkeypatch.setattr(atlas.build, "load_language_model", None)
+    monkeypatch.setattr(atlas.building.build, "load_language_model", None)
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     with pytest.raises(StoreError, match="has a question mark in its name or folder"):

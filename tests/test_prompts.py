@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from atlas.errors import PromptError
-from atlas.pairs import collect_pairs, read_pairs
-from atlas.prompts import TextSet, collect_texts, hash_texts, read_texts
+from atlas.texts.pairs import collect_pairs, read_pairs
+from atlas.texts.prompts import TextSet, collect_texts, hash_texts, read_texts
 
 TEXTS = ["Rain, again.", 'She said "no".', "Über 20 % — viel", "007"]
 

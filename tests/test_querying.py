@@ -18,11 +18,11 @@ import pytest
 from atlas.cli.main import cli
 from click.testing import CliRunner
 
-import atlas.querying
-import atlas.spill
+import atlas.store.querying
+import atlas.store.spill
 from atlas.errors import AtlasError, StoreError
-from atlas.querying import BATCH
-from atlas.store import Store
+from atlas.store.file import Store
+from atlas.store.querying import BATCH
 
 RNG = np.random.default_rng(0)
 
@@ -291,7 +291,7 @@ def test_the_command_leaves_soon_when_duckdb_does_not_stop(made, monkeypatch):
     left = threading.Event()
     monkeypatch.setattr("atlas.cli.ask.PATIENCE", 0.05)
     monkeypatch.setattr("atlas.cli.ask.leave", left.set)
-    monkeypatch.setattr(atlas.querying, "read_batches", lambda *_, **__: left.wait(5))
+    monkeypatch.setattr(atlas.store.querying, "read_batches", lambda *_, **__: left.wait(5))
     from atlas.cli.ask import stopped_soon
 
     interrupt_after(0.1)
@@ -342,7 +342,7 @@ def test_a_query_that_spills_uses_a_folder_of_its_own_and_removes_it(made):
 
 
 def test_what_a_query_may_put_on_the_disk_is_bounded(made, monkeypatch):
-    monkeypatch.setattr(atlas.spill, "READING_LIMIT", 4 << 20)
+    monkeypatch.setattr(atlas.store.spill, "READING_LIMIT", 4 << 20)
     with pytest.raises(
         StoreError, match=r"the query needs more than 60MB of memory and the disk.* raise --memory-limit"
     ):

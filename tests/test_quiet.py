@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from atlas.models import load_tokenizer, load_transformer
-from atlas.quiet import quiet
+from atlas.models.loading import load_tokenizer, load_transformer
+from atlas.models.quiet import quiet
 
 
 @pytest.fixture

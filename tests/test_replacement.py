@@ -9,12 +9,12 @@ import pytest
 import tiny
 
 import atlas
-from atlas.build import build
+from atlas.building.build import build
 from atlas.errors import StoreError
-from atlas.exchange import export_atlas, import_atlas
-from atlas.prompts import collect_texts
-from atlas.replacement import replace_file, replacement
-from atlas.store import Store
+from atlas.store.exchange import export_atlas, import_atlas
+from atlas.store.file import Store
+from atlas.store.replacement import replace_file, replacement
+from atlas.texts.prompts import collect_texts
 
 
 def names(folder):

@@ -22,26 +22,17 @@ from scipy.stats import kendalltau
 
 import atlas as library
 from atlas.errors import AtlasError, StoreError, UnknownName
-from atlas.evaluate import EvaluationConfig
-from atlas.exhibits import (
-    EXHIBITS,
-    Material,
-    NotAvailable,
-    Places,
-    TestTexts,
-    cost,
-    design_choices,
-    detection,
-    generated_text,
-    material,
-    page,
-    reference_set,
-)
-from atlas.generate import Sampling
-from atlas.layerwise import activity, firing
-from atlas.pairs import collect_pairs
-from atlas.reproduce import reproduce
-from atlas.score import ScoringConfig, score_topics
+from atlas.evaluation.evaluate import EvaluationConfig
+from atlas.evaluation.layer_level import activity, firing
+from atlas.reproduction import cost, design_choices, generated_text, material, page, reference_set
+from atlas.reproduction import detection_curves as detection
+from atlas.reproduction.exhibits import EXHIBITS
+from atlas.reproduction.material import Material, NotAvailable, Places, TestTexts
+from atlas.reproduction.reproduce import reproduce
+from atlas.scoring.config import ScoringConfig
+from atlas.scoring.score import score_topics
+from atlas.steering.generation import Sampling
+from atlas.texts.pairs import collect_pairs
 
 PROMPTS, NEURONS = 200, 30
 PAIRS = collect_pairs(
@@ -359,7 +350,7 @@ def test_a_model_elsewhere_is_taken(scored, small, encoders, gpt2_folder, tmp_pa
 
 
 def test_signals_that_the_default_selection_needs_are_made_in_a_copy(scored, encoders, tmp_path, monkeypatch):
-    monkeypatch.setattr("atlas.exhibits.material.DEFAULT_RULE", "combined")
+    monkeypatch.setattr("atlas.reproduction.material.DEFAULT_RULE", "combined")
     own = Material(scored, TEXTS, folder=tmp_path)
     with own.steering.store.read() as session:
         assert session.ask("current_scorings", topic="sea", scorer="contrast").height == len(own.saes)

@@ -11,16 +11,18 @@ import polars as pl
 import pytest
 import tiny
 
-import atlas.products
-import atlas.score
-from atlas.distances import distance_matrix, make_distances, raise_distances
-from atlas.embeddings import embed_frame
+import atlas.scoring.products
+import atlas.scoring.score
 from atlas.errors import AtlasError, StoreError, UnknownName
-from atlas.products import sum_distances
-from atlas.prompts import collect_texts
-from atlas.score import DISTANCES, ScoringConfig, score_topics
-from atlas.store import Store, scan_here
-from atlas.summaries import SUMMARIES
+from atlas.models.embeddings import embed_frame
+from atlas.scoring.config import ScoringConfig
+from atlas.scoring.distances import DISTANCES, distance_matrix, make_distances, raise_distances
+from atlas.scoring.products import sum_distances
+from atlas.scoring.score import score_topics
+from atlas.scoring.summaries import SUMMARIES
+from atlas.store.file import Store
+from atlas.store.session import scan_here
+from atlas.texts.prompts import collect_texts
 
 PROMPTS, NEURONS = 30, 12
 LOW = ScoringConfig(min_support=5)
@@ -153,7 +155,7 @@ def test_each_sae_is_scored_by_its_own_activations(store, rng):
 
 
 def test_more_topics_than_fit_one_scan_are_all_scored(monkeypatch, store, rng):
-    monkeypatch.setattr(atlas.score, "TOPICS_PER_SCAN", 2)
+    monkeypatch.setattr(atlas.scoring.score, "TOPICS_PER_SCAN", 2)
     topics, embed = handmade.make_topics(rng, a=2, b=2, c=2)
     ids = score_topics(store, topics, embed=embed, config=ScoringConfig(min_support=1))
     assert sorted(sum(ids.values(), [])) == list(range(6))
@@ -422,7 +424,7 @@ def test_many_topics_at_once_have_the_scores_of_five_lines_of_numpy(shared_store
 @pytest.mark.parametrize("rows", [1, 7, 50])
 @pytest.mark.parametrize("summary", SUMMARIES)
 def test_matrix_products_give_the_sums_of_the_query(monkeypatch, shared_store, rng, summary, rows):
-    monkeypatch.setattr(atlas.products, "ROWS", rows)
+    monkeypatch.setattr(atlas.scoring.products, "ROWS", rows)
     topics, embed = handmade.make_topics(rng, **{f"{summary} {rows} {i}": 2 for i in range(3)})
     config = ScoringConfig(summary=summary, min_support=5, null_topics=0)
     score_topics(shared_store, topics, embed=embed, config=config)
@@ -442,9 +444,9 @@ def test_matrix_products_give_the_sums_of_the_query(monkeypatch, shared_store, r
 
 
 def test_topics_of_the_transactions_before_an_error_stay_and_those_of_its_own_do_not(monkeypatch, store, rng):
-    monkeypatch.setattr(atlas.score, "TOPICS_PER_TRANSACTION", 2)
+    monkeypatch.setattr(atlas.scoring.score, "TOPICS_PER_TRANSACTION", 2)
     topics, embed = handmade.make_topics(rng, a=2, b=2, c=2, d=2)
-    stored = atlas.score._store_scores
+    stored = atlas.scoring.score._store_scores
 
     def fail_for_d(session, ids, *arguments):
         if "d" in ids:
@@ -452,7 +454,7 @@ def test_topics_of_the_transactions_before_an_error_stay_and_those_of_its_own_do
         stored(session, ids, *arguments)
 
     with monkeypatch.context() as patch, pytest.raises(AtlasError, match="stopped"):
-        patch.setattr(atlas.score, "_store_scores", fail_for_d)
+        patch.setattr(atlas.scoring.score, "_store_scores", fail_for_d)
         score_topics(store, topics, embed=embed, config=LOW)
     with store.read() as session:
         assert session.sql("select name from topics order by name")["name"].to_list() == ["a", "b"]

@@ -11,14 +11,15 @@ import tiny
 import torch
 
 import atlas
-import atlas.probe
-from atlas.activations import encode_entries, run_model, tokenize
+import atlas.scoring.model_evidence
 from atlas.errors import AtlasError, ModelError, StoreError, UnknownName
-from atlas.models import load_sae
-from atlas.probe import NEUTRAL_PREFIX, RAISED_BY, ModelProbe
-from atlas.score import ScoringConfig
-from atlas.steerer import Steerer
-from atlas.vocabulary import bos_token_id, promoted_ids
+from atlas.models.activations import encode_entries, run_model, tokenize
+from atlas.models.recorded import Steerer
+from atlas.models.saes import load_sae
+from atlas.models.tokens import bos_token_id
+from atlas.models.unembedding import promoted_ids
+from atlas.scoring.config import ScoringConfig
+from atlas.scoring.model_evidence import NEUTRAL_PREFIX, RAISED_BY, ModelProbe
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def opened(built_atlas, tmp_path_factory, loaders):
     """An atlas with one topic under every scorer."""
     path = shutil.copy(built_atlas, tmp_path_factory.mktemp("scorers") / "x.atlas")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(atlas.probe, "load_language_model", loaders["load_language_model"])
+        patch.setattr(atlas.scoring.model_evidence, "load_language_model", loaders["load_language_model"])
         found = atlas.open(path)
         for scorer in ("distance", "contrast", "strawman", "output"):
             found.score("sea", tiny.SEA, scorer=scorer, min_support=2, candidates=8)
@@ -150,7 +151,7 @@ def test_output_needs_distance_scores_first(opened):
 
 def test_a_hook_that_does_not_write_has_no_output_score(opened, sae_folder, monkeypatch):
     probe = ModelProbe(Steerer(opened.store))
-    monkeypatch.setattr(atlas.probe, "promoted_ids", lambda *args, **options: None)
+    monkeypatch.setattr(atlas.scoring.model_evidence, "promoted_ids", lambda *args, **options: None)
     with pytest.raises(ModelError, match="does not write to the residual stream"):
         probe.output_scores(0, [1])
 

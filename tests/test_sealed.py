@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from atlas.errors import StoreError
-from atlas.store import Store
+from atlas.store.file import Store
 
 RUNS = 150  # a long run takes more (python tests/test_sealed.py RUNS)
 SECRET = "the secret of another file"

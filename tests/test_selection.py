@@ -8,12 +8,13 @@ import polars as pl
 import pytest
 import torch
 
-from atlas.codec import Code
 from atlas.errors import AtlasError, UnknownName
-from atlas.methods import METHODS, Options
-from atlas.score import ScoringConfig, score_topics
-from atlas.selection import RULES, select_neurons
-from atlas.steerer import make_target
+from atlas.models.codec import Code
+from atlas.scoring.config import ScoringConfig
+from atlas.scoring.score import score_topics
+from atlas.steering.methods import METHODS, Options
+from atlas.steering.selection import RULES, select_neurons
+from atlas.steering.targets import make_target
 
 NULL = None
 SIGNALS = {  # neuron: 0 1 2 3 4 5 6 7; neuron 2 has no score

@@ -8,18 +8,18 @@ import pytest
 import tiny
 from test_build import assert_same, tables
 
-import atlas.plan
-from atlas.activations import EXAMPLES, Strongest
-from atlas.build import build
-from atlas.prompts import collect_texts
-from atlas.shards import Intake, compute_shard
+import atlas.building.plan
+from atlas.building.build import build
+from atlas.building.shards import Intake, compute_shard
+from atlas.building.strongest import EXAMPLES, Strongest
+from atlas.texts.prompts import collect_texts
 
 FEW = collect_texts(tiny.PROMPTS[:20])
 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch, loaded_once):
-    monkeypatch.setattr(atlas.plan, "SHARD_PROMPTS", 4)
+    monkeypatch.setattr(atlas.building.plan, "SHARD_PROMPTS", 4)
 
 
 @pytest.fixture

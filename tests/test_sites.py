@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from atlas.errors import ModelError
-from atlas.models import hash_model, hash_tokenizer, load_language_model, load_transformer
-from atlas.sites import find_blocks, find_site
+from atlas.models.fingerprints import hash_model, hash_tokenizer
+from atlas.models.hooks import find_blocks, find_site
+from atlas.models.loading import load_language_model, load_transformer
 
 IDS = torch.tensor([[0, 300, 21, 45, 310, 66], [0, 7, 399, 280, 5, 5]])
 PLACES = ("hook_resid_pre", "hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_z")

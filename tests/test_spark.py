@@ -18,14 +18,17 @@ import pytest
 import tiny
 from polars.testing import assert_frame_equal
 
-import atlas.spark
+import atlas.spark.session
 from atlas.api import Atlas
 from atlas.errors import AtlasError, StoreError
-from atlas.exchange import export_atlas, import_atlas, open_export
-from atlas.score import ScoringConfig, score_topics
-from atlas.spark import JAVA_VERSION, java_version, require_spark
-from atlas.spark_query import open_spark
-from atlas.store import MANIFEST, Store, read_sql, scan_here
+from atlas.scoring.config import ScoringConfig
+from atlas.scoring.score import score_topics
+from atlas.spark.query import open_spark
+from atlas.spark.session import JAVA_VERSION, java_version, require_spark
+from atlas.store.contents import read_sql
+from atlas.store.exchange import export_atlas, import_atlas, open_export
+from atlas.store.file import MANIFEST, Store
+from atlas.store.session import scan_here
 
 QUICK = {  # a short life is not worth compiling for
     "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1",
@@ -287,7 +290,7 @@ def test_without_java_the_package_to_install_is_named(monkeypatch, tmp_path):
 
 
 def test_without_pyspark_the_extra_to_install_is_named(monkeypatch):
-    monkeypatch.setattr(atlas.spark.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(atlas.spark.session.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
         AtlasError, match=re.escape("engine spark needs pyspark and sqlglot: pip install 'neuron-atlas[spark]'")
     ):
@@ -297,7 +300,7 @@ def test_without_pyspark_the_extra_to_install_is_named(monkeypatch):
 def test_an_unfinished_export_is_refused_before_spark_starts(export, tmp_path, monkeypatch):
     broken = shutil.copytree(export, tmp_path / "out")
     (broken / MANIFEST).unlink()
-    monkeypatch.setattr(atlas.spark, "_start", lambda master: pytest.fail("Spark was started"))
+    monkeypatch.setattr(atlas.spark.session, "_start", lambda master: pytest.fail("Spark was started"))
     with pytest.raises(StoreError, match=r"holds no manifest\.json"), open_spark(broken):
         pass
 
@@ -307,7 +310,7 @@ def test_an_unfinished_export_is_refused_before_spark_starts(export, tmp_path, m
     "name", ["sum_distances", "compute_null", "compute_stability", "compute_contrast", "top_neurons", "why"]
 )
 def test_a_query_is_translated_whole(name):
-    from atlas.dialect import read_macros, translate
+    from atlas.spark.dialect import read_macros, translate
 
     settings = dict.fromkeys(re.findall(r"\$(\w+)", read_sql(name)), 1)
     columns = [f"{kind}_{n}" for kind in ("distance", "null", "sample") for n in (0, 12)]
@@ -317,7 +320,7 @@ def test_a_query_is_translated_whole(name):
 
 @needs_sqlglot
 def test_columns_are_written_out_as_what_they_match():
-    from atlas.dialect import translate
+    from atlas.spark.dialect import translate
 
     text = """create or replace temp table t as with s as (
         unpivot (select a, sum(columns('f_[0-9]+')) from x group by a) on columns('f_[0-9]+') into name n value v
@@ -334,7 +337,7 @@ def test_columns_are_written_out_as_what_they_match():
 
 @needs_sqlglot
 def test_columns_are_written_out_under_the_names_their_alias_makes():
-    from atlas.dialect import translate
+    from atlas.spark.dialect import translate
 
     text = """with r as (select t.k, 2 * columns('^(.)_([0-9]+)') as 'new_\\2\\1' from t)
     select r.k, sum(columns('new_.*')) from r group by r.k"""
@@ -346,7 +349,7 @@ def test_columns_are_written_out_under_the_names_their_alias_makes():
 
 @needs_sqlglot
 def test_values_are_quoted():
-    from atlas.dialect import translate
+    from atlas.spark.dialect import translate
 
     found = translate("select $a as a, $b as b", {"a": "it's \\ $b", "b": None})
     assert found.select == "SELECT 'it\\'s \\\\ $b' AS a, NULL AS b"

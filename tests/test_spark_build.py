@@ -12,15 +12,15 @@ import tiny
 from test_build import assert_same, tables
 from test_spark import QUICK, needs_spark
 
-import atlas.plan
-from atlas import spark_build
-from atlas.build import build
+import atlas.building.plan
+from atlas.building.build import build
+from atlas.building.shards import Intake, Shard
+from atlas.building.staging import STAGED
 from atlas.errors import AtlasError, StoreError
-from atlas.prompts import collect_texts
-from atlas.shards import Intake, Shard
-from atlas.spark import start_spark
-from atlas.spark_build import describe, explain, load_equipment, name_shard, run_on_spark
-from atlas.staging import STAGED
+from atlas.spark import build as spark_build
+from atlas.spark.build import describe, explain, load_equipment, name_shard, run_on_spark
+from atlas.spark.session import start_spark
+from atlas.texts.prompts import collect_texts
 
 FEW = collect_texts(tiny.PROMPTS[:20])
 COUNT = len(FEW.texts)
@@ -28,7 +28,7 @@ COUNT = len(FEW.texts)
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch, loaded_once):
-    monkeypatch.setattr(atlas.plan, "SHARD_PROMPTS", dying.SHARD_PROMPTS)
+    monkeypatch.setattr(atlas.building.plan, "SHARD_PROMPTS", dying.SHARD_PROMPTS)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +42,9 @@ def calm(tmp_path_factory, arguments, loaders):
     """The tables of a build in one process."""
     path = tmp_path_factory.mktemp("calm") / "x.atlas"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(atlas.plan, "SHARD_PROMPTS", dying.SHARD_PROMPTS)
+        patch.setattr(atlas.building.plan, "SHARD_PROMPTS", dying.SHARD_PROMPTS)
         for name, loader in loaders.items():
-            patch.setattr(atlas.build, name, loader)
+            patch.setattr(atlas.building.build, name, loader)
         build(path, **arguments)
     return tables(path)
 
@@ -84,7 +84,7 @@ def test_killed_executors_and_workers_do_not_change_what_is_built(tmp_path, argu
         import signal
         import time
 
-        from atlas.spark_build import compute_task
+        from atlas.spark.build import compute_task
 
         def parent(process):
             return int(pathlib.Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[1])

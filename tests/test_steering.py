@@ -9,10 +9,10 @@ import tiny
 import torch
 from test_methods import BY_VECTOR, EDITING, make_target
 
-from atlas.codec import Codec
 from atlas.errors import AtlasError, ModelError, UnknownName
-from atlas.methods import METHODS, Options, settle_options
-from atlas.steering import Layer, Steering
+from atlas.models.codec import Codec
+from atlas.steering.intervention import Steering
+from atlas.steering.methods import METHODS, Layer, Options, settle_options
 
 IDS = torch.tensor([[0, 30, 41, 52, 63, 74]])
 
@@ -197,7 +197,7 @@ def test_contamination_is_the_normalised_sum_of_the_papers_formula(transformer, 
 def test_figures_summed_on_the_way_equal_figures_summed_at_the_end(transformer, method, monkeypatch):
     found = []
     for waiting in (10**9, 0):
-        monkeypatch.setattr("atlas.steering.WAITING", waiting)
+        monkeypatch.setattr("atlas.steering.contamination.WAITING", waiting)
         with Steering(transformer, [make_layer()], method=method, special_ids=[0]) as steering:
             generate(transformer, use_cache=True)
         found.append((*steering.contamination(), *steering.swapped()[0].values()))

@@ -18,12 +18,13 @@ import pytest
 from atlas.cli.build import build
 
 import atlas
-from atlas.distances import make_distances
 from atlas.errors import StoreError
-from atlas.replacement import replace_file
-from atlas.store import SCHEMA_VERSION, STREAMING_LIMIT, Store, read_sql
+from atlas.scoring.distances import make_distances
+from atlas.store.contents import query_files, read_sql
+from atlas.store.file import SCHEMA_VERSION, STREAMING_LIMIT, Store
+from atlas.store.replacement import replace_file
 
-QUERIES = sorted(path.name.removesuffix(".sql") for path in files("atlas.sql").iterdir() if path.name.endswith(".sql"))
+QUERIES = sorted(query_files())
 DEFINITIONS = ("schema", "views", "macros")  # run whenever a file is made
 
 

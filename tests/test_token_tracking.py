@@ -22,10 +22,10 @@ from transformers import (
     TextStreamer,
 )
 
-from atlas.codec import Codec
 from atlas.errors import AtlasError
-from atlas.methods import METHODS, Options, settle_options
-from atlas.steering import Layer, Steering
+from atlas.models.codec import Codec
+from atlas.steering.intervention import Steering
+from atlas.steering.methods import METHODS, Layer, Options, settle_options
 
 HOOK = "blocks.0.hook_resid_post"
 SPECIAL = 0

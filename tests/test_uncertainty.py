@@ -8,10 +8,12 @@ import polars as pl
 import pytest
 from scipy.stats import spearmanr
 
-from atlas.distances import make_distances
-from atlas.score import ScoringConfig, score_topics
-from atlas.store import scan_here
-from atlas.uncertainty import SAMPLE_SEED, compare_samples, random_topics, sum_random_topics
+from atlas.scoring.config import ScoringConfig
+from atlas.scoring.distances import make_distances
+from atlas.scoring.random_topics import random_topics, sum_random_topics
+from atlas.scoring.score import score_topics
+from atlas.scoring.stability import SAMPLE_SEED, compare_samples
+from atlas.store.session import scan_here
 
 PROMPTS, NEURONS, TEXTS = 400, 60, 4
 SETTINGS = [("mean", "euclidean", 2.0), ("max", "cosine", 1.0), ("count", "euclidean", 1.5)]

@@ -17,19 +17,20 @@ from click.testing import CliRunner
 from test_build import assert_same, tables
 
 import atlas
-import atlas.build
-import atlas.plan
-from atlas.contrast import contrast
+import atlas.building.build
+import atlas.building.plan
+import atlas.store.file
+from atlas.contrast.make_vectors import contrast
 from atlas.errors import AtlasError
-from atlas.evaluate import EvaluationConfig, EvaluationSet, Examiner, evaluate
-from atlas.generate import Sampling
-from atlas.keeping import NotStored
-from atlas.pairs import collect_pairs
-from atlas.prompts import collect_texts
-from atlas.runs import MethodSetting
-from atlas.steer import steer_prompts
-from atlas.steerer import Steerer
-from atlas.waiting import FOREVER, VARIABLE, InUse, alone, clear_mark, current_patience, keep_trying, patient
+from atlas.evaluation.evaluate import EvaluationConfig, EvaluationSet, Examiner, evaluate
+from atlas.evaluation.runs import MethodSetting
+from atlas.models.recorded import Steerer
+from atlas.steering.generation import Sampling
+from atlas.steering.steer import steer_prompts
+from atlas.store.keeping import NotStored
+from atlas.store.waiting import FOREVER, VARIABLE, InUse, alone, clear_mark, current_patience, keep_trying, patient
+from atlas.texts.pairs import collect_pairs
+from atlas.texts.prompts import collect_texts
 
 HOLD = """
 import duckdb, sys, time
@@ -106,7 +107,7 @@ def test_with_no_patience_left_the_last_error_is_raised():
 def test_a_long_wait_is_said_once_and_a_short_one_never(caplog, monkeypatch, patience, limit):
     keep_trying(Taken(2), patience)
     assert caplog.messages == []
-    monkeypatch.setattr("atlas.waiting.SILENT", 0)
+    monkeypatch.setattr("atlas.store.waiting.SILENT", 0)
     keep_trying(Taken(4), patience)
     assert caplog.messages == [f"x.atlas is in use by cat (PID 7){limit} (Ctrl-C stops)"]
 
@@ -130,7 +131,7 @@ def test_the_patience_is_the_innermost_one_or_the_environments_or_a_minute(monke
 def test_a_reader_waits_for_a_writer_and_a_writer_for_a_reader(atlas_file, caplog):
     for held, mode in (("writing", "read"), ("reading", "write")):
         with process(HOLD, atlas_file, held, 1.2) as other:
-            with getattr(atlas.store.Store(atlas_file, patience=30), mode)() as session:
+            with getattr(atlas.store.file.Store(atlas_file, patience=30), mode)() as session:
                 assert session.ask("atlas_size").item(0, "prompts") == 60
             assert other.wait(5) == 0
             assert f"(PID {other.pid}); waiting, 30 s at most" in caplog.messages[-1]
@@ -187,15 +188,15 @@ def test_steer_prints_its_texts_and_ends_well_when_they_cannot_be_stored(scored)
 
 
 def test_a_build_survives_whoever_looks_at_it_all_the_time(tmp_path, gpt2_folder, sae_folder, loaded_once, monkeypatch):
-    monkeypatch.setattr(atlas.plan, "SHARD_PROMPTS", 2)
+    monkeypatch.setattr(atlas.building.plan, "SHARD_PROMPTS", 2)
     few = collect_texts(tiny.PROMPTS[:30])
     arguments = {"model": str(gpt2_folder), "saes": [(str(sae_folder), "residual"), (str(sae_folder), "heads")]}
     calm, watched = tmp_path / "calm.atlas", tmp_path / "watched.atlas"
-    atlas.build.build(calm, few, **arguments)
-    monkeypatch.setattr(atlas.plan, "SHARD_PROMPTS", 2)
-    atlas.build.build(watched, collect_texts(tiny.PROMPTS[:1]), **arguments)
+    atlas.building.build.build(calm, few, **arguments)
+    monkeypatch.setattr(atlas.building.plan, "SHARD_PROMPTS", 2)
+    atlas.building.build.build(watched, collect_texts(tiny.PROMPTS[:1]), **arguments)
     with process(WATCH, watched) as other:
-        atlas.build.build(watched, few, **arguments)
+        atlas.building.build.build(watched, few, **arguments)
         assert other.poll() is None
     assert_same(tables(watched, without=("shards",)), tables(calm, without=("shards",)), rel_tol=1e-4, abs_tol=1e-5)
 
@@ -203,12 +204,12 @@ def test_a_build_survives_whoever_looks_at_it_all_the_time(tmp_path, gpt2_folder
 def test_two_builds_of_a_file_take_turns_and_the_second_finds_nothing_to_do(
     tmp_path, gpt2_folder, sae_folder, loaded_once, monkeypatch
 ):
-    monkeypatch.setattr(atlas.plan, "SHARD_PROMPTS", 4)
+    monkeypatch.setattr(atlas.building.plan, "SHARD_PROMPTS", 4)
     few, reports = collect_texts(tiny.PROMPTS[:12]), []
 
     def build():
         saes = [(str(sae_folder), "residual")]
-        reports.append(atlas.build.build(tmp_path / "x.atlas", few, model=str(gpt2_folder), saes=saes))
+        reports.append(atlas.building.build.build(tmp_path / "x.atlas", few, model=str(gpt2_folder), saes=saes))
 
     threads = [threading.Thread(target=build) for _ in range(3)]
     for thread in threads:
@@ -243,7 +244,7 @@ def test_a_signal_while_duckdb_works_is_an_interrupt(atlas_file, number, mode):
     before = signal.signal(number, stop)
     threading.Timer(0.3, os.kill, (os.getpid(), number)).start()
     try:
-        with pytest.raises(KeyboardInterrupt), getattr(atlas.store.Store(atlas_file), mode)() as session:
+        with pytest.raises(KeyboardInterrupt), getattr(atlas.store.file.Store(atlas_file), mode)() as session:
             session._execute("select count(*) from range(100000000000) where range % 7 = 3")
     finally:
         signal.signal(number, before)
@@ -288,9 +289,9 @@ def test_a_command_that_is_stopped_inside_duckdb_says_so_in_a_word_and_leaves_no
 
 
 def test_an_import_that_is_stopped_inside_duckdb_leaves_nothing(atlas_file, tmp_path):
-    from atlas.exchange import export_atlas
+    from atlas.store.exchange import export_atlas
 
-    export_atlas(atlas.store.Store(atlas_file), tmp_path / "out")
+    export_atlas(atlas.store.file.Store(atlas_file), tmp_path / "out")
     code, _, stderr = stopped(
         "read_parquet", "prompts", signal.SIGINT, "import", tmp_path / "out", tmp_path / "x.atlas"
     )

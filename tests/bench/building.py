@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import atlas.build
-from atlas import pocket
-from atlas.activations import run_model, tokenize
-from atlas.embeddings import embed_frame
-from atlas.models import Encoder, LanguageModel, load_encoder, load_language_model, load_sae
-from atlas.plan import SHARD_PROMPTS
-from atlas.prompts import TextSet, collect_texts, read_texts
-from atlas.score import ScoringConfig, score_topics
-from atlas.store import Store
+import atlas.building.build
+from atlas.building.plan import SHARD_PROMPTS
+from atlas.models.activations import run_model, tokenize
+from atlas.models.embeddings import embed_frame
+from atlas.models.encoders import Encoder, load_encoder
+from atlas.models.loading import LanguageModel, load_language_model
+from atlas.models.saes import load_sae
+from atlas.scoring.config import ScoringConfig
+from atlas.scoring.score import score_topics
+from atlas.store.file import Store
+from atlas.texts import bundled
+from atlas.texts.prompts import TextSet, collect_texts, read_texts
 
 from .measure import Figure, Setting, figure, peak_memory
 from .scoring import synthetic_store
@@ -32,14 +35,14 @@ LIGHT = "import duckdb, sqlalchemy, polars"
 HEAVY = "import sentence_transformers"
 TOPIC = "medicine"
 
-language_model = cache(partial(load_language_model, str(pocket.MODEL)))
+language_model = cache(partial(load_language_model, str(bundled.MODEL)))
 encoder = cache(load_encoder)
-first_sae = cache(lambda: load_sae(str(pocket.SAES), pocket.sae_ids()[0]))
+first_sae = cache(lambda: load_sae(str(bundled.SAES), bundled.sae_ids()[0]))
 
 
 def some_prompts(count: int, characters: int | None = None) -> TextSet:
     """So many of the bundled prompts, each cut to so many characters; numbered when there are too few."""
-    texts = read_texts(pocket.PROMPTS).texts
+    texts = read_texts(bundled.PROMPTS).texts
     rounds = range(-(-count // len(texts)))
     numbered = [f"{n}. {text}" if n else text for n in rounds for text in texts]
     return collect_texts(list(dict.fromkeys(text[:characters] for text in numbered))[:count])
@@ -54,7 +57,9 @@ def build_loaded(path: Path, prompts: TextSet) -> None:
     }
     path.unlink(missing_ok=True)
     with patch.multiple(atlas.build, **loaders):
-        atlas.build.build(path, prompts, model=str(pocket.MODEL), saes=[(str(pocket.SAES), pocket.sae_ids()[0])])
+        atlas.building.build.build(
+            path, prompts, model=str(bundled.MODEL), saes=[(str(bundled.SAES), bundled.sae_ids()[0])]
+        )
 
 
 def run_bare(model: LanguageModel, sentence_encoder: Encoder, sae: Any, prompts: TextSet) -> None:
@@ -98,7 +103,7 @@ def build_memory(setting: Setting) -> Iterator[Figure]:
 def topic(setting: Setting) -> Iterator[Figure]:
     """A new topic from 20 raw texts to stored scores in a warm process, against the encoder's own time."""
     store = synthetic_store(setting)
-    texts = pocket.read_topics()[TOPIC]
+    texts = bundled.read_topics()[TOPIC]
 
     def whole() -> None:
         new = {f"{TOPIC} {next(COUNTER)}": texts}
@@ -114,9 +119,9 @@ def cli(setting: Setting) -> Iterator[Figure]:
     """`atlas top` and `atlas score` as whole processes, against the imports they cannot do without."""
     path = setting.folder / "cli.atlas"
     build_loaded(path, some_prompts(512))
-    topics = pocket.read_topics()
+    topics = bundled.read_topics()
     score_topics(Store(path), {TOPIC: topics[TOPIC]}, embed=partial(embed_frame, encoder()))
-    texts = pocket.TOPICS / "20" / f"{TOPIC}.txt"
+    texts = bundled.TOPICS / "20" / f"{TOPIC}.txt"
 
     def run(*arguments: str) -> None:
         subprocess.run([sys.executable, *arguments], check=True, capture_output=True)

@@ -12,8 +12,8 @@ import resource
 import sys
 from pathlib import Path
 
-from atlas.exchange import export_atlas, import_atlas
-from atlas.store import Store
+from atlas.store.exchange import export_atlas, import_atlas
+from atlas.store.file import Store
 
 CHARACTERS = 200  # of every prompt
 

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import torch
 
-from atlas.store import Store
+from atlas.store.file import Store
 
 PROMPTS_AT_ONCE = 256
 

@@ -12,11 +12,13 @@ import numpy as np
 import polars as pl
 import scipy.sparse
 
-from atlas.build import write_sorted
-from atlas.distances import make_distances
-from atlas.prompts import TextSet
-from atlas.score import ScoringConfig, score_topics
-from atlas.store import SCANNING, Store, scan_here
+from atlas.building.finish import write_sorted
+from atlas.scoring.config import ScoringConfig
+from atlas.scoring.distances import make_distances
+from atlas.scoring.score import score_topics
+from atlas.store.file import Store
+from atlas.store.session import SCANNING, scan_here
+from atlas.texts.prompts import TextSet
 
 from .measure import Figure, Setting, Size, exponent, figure, file_bytes, peak_memory
 from .published import score_from_csv, write_csv

@@ -9,11 +9,12 @@ from dataclasses import replace
 import numpy as np
 
 from atlas.errors import AtlasError
-from atlas.exchange import export_atlas
-from atlas.score import score_topics
-from atlas.spark import require_spark
-from atlas.spark_query import open_spark
-from atlas.store import Scan, Store, scan_here
+from atlas.scoring.score import score_topics
+from atlas.spark.query import open_spark
+from atlas.spark.session import require_spark
+from atlas.store.exchange import export_atlas
+from atlas.store.file import Store
+from atlas.store.session import Scan, scan_here
 
 from .measure import Figure, Setting, Unavailable, exponent, figure
 from .scoring import COUNTER, DENSITY, PLAIN

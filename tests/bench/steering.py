@@ -11,13 +11,14 @@ from sae_lens.registry import SAE_CLASS_REGISTRY
 from sae_lens.saes.sae import SAEMetadata
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from atlas import pocket
-from atlas.codec import Codec
-from atlas.methods import Target
-from atlas.models import load_language_model, load_sae, load_tokenizer, load_transformer
-from atlas.quiet import quiet
-from atlas.sites import find_blocks
-from atlas.steering import Layer, Steering
+from atlas.models.codec import Codec
+from atlas.models.hooks import find_blocks
+from atlas.models.loading import load_language_model, load_tokenizer, load_transformer
+from atlas.models.quiet import quiet
+from atlas.models.saes import load_sae
+from atlas.steering.intervention import Steering
+from atlas.steering.methods import Layer, Target
+from atlas.texts import bundled
 
 from .measure import Figure, Setting, figure
 from .published import swapping
@@ -40,9 +41,9 @@ class Shape(NamedTuple):
 
 def pocket_shape(setting: Setting) -> Shape:
     """The bundled model and its first SAE."""
-    transformer, tokenizer = load_transformer(str(pocket.MODEL))
-    sae = load_sae(str(pocket.SAES), pocket.sae_ids()[0])
-    bridge = load_language_model(str(pocket.MODEL)).bridge
+    transformer, tokenizer = load_transformer(str(bundled.MODEL))
+    sae = load_sae(str(bundled.SAES), bundled.sae_ids()[0])
+    bridge = load_language_model(str(bundled.MODEL)).bridge
     layer = make_layer(sae.codec, sae.hook_name)
     return Shape("pocket", transformer, bridge, layer, make_ids(tokenizer), tokenizer.all_special_ids, 0.9)
 
@@ -53,7 +54,7 @@ def large_shape(setting: Setting) -> Shape:
     torch.manual_seed(0)
     with quiet():
         GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
-        load_tokenizer(str(pocket.MODEL)).save_pretrained(folder)
+        load_tokenizer(str(bundled.MODEL)).save_pretrained(folder)
     transformer, tokenizer = load_transformer(str(folder))
     sae_class, config_class = SAE_CLASS_REGISTRY["topk"]
     hook_name = "blocks.6.hook_resid_post"

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from atlas.build import write_sorted
-from atlas.plan import SHARD_PROMPTS
-from atlas.prompts import TextSet, collect_texts
-from atlas.shards import sort_activations
-from atlas.store import MEMORY_LIMIT, SCHEMA_VERSION, Store, now
+from atlas.building.finish import write_sorted
+from atlas.building.plan import SHARD_PROMPTS
+from atlas.building.shards import sort_activations
+from atlas.store.file import MEMORY_LIMIT, SCHEMA_VERSION, Store
+from atlas.store.session import now
+from atlas.texts.prompts import TextSet, collect_texts
 
 SPREAD = 1.38  # standard deviation of the logarithm of a neuron's share of prompts
 DIMENSION = 384  # of an embedding, as all-MiniLM-L6-v2 has it

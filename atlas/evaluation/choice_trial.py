@@ -1,0 +1,265 @@
+"""Try vectors on held-out pairs, unrelated pairs and texts, and let them write, against the unsteered model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from atlas.contrast.make_vectors import TAU, check_settings
+from atlas.contrast.pair_tokens import Sides, tokenize_pairs
+from atlas.errors import AtlasError
+from atlas.evaluation.intervals import mean_interval
+from atlas.evaluation.metrics import Judge, make_judge, measure
+from atlas.evaluation.runs import MethodSetting, Run, compare
+from atlas.evaluation.vector_variants import Vectors
+from atlas.models.likelihood import log_probabilities, perplexities
+from atlas.models.recorded import Steerer
+from atlas.models.tokens import special_ids, with_bos
+from atlas.steering.generation import Sampling, generate_in_turn
+from atlas.steering.intervention import Steering
+from atlas.steering.methods import Layer, Options, settle_options
+from atlas.texts.pairs import PairSet
+
+PREFIX = "The answer is"  # put before the answer in the second round
+STRENGTHS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class ChoiceSet:
+    """What vectors are made from and tried on.
+
+    Attributes:
+        pairs: the behaviour's contrast pairs.
+        texts: unrelated texts, whose perplexity is the price.
+        unrelated: pairs of other behaviours, which should be answered as before; None for none.
+        prompts: openings to generate from; None for the prompts of the pairs that are tried.
+    """
+
+    pairs: PairSet
+    texts: Sequence[str]
+    unrelated: PairSet | None = None
+    prompts: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class ChoiceConfig:
+    """How vectors are made and tried.
+
+    Attributes:
+        strengths: the λ to try.
+        taus: see contrast; each makes a sparse vector of its own.
+        position: see contrast.
+        held_out: share of the pairs that is tried, the vectors being made from the rest (see split_pairs); 1 tries a
+            vector that is there already on all of them.
+        sigma: see Options, for method sas.
+        topic: whose scores method filtered weighs neurons by; None for none.
+        ablations: whether to try ABLATIONS of method sas too.
+        samples: texts to generate per prompt under every method and strength; 0 for none.
+        sampling: of these texts; its seed is that of the random control too.
+    """
+
+    strengths: Sequence[float] = STRENGTHS
+    taus: Sequence[float] = (TAU,)
+    position: str = "last"
+    held_out: float = 0.5
+    sigma: str = "own"
+    topic: str | None = None
+    ablations: bool = False
+    samples: int = 0
+    sampling: Sampling = Sampling(max_new_tokens=64)
+
+    def __post_init__(self) -> None:
+        for tau in self.taus:
+            check_settings(tau, self.position)
+        if not 0 < self.held_out <= 1:
+            raise AtlasError(f"held_out {self.held_out} is out of range: give a share above 0 and at most 1")
+        if self.held_out == 1 and len(self.taus) > 1:
+            raise AtlasError("a vector that is there already has its tau: lower --held-out to compare several")
+        if self.samples < 0:
+            raise AtlasError(f"samples {self.samples} is negative: give the number of texts per prompt, 0 for none")
+
+    def flat(self) -> dict[str, Any]:
+        """As it is stored: one level of names."""
+        values = asdict(self)
+        return {**values, **values.pop("sampling")}
+
+
+Quantity = tuple[Sequence[Any], Callable[[Any, Any, Sequence[Any]], np.ndarray]]
+
+
+class Trial:
+    """Held-out pairs, unrelated pairs and texts, and what the unsteered model says of them.
+
+    Args:
+        steerer: the loaded model.
+        data: what is tried; its pairs are all held out.
+        config: how.
+        prepend_bos: whether texts begin with a BOS token.
+        context: the longest text, in tokens.
+        layers: the SAEs whose code of the unsteered texts is counted.
+        encoder: the sentence encoder, where config.samples asks for texts.
+
+    Attributes:
+        quantities: name -> (what is measured, the function that measures it under the model as it is).
+        unsteered: the model as it is.
+    """
+
+    def __init__(
+        self,
+        steerer: Steerer,
+        data: ChoiceSet,
+        config: ChoiceConfig,
+        *,
+        prepend_bos: bool,
+        context: int,
+        layers: Sequence[Layer],
+        encoder: Any = None,
+    ) -> None:
+        self.config, self.prepend_bos = config, prepend_bos
+        self.model, self.tokenizer = steerer.model
+        pairs = data.pairs
+        prefixed = replace(pairs, prompts=tuple(f"{prompt}\n\n{PREFIX}".lstrip() for prompt in pairs.prompts))
+        self.quantities: dict[str, Quantity] = {}
+        for name, given in (("", pairs), (f" after '{PREFIX}'", prefixed), ("unrelated ", data.unrelated)):
+            if given is not None:
+                sides = tokenize_pairs(self.tokenizer, given, prepend_bos=prepend_bos, context=context)
+                before, after = (name, "") if name.endswith(" ") else ("", name)
+                self.quantities[f"{before}probability{after}"] = (sides, choose)
+        ids = self.tokenizer(list(data.texts), add_special_tokens=False, verbose=False)["input_ids"]
+        rows = [with_bos(self.tokenizer, row, prepend_bos=prepend_bos)[:context] for row in ids]
+        self.quantities["unrelated perplexity"] = (rows, perplexities)
+        self.prompts: list[str] = []
+        self.judge: Judge | None = None
+        if config.samples:
+            self.prompts = self._openings(data, context)
+            self.judge = make_judge(
+                self.model, self.tokenizer, encoder, prepend_bos=prepend_bos, positive=pairs.positives,
+                negative=pairs.negatives,
+            )  # fmt: skip
+        self.unsteered = Run(MethodSetting("original", settle_options("original", Options())))
+        self.unsteered.parameters = {"pairs": len(self.quantities["probability"][0])}
+        self._plain = self._measure([nullcontext()])
+        self._describe(self.unsteered, self._plain)
+        self._generate(self.unsteered, [layers])
+
+    def run(self, vectors: Vectors, setting: MethodSetting) -> Run:
+        """Steer, and measure against the unsteered model."""
+        run = vectors.run(setting)
+        run.parameters |= self.unsteered.parameters
+        sets = vectors.layer_sets(setting, self.config.sampling.seed)
+        keep_error = setting.control != "error dropped"
+        own = self._measure(
+            [
+                Steering(
+                    self.model,
+                    layers,
+                    method=setting.method,
+                    options=setting.options,
+                    keep_error=keep_error,
+                    special_ids=special_ids(self.tokenizer),
+                )
+                for layers in sets
+            ]
+        )
+        self._describe(run, own)
+        for name, plain in self._plain.items():
+            if "perplexity" in name:
+                with np.errstate(invalid="ignore"):  # both infinite
+                    _keep(run, f"{name} ratio", own[name] / plain)
+            else:
+                _keep(run, name.replace("probability", "shift"), own[name] - plain)
+        self._generate(run, sets, keep_error=keep_error)
+        return run
+
+    def _measure(self, steerings: Sequence[AbstractContextManager[Any]]) -> dict[str, np.ndarray]:
+        """Every quantity, item i under the i-th of some steerings, the first coming after the last."""
+        found = {name: np.empty(len(items)) for name, (items, _) in self.quantities.items()}
+        for number, steering in enumerate(steerings):
+            part = slice(number, None, len(steerings))
+            with steering:
+                for name, (items, ask) in self.quantities.items():
+                    if items[part]:
+                        found[name][part] = ask(self.model, self.tokenizer, items[part])
+        return found
+
+    def _describe(self, run: Run, measured: dict[str, np.ndarray]) -> None:
+        for name, values in measured.items():
+            _keep(run, name, values)
+        if "unrelated probability" in measured:
+            _keep(run, "unrelated accuracy", (measured["unrelated probability"] > 0.5).astype(float))
+
+    def _generate(self, run: Run, sets: Sequence[Sequence[Layer]], *, keep_error: bool = True) -> None:
+        """Give a run its texts, their metrics and the differences from unsteered texts."""
+        if self.judge is None:
+            return
+        config, setting = self.config, run.setting
+        prompts = [prompt for prompt in self.prompts for _ in range(config.samples)]
+        texts = generate_in_turn(
+            self.model,
+            self.tokenizer,
+            prompts,
+            sets,
+            method=setting.method,
+            options=setting.options,
+            keep_error=keep_error,
+            positions="all",
+            prepend_bos=self.prepend_bos,
+            sampling=config.sampling,
+            seeds=[config.sampling.seed + i for i in range(len(prompts))],
+        )
+        if config.topic is None:  # scores of 1 say nothing about purity
+            texts = [replace(text, contamination=None) for text in texts]
+        run.generations = [replace(text, method=setting.name) for text in texts]
+        run.values = measure(self.judge, run.generations)
+        compare([self.unsteered, run] if run is not self.unsteered else [run], self.prompts)
+
+    def _openings(self, data: ChoiceSet, context: int) -> list[str]:
+        if data.prompts is not None:
+            return list(dict.fromkeys(data.prompts))
+        room = context - self.config.sampling.max_new_tokens - self.prepend_bos
+        prompts = [prompt for prompt in dict.fromkeys(data.pairs.prompts) if prompt.strip()]
+        ids = self.tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"] if prompts else []
+        fitting = [prompt for prompt, row in zip(prompts, ids, strict=True) if 0 < len(row) <= room]
+        if not fitting:
+            raise AtlasError(
+                "no pair has a prompt to generate from that fits into the context: name some with --prompts"
+            )
+        return fitting
+
+
+def _keep(run: Run, name: str, values: np.ndarray) -> None:
+    """Give a run a figure; none where a value is not a finite number, such as the perplexity of an impossible token."""
+    interval = mean_interval(list(values))
+    if interval is not None:
+        run.figures[name] = interval
+
+
+def choose(model: Any, tokenizer: Any, sides: Sequence[Sides]) -> np.ndarray:
+    """Probability of the positive completion of each pair against the negative one, under the model as it is now [pair].
+
+    exp(m⁺) / (exp(m⁺) + exp(m⁻)), m the mean log-probability of a side's tokens from the first to the last in which the
+    two differ. For lettered answers that is the one token of the letter; longer completions are so normalised by length.
+    """
+    rows, spans = [], []
+    for pair in sides:
+        begin, end = _differing(pair)
+        for ids in (pair.positive, pair.negative):
+            rows.append(ids)
+            spans.append((max(begin, 1), len(ids) - end))
+            if spans[-1][0] >= spans[-1][1]:
+                raise AtlasError(f"pair {pair.pair + 1} has one token and nothing before it: give it a prompt")
+    means = np.array([values.mean() for values in log_probabilities(model, tokenizer, rows, spans)])
+    return 1 / (1 + np.exp(means[1::2] - means[0::2]))
+
+
+def _differing(pair: Sides) -> tuple[int, int]:
+    """Tokens that both sides share at the beginning and at the end; at least one of each side is left."""
+    shorter = min(len(pair.positive), len(pair.negative))
+    begin = min(pair.first, shorter - 1)
+    backwards = zip(reversed(pair.positive[begin + 1 :]), reversed(pair.negative[begin + 1 :]), strict=False)
+    end = next((i for i, (a, b) in enumerate(backwards) if a != b), shorter - begin - 1)
+    return begin, end

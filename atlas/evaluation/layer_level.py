@@ -1,0 +1,86 @@
+"""What an SAE, and a steering method on it, do on texts, token by token, without generating anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from atlas.models.hooks import hook_activations
+from atlas.steering.methods import METHODS, Layer, Options
+
+
+@dataclass(frozen=True)
+class LayerFigures:
+    """Means over a text's tokens; arrays [text].
+
+    Attributes:
+        changed: neurons whose activation the method changed.
+        reconstruction: ||x' - x||^2 - ||decode(a) - x||^2, reconstruction error not kept.
+        contamination: share of the edited code that is off topic.
+        changed_deviation: standard deviation of `changed` over the text's tokens.
+    """
+
+    changed: np.ndarray
+    reconstruction: np.ndarray
+    contamination: np.ndarray
+    changed_deviation: np.ndarray
+
+
+def activity(model: Any, tokenizer: Any, layer: Layer, texts: Sequence[str], *, prepend_bos: bool) -> np.ndarray:
+    """Mean activation per token of every neuron [text, d_sae], as absolute values."""
+    parts = []
+    for x, mask in hook_activations(model, tokenizer, texts, layer.hook_name, prepend_bos=prepend_bos):
+        acts = layer.codec.encode(x).acts.abs() * mask.unsqueeze(-1)
+        parts.append((acts.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def firing(
+    model: Any, tokenizer: Any, layer: Layer, texts: Sequence[str], ranks: np.ndarray, *, prepend_bos: bool
+) -> np.ndarray:
+    """Per token the best rank among its active neurons [all tokens of all texts]; len(ranks) where none is ranked.
+
+    Args:
+        ranks: rank of each neuron, 0 is best [d_sae].
+    """
+    order = torch.from_numpy(ranks.astype(np.int64))
+    parts = []
+    for x, mask in hook_activations(model, tokenizer, texts, layer.hook_name, prepend_bos=prepend_bos):
+        acts = layer.codec.encode(x).acts
+        best = torch.where(acts != 0, order.to(acts.device), len(ranks)).amin(-1)
+        parts.append(best[mask].cpu().numpy())
+    return np.concatenate(parts)
+
+
+def layer_figures(
+    model: Any, tokenizer: Any, layer: Layer, texts: Sequence[str], method: str, options: Options, *, prepend_bos: bool
+) -> LayerFigures:
+    """What a method that edits the code does on texts (method: section 6, point 2)."""
+    edit_code = METHODS[method].edit
+    assert edit_code is not None
+    columns: list[list[float]] = [[], [], [], []]
+    for x, mask in hook_activations(model, tokenizer, texts, layer.hook_name, prepend_bos=prepend_bos):
+        edit = edit_code(layer.codec, x, layer.target, options)
+        assert edit.acts is not None and edit.code is not None, f"method {method} has no code"
+        flat = layer.codec.flatten(x).float()
+        moved = layer.codec.flatten(layer.codec.decode(edit.acts, edit.code, x)).float()
+        plain = layer.codec.flatten(layer.codec.decode(edit.code.acts, edit.code, x)).float()
+        error = ((moved - flat) ** 2).sum(-1) - ((plain - flat) ** 2).sum(-1)
+        changed = (edit.acts != edit.code.acts).sum(-1).float()
+        size = edit.acts.abs().float()
+        total = size.sum(-1)
+        impure = (size @ edit.code.pick(layer.impurity.to(size))) / total.clamp(min=1e-30)
+        for row in range(len(mask)):
+            counts = mask[row]
+            if not counts.any():
+                continue
+            columns[0].append(float(changed[row][counts].mean()))
+            columns[1].append(float(error[row][counts].mean()))
+            filled = counts & (total[row] > 0)
+            columns[2].append(float(impure[row][filled].mean()) if filled.any() else float("nan"))
+            columns[3].append(float(changed[row][counts].std(correction=0)))
+    return LayerFigures(*(np.array(column) for column in columns))

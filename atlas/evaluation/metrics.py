@@ -1,0 +1,203 @@
+"""Figures of generated text: each is one function and one entry in METRICS (method: section 6, point 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from atlas.models.acceptability import load_acceptability
+from atlas.models.configs import context_size
+from atlas.models.embeddings import embed_texts, has_length
+from atlas.models.encoders import Encoder
+from atlas.models.likelihood import log_probabilities, perplexity_of
+from atlas.models.tokens import with_bos
+from atlas.steering.generation import Generation
+from atlas.steering.generations import own_values
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What texts are judged by.
+
+    Attributes:
+        model: the unsteered language model.
+        tokenizer: its tokenizer.
+        prepend_bos: whether texts begin with a BOS token.
+        encoder: the atlas's sentence encoder.
+        topic: embeddings of the topic's texts [text, dimension].
+        held_out: embeddings of texts about the topic that it was not scored by [text, dimension], or None.
+        acceptability: texts -> probability of being acceptable English, or None where the classifier is not at hand.
+        positive: embeddings of completions that show a behaviour [text, dimension], or None.
+        negative: embeddings of completions that show its opposite [text, dimension], or None.
+    """
+
+    model: Any
+    tokenizer: Any
+    prepend_bos: bool
+    encoder: Encoder
+    topic: np.ndarray | None
+    held_out: np.ndarray | None
+    acceptability: Callable[[Sequence[str]], list[float]] | None = None
+    positive: np.ndarray | None = None
+    negative: np.ndarray | None = None
+
+
+def make_judge(
+    model: Any,
+    tokenizer: Any,
+    encoder: Encoder,
+    *,
+    prepend_bos: bool,
+    topic: Sequence[str] = (),
+    held_out: Sequence[str] = (),
+    positive: Sequence[str] = (),
+    negative: Sequence[str] = (),
+) -> Judge:
+    """A Judge by texts that are embedded now; the classifier of acceptability is loaded where it is at hand."""
+
+    def embed(texts: Sequence[str]) -> np.ndarray | None:
+        return embed_texts(encoder, texts) if texts else None
+
+    return Judge(
+        model,
+        tokenizer,
+        prepend_bos,
+        encoder,
+        embed(topic),
+        embed(held_out),
+        load_acceptability(),
+        embed(positive),
+        embed(negative),
+    )
+
+
+@dataclass(frozen=True)
+class Metric:
+    """An entry of METRICS.
+
+    Attributes:
+        measure: (judge, prompts, texts) -> a value per text; None where there is none.
+        better: "low" or "high".
+        help: what it is, in a line.
+    """
+
+    measure: Callable[[Judge, Sequence[str], Sequence[str]], list[float | None]]
+    better: str
+    help: str
+
+
+def perplexity(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    """exp of the mean negative log-likelihood of the generated tokens only, under the unsteered model.
+
+    The text is tokenized anew, so that a stored text gives the same figure as a fresh one. Where the tokenizer cuts it
+    otherwise than it was generated (it can write one word in several ways), the tokens are those that a reader would see.
+    """
+    context = context_size(judge.model)
+    heads = [with_bos(judge.tokenizer, ids, prepend_bos=judge.prepend_bos) for ids in _encode(judge.tokenizer, prompts)]
+    rows = [(head + tail)[:context] for head, tail in zip(heads, _encode(judge.tokenizer, texts), strict=True)]
+    spans = [(max(len(head), 1), len(row)) for head, row in zip(heads, rows, strict=True)]
+    known = [i for i, (begin, end) in enumerate(spans) if begin < end]
+    found: list[float | None] = [None] * len(texts)
+    chances = log_probabilities(judge.model, judge.tokenizer, [rows[i] for i in known], [spans[i] for i in known])
+    for i, values in zip(known, chances, strict=True):
+        found[i] = _finite(perplexity_of(values))
+    return found
+
+
+def distance_topic(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    """Distance of the text's embedding to the nearest of the topic's texts (method: section 2)."""
+    return _distances(judge, judge.topic, texts)
+
+
+def distance_held_out(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    """Distance of the text's embedding to the nearest of the held-out texts about the topic."""
+    return _distances(judge, judge.held_out, texts)
+
+
+def distance_positive(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    """Distance of the text's embedding to the nearest completion that shows the behaviour."""
+    return _distances(judge, judge.positive, texts)
+
+
+def distance_negative(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    """Distance of the text's embedding to the nearest completion that shows the opposite."""
+    return _distances(judge, judge.negative, texts)
+
+
+def leaning(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    """distance_negative - distance_positive: above 0 the text is closer to completions that show the behaviour."""
+    sides = zip(distance_negative(judge, prompts, texts), distance_positive(judge, prompts, texts), strict=True)
+    return [None if far is None or near is None else far - near for far, near in sides]
+
+
+def _distances(judge: Judge, others: np.ndarray | None, texts: Sequence[str]) -> list[float | None]:
+    if others is None:
+        return [None] * len(texts)
+    known = [i for i, text in enumerate(texts) if text.strip()]
+    found: list[float | None] = [None] * len(texts)
+    if not known:
+        return found
+    own = judge.encoder.embed([texts[i] for i in known])
+    far = np.linalg.norm(own[:, None] - others[None], axis=2).min(axis=1)
+    for i, value, good in zip(known, far, has_length(own), strict=True):
+        found[i] = float(value) if good else None
+    return found
+
+
+def distinct(n: int) -> Callable[[Judge, Sequence[str], Sequence[str]], list[float | None]]:
+    """Distinct n-grams of tokens over all n-grams of a text: 1 when nothing is repeated (Li et al. 2016)."""
+
+    def measure(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+        found: list[float | None] = []
+        for ids in _encode(judge.tokenizer, texts):
+            grams = list(zip(*(ids[i:] for i in range(n)), strict=False))
+            found.append(len(set(grams)) / len(grams) if grams else None)
+        return found
+
+    return measure
+
+
+def acceptability(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    """Probability of being acceptable English, by a classifier trained on CoLA; None where it is not at hand."""
+    if judge.acceptability is None:
+        return [None] * len(texts)
+    return [
+        _finite(value) if text.strip() else None for value, text in zip(judge.acceptability(texts), texts, strict=True)
+    ]
+
+
+def _finite(value: float) -> float | None:
+    """A figure, or None where arithmetic gave no number."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+
+
+METRICS = {
+    "perplexity": Metric(perplexity, "low", "of the generated tokens, under the unsteered model"),
+    "distance_topic": Metric(distance_topic, "low", "distance to the nearest of the topic's texts"),
+    "distance_held_out": Metric(distance_held_out, "low", "distance to the nearest of the topic's held-out texts"),
+    "distance_positive": Metric(distance_positive, "low", "distance to the nearest completion that shows a behaviour"),
+    "distance_negative": Metric(
+        distance_negative, "high", "distance to the nearest completion that shows the opposite"
+    ),
+    "leaning": Metric(leaning, "high", "distance_negative - distance_positive"),
+    "distinct_1": Metric(distinct(1), "high", "distinct tokens over tokens"),
+    "distinct_2": Metric(distinct(2), "high", "distinct pairs of tokens over pairs"),
+    "acceptability": Metric(acceptability, "high", "probability of acceptable English, by a CoLA classifier"),
+}
+
+
+def measure(
+    judge: Judge, generations: Sequence[Generation], names: Sequence[str] | None = None
+) -> dict[str, list[float | None]]:
+    """Every metric (or the named ones) of every text; the figures that came with the generation too."""
+    prompts, texts = [g.prompt for g in generations], [g.text for g in generations]
+    chosen = METRICS if names is None else names
+    return {name: METRICS[name].measure(judge, prompts, texts) for name in chosen} | own_values(generations)

@@ -1,0 +1,139 @@
+"""Measure generated texts: when they are made, and again later, when a metric is new."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from atlas.errors import AtlasError
+from atlas.evaluation.metrics import METRICS, make_judge
+from atlas.evaluation.runs import MethodSetting, Run, compare, store_figures
+from atlas.models.encoders import load_encoder
+from atlas.models.fingerprints import check_encoder
+from atlas.models.recorded import Steerer
+from atlas.progress import Progress, silent
+from atlas.steering.generation import Generation
+from atlas.steering.generations import OWN_FIGURES
+from atlas.store.session import Session
+from atlas.store.state import require_complete
+from atlas.store.waiting import patient
+
+if TYPE_CHECKING:
+    from atlas.api import Atlas
+
+
+def measure_again(
+    atlas: Atlas,
+    topic: str,
+    held_out: Sequence[str],
+    *,
+    steerer: Steerer | None = None,
+    encoder: str | None = None,
+    progress: Progress = silent,
+) -> int:
+    """Give the stored texts of a topic's runs the metrics they lack, without generating, and renew the runs' figures.
+
+    Each text is judged with the BOS policy of the SAE that its evaluation steered by.
+
+    Args:
+        atlas: an open atlas.
+        topic: the topic, or the behaviour of a vector.
+        held_out: texts about it that it was not scored by; may be empty.
+        steerer: the loaded model.
+        encoder: where the sentence encoder is now; None for where it was at build.
+        progress: called with (stage, done, total).
+
+    Returns:
+        How many figures of texts were added.
+
+    Raises:
+        AtlasError: the topic has no evaluated text, or it cannot be told by which SAE its texts were steered.
+    """
+    with atlas.store.read() as session:
+        recorded = require_complete(session, atlas.store)
+        topic_texts = session.ask("topic_texts", topic=topic)["text"].to_list()
+        texts = session.ask("run_generations", topic=topic)
+        have = session.ask("run_metrics", topic=topic)
+        policies = _bos_policies(session, topic)
+    if texts.is_empty():
+        raise AtlasError(f"topic {topic!r} has no evaluated text: run `atlas evaluate` without --measure-again first")
+    progress("loading model and encoder", 0, 0)
+    model, tokenizer = (steerer or Steerer(atlas.store)).model
+    loaded = load_encoder(encoder or str(recorded["encoder"]))
+    check_encoder(loaded, recorded)
+    judge = make_judge(model, tokenizer, loaded, prepend_bos=True, topic=topic_texts, held_out=held_out)
+    texts = texts.with_columns(prepend_bos=pl.col("run_id").replace_strict(policies, return_dtype=pl.Boolean))
+    found = []
+    for done, (name, metric) in enumerate(METRICS.items()):
+        progress("measuring", done, len(METRICS))
+        known = have.filter(pl.col("name") == name)["generation_id"]
+        missing = texts.filter(~pl.col("generation_id").is_in(known.implode()))
+        for (prepend_bos,), part in missing.group_by("prepend_bos"):
+            own = replace(judge, prepend_bos=bool(prepend_bos))
+            values = metric.measure(own, part["prompt"].to_list(), part["text"].to_list())
+            measured = part.select("run_id", "generation_id").with_columns(
+                name=pl.lit(name), value=pl.Series(values, dtype=pl.Float64)
+            )
+            found.append(measured.filter(pl.col("value").is_not_null()))
+    progress("measuring", len(METRICS), len(METRICS))
+    added = pl.concat(found) if found else texts.select("run_id", "generation_id").clear()
+    if added.height:
+        with patient(), atlas.store.write() as session:  # measuring took long
+            session.append("metrics", added)
+            renew_figures(session, topic)
+    return added.height
+
+
+def renew_figures(session: Session, topic: str) -> None:
+    """Compute the means, intervals and differences of a topic's runs anew from the figures of their texts.
+
+    Runs of one evaluation that differ in BOS policy have unsteered texts of their own.
+    """
+    policies = _bos_policies(session, topic)
+    runs = session.ask("topic_runs", topic=topic).with_columns(
+        prepend_bos=pl.col("run_id").replace_strict(policies, return_dtype=pl.Boolean)
+    )
+    values = session.ask("run_metrics", topic=topic).pivot("name", index="generation_id", values="value")
+    texts = session.ask("run_generations", topic=topic).join(
+        values, on="generation_id", how="left", maintain_order="left"
+    )
+    names = values.columns[1:]
+    for _, group in runs.group_by("evaluation_id", "prepend_bos", maintain_order=True):
+        found = {row["run_id"]: _stored_run(row, texts.filter(pl.col("run_id") == row["run_id"]), names)
+                 for row in group.to_dicts()}  # fmt: skip
+        with_texts = {run_id: run for run_id, run in found.items() if run.generations}
+        prompts = list(dict.fromkeys(text.prompt for run in with_texts.values() for text in run.generations))
+        compare(list(with_texts.values()), prompts)
+        for run_id, run in with_texts.items():
+            session.run("drop_run_figures", run_id=run_id, names=list(run.figures))
+            store_figures(session, run_id, run.figures)
+
+
+def _stored_run(row: dict[str, Any], texts: pl.DataFrame, names: Sequence[str]) -> Run:
+    """A run as it was: its texts, and the value of every metric of each."""
+    parameters = json.loads(row["parameters"])
+    generations = [
+        Generation(*(text[name] for name in ("method", "prompt", "text", "seed")), *(text.get(n) for n in OWN_FIGURES))
+        for text in texts.to_dicts()
+    ]
+    values = {name: texts[name].to_list() for name in names}
+    return Run(MethodSetting(parameters["method"], control=parameters["control"]), generations, values)
+
+
+def _bos_policies(session: Session, topic: str) -> dict[int, bool]:
+    """run_id -> whether texts begin with a BOS token."""
+    saes = {row["sae_key"]: bool(row["prepend_bos"]) for row in session.ask("all_saes").to_dicts()}
+    found = {}
+    for row in session.ask("topic_runs", topic=topic).to_dicts():
+        possible = set(saes.values()) if row["sae_key"] is None else {saes[row["sae_key"]]}
+        if len(possible) > 1:
+            raise AtlasError(
+                f"run {row['run_id']} of topic {topic!r} does not say which SAE steered it, and the atlas's SAEs differ in "
+                "their BOS policy: evaluate it again"
+            )
+        found[row["run_id"]] = possible.pop()
+    return found

@@ -1,0 +1,131 @@
+"""A behaviour's vectors on the SAEs that are steered at once: whole, by part, and moved by a control."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import torch
+
+from atlas.contrast.vectors import current_vectors, vector_ids
+from atlas.evaluation.controls import PERMUTATIONS, control_vectors
+from atlas.evaluation.intervals import Interval
+from atlas.evaluation.runs import MethodSetting, Run
+from atlas.models.recorded import Steerer
+from atlas.steering.methods import METHODS, Layer, Options, settle_options
+
+if TYPE_CHECKING:
+    from atlas.api import Atlas
+
+USERS = tuple(name for name, method in METHODS.items() if method.vector)
+ABLATIONS = {
+    "positive part": "only the neurons of the positive side",
+    "negative part": "only the neurons of the negative side",
+    "error dropped": "x' = decode(a') instead of x + s (a' - a) D",
+}
+RANDOM = "random"  # the control, see atlas.controls
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """A behaviour's current vectors, on the SAEs that are steered at once.
+
+    Attributes:
+        layers: the SAEs with the vectors.
+        rows: their rows in `saes`.
+        scoring_ids: the scorings whose scores weigh neurons.
+        vector_ids: method -> the vectors it steers by.
+        tau: of the sparse vector.
+        parts: per SAE the rows of sql/make_sas_vector.sql.
+        columns: per SAE what a control is matched by.
+    """
+
+    layers: list[Layer]
+    rows: list[dict[str, Any]]
+    scoring_ids: list[int]
+    vector_ids: dict[str, list[int]]
+    tau: float
+    parts: list[pl.DataFrame]
+    columns: list[pl.DataFrame]
+
+    def settings(
+        self, method: str, strengths: Sequence[float], *, sigma: str = "own", ablations: bool = False
+    ) -> list[MethodSetting]:
+        """A method, its random control and, where asked for, its ablations, at every strength."""
+        variants: list[str | None] = [None, RANDOM]
+        if method == "sas" and ablations:
+            variants += [variant for variant in ABLATIONS if self.layer_sets(MethodSetting(method, control=variant), 0)]
+        chosen = sigma if METHODS[method].sigmas else "own"
+        return [
+            MethodSetting(method, settle_options(method, Options(strength, sigma=chosen)), variant)
+            for variant in variants
+            for strength in strengths
+        ]
+
+    def layer_sets(self, setting: MethodSetting, seed: int) -> list[list[Layer]]:
+        """The layers under a control or an ablation; a set per permutation, none where an ablation leaves nothing."""
+        if setting.control in (None, "error dropped"):
+            return [self.layers]
+        if setting.control == RANDOM:
+            return [[self._moved(i, seed + number) for i in range(len(self.layers))] for number in range(PERMUTATIONS)]
+        parts = [self._part(i, str(setting.control).split()[0]) for i in range(len(self.layers))]
+        return [parts] if all(one.target.sas is not None and one.target.sas.any() for one in parts) else []
+
+    @property
+    def sparse_entries(self) -> int:
+        """Neurons in the sparse vector, over all SAEs."""
+        return _count_entries(self.layers)
+
+    def run(self, setting: MethodSetting) -> Run:
+        """A run by these vectors, with what is known before it: its vectors, and the neurons in a sparse one."""
+        run = Run(setting, scoring_ids=self.scoring_ids, vector_ids=self.vector_ids[setting.method])
+        sparse = METHODS[setting.method].vector == "sas"
+        run.parameters = {
+            "sae_ids": [row["sae_id"] for row in self.rows],
+            "sae_keys": [row["sae_key"] for row in self.rows],
+            "tau": self.tau if sparse else None,
+        }
+        if sparse:
+            count = _count_entries(self.layer_sets(setting, 0)[0])
+            run.figures["entries"] = Interval(count, None, None)
+            run.figures["share of neurons"] = Interval(count / sum(row["d_sae"] for row in self.rows), None, None)
+        return run
+
+    def _moved(self, i: int, seed: int) -> Layer:
+        support, norm = (self.columns[i][name].to_numpy() for name in ("support", "decoder_norm"))
+        return replace(self.layers[i], target=control_vectors(self.layers[i].target, RANDOM, support, norm, seed))
+
+    def _part(self, i: int, side: str) -> Layer:
+        target = self.layers[i].target
+        rows = self.parts[i].filter((pl.col("side") == side) & ~pl.col("shared"))
+        part = torch.zeros_like(target.scores)
+        part[rows["index"].to_torch().long()] = rows["value"].to_torch().to(part)
+        return replace(self.layers[i], target=replace(target, sas=part))
+
+
+def load_vectors(
+    atlas: Atlas, steerer: Steerer, name: str, sae_ids: Sequence[str | int] | None = None, topic: str | None = None
+) -> Vectors:
+    """A behaviour's current vectors for some SAEs, by default the first that has them."""
+    keys = None if sae_ids is None else [atlas.sae_key(one) for one in sae_ids]
+    layers, scoring_ids, rows = steerer.layers(topic, keys, vectors=[name])
+    with atlas.store.read() as session:
+        chosen = [row["sae_key"] for row in rows]
+        made = current_vectors(session, [name]).filter(pl.col("kind") == "sas")
+        settings = [made.filter(pl.col("sae_key") == key).to_dicts()[0] for key in chosen]
+        wanted = ("sae_key", "position", "tau", "pairs")
+        return Vectors(
+            layers,
+            rows,
+            scoring_ids,
+            {method: vector_ids(session, [name], chosen, str(METHODS[method].vector)) for method in USERS},
+            float(settings[0]["tau"]),
+            [session.ask("make_sas_vector", behaviour=name, **{key: one[key] for key in wanted}) for one in settings],
+            [session.ask("matching_columns", sae_key=key) for key in chosen],
+        )
+
+
+def _count_entries(layers: Sequence[Layer]) -> int:
+    return sum(int((layer.target.sas != 0).sum()) for layer in layers if layer.target.sas is not None)

@@ -1,0 +1,59 @@
+"""What a decoder row says in tokens, what ids mean as text, and rows of them as a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atlas.errors import ModelError
+
+
+def bos_token_id(tokenizer: Any) -> int:
+    """The token put before a prompt, as TransformerLens chooses it: BOS, else EOS."""
+    found = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if found is None:
+        raise ModelError("the tokenizer has neither a BOS nor an EOS token, which the SAE's BOS policy asks for")
+    return int(found)
+
+
+def with_bos(tokenizer: Any, ids: Sequence[int], *, prepend_bos: bool) -> list[int]:
+    """A text's token ids as the model sees them: BOS first where the SAE wants one, unless the text begins with it."""
+    if not prepend_bos:
+        return list(ids)
+    bos = bos_token_id(tokenizer)
+    return list(ids) if list(ids[:1]) == [bos] else [bos, *ids]
+
+
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """The tokens that are no text: those with a name, such as BOS, and those that are only flagged, such as <|im_start|>."""
+    flagged = {i for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special}
+    return frozenset(tokenizer.all_special_ids) | flagged
+
+
+def pad_rows(tokenizer: Any, ids: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Tensor]:
+    """Rows of token ids padded on the right, and where they are [batch, token]."""
+    pad = next(iter(tokenizer.all_special_ids), 0)
+    longest = max(map(len, ids))
+    batch = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in ids], device=device)
+    mask = torch.tensor([[True] * len(row) + [False] * (longest - len(row)) for row in ids], device=device)
+    return batch, mask
+
+
+def token_strings(tokenizer: Any, size: int) -> list[str]:
+    """The first `size` tokens as text, a leading space kept; empty where the tokenizer has none."""
+    known = _all_token_strings(tokenizer)
+    return [*known[:size], *[""] * (size - len(known))]
+
+
+@lru_cache(maxsize=1)  # a build asks twice
+def _all_token_strings(tokenizer: Any) -> list[str]:
+    decoded = tokenizer.batch_decode([[i] for i in range(len(tokenizer))], clean_up_tokenization_spaces=False)
+    pieces = tokenizer.convert_ids_to_tokens(list(range(len(decoded))))
+    return [
+        " " + text if piece and piece[0] == "▁" and not text.startswith(" ") else text
+        for piece, text in zip(pieces, decoded, strict=True)
+    ]

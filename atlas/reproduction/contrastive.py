@@ -1,0 +1,154 @@
+"""SAS's curves: what contrastive vectors do to two-choice answers, and what they cost (method: section 5)."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from atlas.contrast.make_vectors import compare_vectors, sweep_tau
+from atlas.evaluation.choice_trial import PREFIX, ChoiceConfig, ChoiceSet
+from atlas.evaluation.choices import evaluate_choices
+from atlas.reproduction.material import Material, NotAvailable
+from atlas.texts.pairs import PairSet, collect_pairs
+
+TEXTS = 30  # everyday texts whose perplexity is the price
+CONFIG = ChoiceConfig(
+    position="mean", ablations=True
+)  # for completions of several words the mean is cheaper than the last
+WHOLE = ("sas", "sas/random", "dense", "dense/random")
+
+
+def choices(material: Material) -> pl.DataFrame:
+    """behaviour, method, strength, name, value, low, high of every behaviour; vectors go into a copy of the atlas."""
+    if not material.texts.pairs:
+        raise NotAvailable("there are no contrast pairs", "atlas reproduce {atlas} --out {out} --pairs FOLDER")
+    steerer = material.steerer_of(material.copy)
+    frames = []
+    for name, pairs in material.texts.pairs.items():
+        data = ChoiceSet(pairs, list(material.texts.unaligned)[:TEXTS], unrelated_pairs(material, name))
+        found = evaluate_choices(material.copy, name, data, config=CONFIG, steerer=steerer, progress=material.progress)
+        frames.append(found.with_columns(behaviour=pl.lit(name)))
+    return pl.concat(frames)
+
+
+def unrelated_pairs(material: Material, name: str) -> PairSet | None:
+    """The pairs of the other behaviours; None where there is one behaviour alone."""
+    rows = [row for other, pairs in material.texts.pairs.items() if other != name for row in pairs.rows()]
+    return collect_pairs(rows) if rows else None
+
+
+def shifts(material: Material) -> pl.DataFrame:
+    """behaviour, method, answer, strength, value, low, high; at strength 0 nothing shifts."""
+    names = {"shift": "plain", f"shift after '{PREFIX}'": f"after '{PREFIX}'"}
+    frame = material.once(choices).filter(pl.col("name").is_in(list(names)))
+    frame = frame.with_columns(answer=pl.col("name").replace_strict(names))
+    return with_zero(frame.drop("name"), ["behaviour", "method", "answer"], 0.0)
+
+
+def shift(material: Material) -> pl.DataFrame:
+    """The sparse and the dense vector beside their controls."""
+    return shifts(material).filter(pl.col("method").is_in(WHOLE))
+
+
+def ablations(material: Material) -> pl.DataFrame:
+    """The sparse vector beside its ablations, plain answers."""
+    own = pl.col("method").str.starts_with("sas") & (pl.col("method") != "sas/random")
+    return shifts(material).filter(own & (pl.col("answer") == "plain"))
+
+
+def price(material: Material) -> pl.DataFrame:
+    """behaviour, method, strength, value, low, high: perplexity steered over unsteered."""
+    frame = material.once(choices).filter(
+        (pl.col("name") == "unrelated perplexity ratio") & pl.col("method").is_in(WHOLE)
+    )
+    return with_zero(frame.drop("name"), ["behaviour", "method"], 1.0)
+
+
+def unrelated(material: Material) -> pl.DataFrame:
+    """behaviour, method, strength, value, low, high: change in the probability of other behaviours' matching completions."""
+    frame = material.once(choices).filter((pl.col("name") == "unrelated shift") & pl.col("method").is_in(WHOLE))
+    if frame.is_empty():
+        raise NotAvailable(
+            "there are contrast pairs of one behaviour only", "atlas reproduce {atlas} --out {out} --pairs FOLDER"
+        )
+    return with_zero(frame.drop("name"), ["behaviour", "method"], 0.0)
+
+
+def overlap(material: Material) -> pl.DataFrame:
+    """behaviour, other, sae_id, kind, entries, other_entries, both, jaccard, cosine: each two behaviours once."""
+    material.once(choices)
+    names = {f"{name}/choices": name for name in material.texts.pairs}
+    if len(names) < 2:
+        raise NotAvailable(
+            "there are contrast pairs of one behaviour only", "atlas reproduce {atlas} --out {out} --pairs FOLDER"
+        )
+    found = compare_vectors(material.copy).filter(pl.col("a").is_in(list(names)) & pl.col("b").is_in(list(names)))
+    return found.select(
+        pl.col("a").replace_strict(names).alias("behaviour"),
+        pl.col("b").replace_strict(names).alias("other"),
+        "sae_id", "kind", pl.col("entries_a").alias("entries"), pl.col("entries_b").alias("other_entries"), "both",
+        "jaccard", "cosine",
+    )  # fmt: skip
+
+
+def sparsity(material: Material) -> pl.DataFrame:
+    """behaviour, sae_id, d_sae, tau, entries of each behaviour's vector."""
+    material.once(choices)  # which makes the vectors
+    found = [
+        sweep_tau(material.copy, f"{name}/choices").with_columns(behaviour=pl.lit(name))
+        for name in material.texts.pairs
+    ]
+    return pl.concat(found).select("behaviour", "sae_id", "d_sae", "tau", "positive", "negative", "shared", "entries")
+
+
+def with_zero(frame: pl.DataFrame, keys: list[str], value: float) -> pl.DataFrame:
+    """The curves with their known point at strength 0."""
+    ends = {name: pl.lit(value) for name in ("value", "low", "high")}
+    zero = frame.select(keys).unique(maintain_order=True).with_columns(strength=pl.lit(0.0), **ends)
+    columns = [*keys, "strength", "value", "low", "high"]
+    return pl.concat([frame.select(columns), zero.select(columns)]).sort("strength", maintain_order=True)
+
+
+def say_shift(frame: pl.DataFrame) -> str:
+    """The shift at the ends of the range, plain answers."""
+    ends = frame.filter(
+        (pl.col("answer") == "plain") & pl.col("strength").is_in([frame["strength"].min(), frame["strength"].max()])
+    )
+    return "; ".join(
+        f"{behaviour}, {method}: " + ", ".join(f"{row['value']:+.3f} at {row['strength']:g}" for row in mine.to_dicts())
+        for (behaviour, method), mine in ends.group_by(["behaviour", "method"], maintain_order=True)
+    )
+
+
+def say_price(frame: pl.DataFrame) -> str:
+    """The largest ratio per method."""
+    most = frame.group_by("behaviour", "method", maintain_order=True).agg(pl.col("value").max())
+    return "at most: " + "; ".join(
+        f"{behaviour}, {method} {value:.2f}" for behaviour, method, value in most.iter_rows()
+    )
+
+
+def say_unrelated(frame: pl.DataFrame) -> str:
+    """The largest change per method, in either direction."""
+    most = frame.group_by("behaviour", "method", maintain_order=True).agg(
+        pl.col("value").sort_by(pl.col("value").abs()).last()
+    )
+    return "at most: " + "; ".join(
+        f"{behaviour}, {method} {value:+.3f}" for behaviour, method, value in most.iter_rows()
+    )
+
+
+def say_overlap(frame: pl.DataFrame) -> str:
+    """Each pair of behaviours."""
+    return "; ".join(
+        f"{row['behaviour']} and {row['other']}, {row['kind']}, {row['sae_id']}: {row['both']} entries in both, "
+        f"cosine {row['cosine']:+.2f}"
+        for row in frame.to_dicts()
+    )
+
+
+def say_sparsity(frame: pl.DataFrame) -> str:
+    """Entries at the tau that vectors are made with."""
+    near = frame.filter((pl.col("tau") - 0.7).abs() < 0.01)
+    return "entries at tau 0.7: " + "; ".join(
+        f"{row['behaviour']}, {row['sae_id']} {row['entries']} of {row['d_sae']:,}" for row in near.to_dicts()
+    )

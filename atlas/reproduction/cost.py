@@ -1,0 +1,107 @@
+"""What it costs: the set-up, a topic, a token, each measured now on this machine (method: section 6, point 4)."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+import polars as pl
+
+from atlas.reproduction.material import Material, NotAvailable
+from atlas.scoring.distances import make_distances
+from atlas.steering.generation import Sampling, generate
+from atlas.steering.methods import Options, settle_options
+from atlas.store.session import scan_here
+
+SAMPLE = 64  # prompts that the set-up is measured on
+TOKENS, REPEATS = 64, 3
+METHODS = ("original", "sae", "clamp", "weight", "swap", "add")
+
+
+def per_topic(material: Material) -> pl.DataFrame:
+    """phase, step, seconds: what is paid once per atlas (scaled up from SAMPLE prompts), and what per topic."""
+    steps: list[tuple[str, str, float]] = []
+    encoder, texts = material.encoder, material.topic_texts(material.topic)
+    with material.session() as session:
+        prompts = session.ask("prompt_texts")["text"].to_list()
+        scoring = session.ask("scoring", scoring_id=material.scorings[material.topic][material.saes[0]["sae_key"]])
+        topic_id = int(session.value("topic_id", topic=material.topic))
+    some = prompts[:: max(1, len(prompts) // SAMPLE)][:SAMPLE]
+    scale = len(prompts) / len(some)
+    material.progress("measuring the costs", 0, 0)
+    once = f"set-up, once per atlas ({len(prompts):,} prompts)"
+    steps.append((once, "embed the prompts", scale * timed(lambda: encoder.embed(some))))
+    for row in material.saes:
+        material.layer(row["sae_key"])  # loaded before the clock starts
+        took = timed(lambda row=row: material.fired(row, some))  # type: ignore[misc]
+        steps.append((once, f"activations of {row['sae_id']}", scale * took))
+    each = f"per topic ({len(texts)} texts)"
+    steps.append((each, "embed the texts", timed(lambda: encoder.embed(texts))))
+    chosen = scoring.to_dicts()[0]
+    with material.session() as session, session.frame("wanted", pl.DataFrame({"topic_id": [topic_id]})):
+        steps.append((each, "distances to the prompts", timed(lambda: make_distances(session, [topic_id]))))
+        for row in material.saes:
+            shared = {"sae_key": row["sae_key"], "summary": chosen["summary"]}
+
+            def score(shared: dict = shared) -> None:
+                session.run("make_factors", distance=chosen["distance"], power=chosen["power"], **shared)
+                session.run("pivot_factors")
+                scan_here(session, "sum_distances", **shared)
+                session.run("compute_scores", min_support=chosen["min_support"], **shared)
+
+            steps.append((each, f"scores of {row['sae_id']}", timed(score)))
+    return pl.DataFrame(steps, schema=["phase", "step", "seconds"], orient="row")
+
+
+def per_token(material: Material) -> pl.DataFrame:
+    """method, value, low, high: milliseconds per token, median and range of REPEATS texts; KV cache on."""
+    if not material.texts.prompts:
+        raise NotAvailable(
+            "there are no prompts to generate from", "atlas reproduce {atlas} --out {out} --prompts FILE"
+        )
+    row = material.saes[0]
+    model, tokenizer = material.model
+    layer = material.layer(row["sae_key"])
+    rows = []
+    for done, method in enumerate(METHODS):
+        material.progress("measuring the cost per token", done, len(METHODS))
+
+        def run(tokens: int, method: str = method) -> None:
+            generate(
+                model, tokenizer, list(material.texts.prompts[:1]), [layer], method=method,
+                options=settle_options(method, Options()), keep_error=False, positions="all",
+                prepend_bos=bool(row["prepend_bos"]), sampling=Sampling(tokens),
+            )  # fmt: skip
+
+        run(2)  # the first call of all is slower
+        took = [1000 * timed(lambda run=run: run(TOKENS)) / TOKENS for _ in range(REPEATS)]  # type: ignore[misc]
+        rows.append((method, statistics.median(took), min(took), max(took)))
+    material.progress("measuring the cost per token", len(METHODS), len(METHODS))
+    return pl.DataFrame(rows, schema=["method", "value", "low", "high"], orient="row")
+
+
+def timed(function: Callable[[], object]) -> float:
+    """Seconds a call takes."""
+    started = time.perf_counter()
+    function()
+    return time.perf_counter() - started
+
+
+def say_per_topic(frame: pl.DataFrame) -> str:
+    """Totals per phase."""
+    totals = frame.group_by("phase", maintain_order=True).agg(pl.col("seconds").sum())
+    parts = []
+    for phase, total in totals.iter_rows():
+        steps = frame.filter(pl.col("phase") == phase)
+        listed = ", ".join(f"{row['step']} {row['seconds']:.3g}" for row in steps.to_dicts())
+        parts.append(f"{phase}: {total:.3g} s ({listed})")
+    return "; ".join(parts)
+
+
+def say_per_token(frame: pl.DataFrame) -> str:
+    """Each method beside `original`."""
+    values = dict(frame.select("method", "value").iter_rows())
+    plain = values.pop("original")
+    more = ", ".join(f"{name} {value:.1f} ({value - plain:+.1f})" for name, value in values.items())
+    return f"milliseconds per token: original {plain:.1f}, {more}; {TOKENS} tokens of unsteered text {plain * TOKENS / 1000:.2f} s"

@@ -1,0 +1,178 @@
+"""Do the best neurons find the topic in texts they were not scored by? (method: section 6, point 1)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from atlas.errors import AtlasError
+from atlas.evaluation.controls import control_target
+from atlas.evaluation.intervals import auroc, auroc_interval, mean_interval
+from atlas.reproduction.material import Fired, Material, NotAvailable
+from atlas.steering.selection import DEFAULT_RULE
+
+BEST = 20  # neurons that detection sums
+DRAWS = 5  # random rankings
+OWN, STRAWMAN, RANDOM = "score", "strawman", "random neurons"
+MEASURES = {
+    "share": "share of tokens, held-out minus everyday",
+    "everyday": "AUROC against everyday texts",
+    "topics": "AUROC against other topics' texts",
+}
+
+
+def curves(material: Material) -> pl.DataFrame:
+    """sae_id, measure, ranking, neurons, value, low, high: detection of one topic by its k best neurons."""
+    rows = []
+    for row in material.saes:
+        own, everyday, others = fired_texts(material, row, material.topic)
+        for name, rankings in rankings_of(material, row, material.topic).items():
+            for most in numbers(row["d_sae"]):
+                found: dict[str, list[float]] = {}
+                for ranks in rankings:
+                    for measure, value in measures(own, everyday, others, ranks, most).items():
+                        found.setdefault(measure, []).append(value)
+                rows += [
+                    (row["sae_id"], MEASURES[measure], name, most, float(np.mean(values)), min(values), max(values))
+                    for measure, values in found.items()
+                ]
+    columns = ["sae_id", "measure", "ranking", "neurons", "value", "low", "high"]
+    return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+def curves_by_topic(material: Material) -> pl.DataFrame:
+    """topic, sae_id, ranking, neurons, value: difference of the shares of tokens, for every topic."""
+    rows = []
+    for done, topic in enumerate(tested(material)):
+        material.progress("what the neurons find", done, len(material.tested))
+        for row in material.saes:
+            own, everyday, _ = fired_texts(material, row, topic)
+            ranks = ranks_of(material.layer(row["sae_key"], topic).target.best.cpu().numpy(), row["d_sae"])
+            shares = [np.sort(fired.best_ranks(ranks)) for fired in (own, everyday)]
+            for most in numbers(row["d_sae"]):
+                found = [np.searchsorted(ranked, most) / len(ranked) for ranked in shares]
+                rows.append((topic, row["sae_id"], most, float(found[0] - found[1])))
+    material.progress("what the neurons find", len(material.tested), len(material.tested))
+    return pl.DataFrame(rows, schema=["topic", "sae_id", "neurons", "value"], orient="row")
+
+
+def auroc_by_topic(material: Material) -> pl.DataFrame:
+    """topic, sae_id, negatives, ranking, value, low, high: AUROC of held-out texts by the 20 best neurons."""
+    rows = []
+    for topic in tested(material):
+        for row in material.saes:
+            own, everyday, others = fired_texts(material, row, topic)
+            rankings = rankings_of(material, row, topic)
+            for name, negative in (("everyday texts", everyday), ("other topics", others)):
+                if negative is None:
+                    continue
+                for ranking, drawn in rankings.items():
+                    found = [auroc_interval(own.sums(r, BEST), negative.sums(r, BEST)) for r in drawn]
+                    figure = found[0] if len(found) == 1 else mean_interval([one.value for one in found])
+                    assert figure is not None
+                    rows.append((topic, row["sae_id"], name, ranking, *figure))
+    columns = ["topic", "sae_id", "negatives", "ranking", "value", "low", "high"]
+    return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+def tested(material: Material) -> list[str]:
+    """Topics with held-out texts; NotAvailable when there is none."""
+    if not material.tested:
+        material.held_out(material.topic)
+    return material.tested
+
+
+def fired_texts(material: Material, row: Mapping[str, Any], topic: str) -> tuple[Fired, Fired, Fired | None]:
+    """An SAE's active neurons on held-out texts, everyday texts and the other topics' held-out texts."""
+    own = material.fired(row, material.held_out(topic))
+    if not material.texts.unaligned:
+        raise NotAvailable("there are no everyday texts", "atlas reproduce {atlas} --out {out} --unaligned FILE")
+    everyday = material.fired(row, material.texts.unaligned)
+    others = [material.fired(row, material.held_out(name)) for name in material.tested if name != topic]
+    return own, everyday, join(others) if others else None
+
+
+def join(parts: list[Fired]) -> Fired:
+    """Several sets of texts as one."""
+    tokens = np.cumsum([0, *(part.tokens.sum() for part in parts)])
+    texts = np.cumsum([0, *(len(part.tokens) for part in parts)])
+    return Fired(
+        np.concatenate([part.token + start for part, start in zip(parts, tokens, strict=False)]),
+        np.concatenate([part.text + start for part, start in zip(parts, texts, strict=False)]),
+        np.concatenate([part.neuron for part in parts]),
+        np.concatenate([part.activation for part in parts]),
+        np.concatenate([part.tokens for part in parts]),
+    )
+
+
+def rankings_of(material: Material, row: Mapping[str, Any], topic: str) -> dict[str, list[np.ndarray]]:
+    """Ranks [d_sae] by score, by mean activation on the topic's own texts, and at random among matched neurons."""
+    target, columns = material.layer(row["sae_key"], topic).target, material.columns(row["sae_key"])
+    support, norm = columns["support"].to_numpy(), columns["decoder_norm"].to_numpy()
+    means = material.fired(row, material.topic_texts(topic)).means(row["d_sae"])
+    drawn = [control_target(target, "random", support, norm, seed).best.cpu().numpy() for seed in range(DRAWS)]
+    found = {
+        OWN: [ranks_of(target.best.cpu().numpy(), row["d_sae"])],
+        STRAWMAN: [ranks_of(np.argsort(-means, kind="stable"), row["d_sae"])],
+        RANDOM: [ranks_of(best, row["d_sae"]) for best in drawn],
+    }
+    if DEFAULT_RULE != OWN:
+        with contextlib.suppress(AtlasError):  # the rule chooses no neuron of this topic: there is nothing to rank
+            found[f"rule {DEFAULT_RULE}"] = [ranks_of(material.selected(row["sae_key"], topic), row["d_sae"])]
+    return found
+
+
+def ranks_of(best: np.ndarray, width: int) -> np.ndarray:
+    """Rank of each neuron, 0 for the first of `best`; `width` for one that is not there [width]."""
+    ranks = np.full(width, width)
+    ranks[best] = np.arange(len(best))
+    return ranks
+
+
+def numbers(width: int) -> list[int]:
+    """About 40 numbers of neurons from 1 to `width`, evenly spaced in their logarithm."""
+    return sorted({round(n) for n in np.geomspace(1, width, 40)})
+
+
+def measures(own: Fired, everyday: Fired, others: Fired | None, ranks: np.ndarray, most: int) -> dict[str, float]:
+    """MEASURES by the neurons of rank below `most`."""
+    share = [(fired.best_ranks(ranks) < most).mean() for fired in (own, everyday)]
+    sums = own.sums(ranks, most)
+    found = {"share": float(share[0] - share[1]), "everyday": auroc(sums, everyday.sums(ranks, most))}
+    return found if others is None else {**found, "topics": auroc(sums, others.sums(ranks, most))}
+
+
+def say_curves(frame: pl.DataFrame) -> str:
+    """Where the difference is largest, and the AUROC of the 20 best or so, per SAE."""
+    parts = []
+    for (sae_id,), mine in frame.filter(pl.col("ranking") == OWN).group_by(["sae_id"], maintain_order=True):
+        share = mine.filter(pl.col("measure") == MEASURES["share"]).sort("value", descending=True).row(0, named=True)
+        near = mine.filter(pl.col("measure") == MEASURES["everyday"]).sort((pl.col("neurons") - BEST).abs())
+        parts.append(
+            f"{sae_id}: difference at most {share['value']:.2f}, by {share['neurons']} neurons; "
+            f"AUROC by {near['neurons'][0]} neurons {near['value'][0]:.3f}"
+        )
+    return "; ".join(parts)
+
+
+def say_curves_by_topic(frame: pl.DataFrame) -> str:
+    """The largest difference of each topic, averaged."""
+    best = frame.group_by("sae_id", "topic", maintain_order=True).agg(pl.col("value").max())
+    means = best.group_by("sae_id", maintain_order=True).agg(pl.col("value").mean())
+    return "largest difference, mean over topics: " + "; ".join(
+        f"{sae} {value:.2f}" for sae, value in means.iter_rows()
+    )
+
+
+def say_auroc(frame: pl.DataFrame) -> str:
+    """Mean over topics."""
+    keys = ["sae_id", "negatives", "ranking"]
+    means = frame.group_by(keys, maintain_order=True).agg(pl.col("value").mean())
+    return "mean over topics: " + "; ".join(
+        f"{sae}, {negatives}: " + ", ".join(f"{row['ranking']} {row['value']:.3f}" for row in mine.to_dicts())
+        for (sae, negatives), mine in means.group_by(["sae_id", "negatives"], maintain_order=True)
+    )

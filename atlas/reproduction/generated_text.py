@@ -1,0 +1,218 @@
+"""Generated text under the methods and their controls (method: section 6, point 3)."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import polars as pl
+
+from atlas.evaluation.evaluate import EvaluationConfig, EvaluationSet, Examiner
+from atlas.evaluation.finetune import finetuned
+from atlas.evaluation.intervals import Interval
+from atlas.evaluation.metrics import measure
+from atlas.evaluation.runs import MethodSetting, Run, compare
+from atlas.reproduction.material import Material, NotAvailable
+from atlas.steering.calibrations import picked_strength
+from atlas.steering.methods import METHODS, Options, settle_options
+
+PAPER, OURS = "paper", "default"  # arithmetic
+CONFIG = EvaluationConfig(samples=1)  # one text per prompt, so that the page is made in minutes
+ON_PAPER = (
+    ("clamp", None), ("clamp-plus", None), ("weight", None), ("swap", None), ("swap", "shuffled"), ("swap", "random"),
+)  # fmt: skip
+ON_DEFAULT = (
+    ("swap", None),
+    ("swap", "shuffled"),
+    ("add", None),
+    ("add", "shuffled"),
+    ("add", "random"),
+    ("prefix", None),
+)
+PER_TOPIC = ((PAPER, "clamp"), (PAPER, "swap"), (OURS, "swap"), (OURS, "add"))
+TOPIC_PROMPTS = 20  # prompts per topic where every topic is shown
+FIGURES = ("perplexity", "distance_topic", "distance_held_out", "contamination", "distinct_2", "acceptability")
+SCHEMA = {
+    "topic": pl.String, "method": pl.String, "arithmetic": pl.String, "strength": pl.Float64, "figure": pl.String,
+    "value": pl.Float64, "low": pl.Float64, "high": pl.Float64,
+}  # fmt: skip
+
+
+def one_topic(material: Material) -> pl.DataFrame:
+    """SCHEMA: every method and control on one topic; figures ending in " - <method>" are differences paired by prompt."""
+    paper = examiner_of(material, material.topic, PAPER, material.texts.prompts)
+    ours = with_arithmetic(paper, OURS)
+    models = finetuned_models(material)
+    settings = [
+        (PAPER, paper, setting_of(paper, method, control))
+        for method, control in (("original", None), ("sae", None), *ON_PAPER)
+    ]
+    settings += [(OURS, ours, setting_of(ours, method, control)) for method, control in ON_DEFAULT]
+    if models:
+        paper.models = models
+        settings.append((PAPER, paper, MethodSetting("finetuned")))
+    runs = {PAPER: [], OURS: []}  # type: dict[str, list[Run]]
+    for done, (arithmetic, examiner, setting) in enumerate(settings):
+        material.progress(f"generating, {material.topic}", done, len(settings))
+        runs[arithmetic].append(examiner.run(setting))
+    material.progress(f"generating, {material.topic}", len(settings), len(settings))
+    compare(runs[PAPER], material.texts.prompts)
+    compare([*runs[PAPER][:2], *runs[OURS]], material.texts.prompts)
+    rows = [row for name, some in runs.items() for run in some for row in rows_of(material.topic, name, run)]
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def every_topic(material: Material) -> pl.DataFrame:
+    """SCHEMA: original, sae and a few methods on every topic that has held-out texts, from fewer prompts."""
+    if not material.tested:
+        material.held_out(material.topic)
+    prompts = list(material.texts.prompts)[:TOPIC_PROMPTS]
+    plain: list[Run] = []
+    rows = []
+    for done, topic in enumerate(material.tested):
+        material.progress("generating, every topic", done, len(material.tested))
+        paper = examiner_of(material, topic, PAPER, prompts)
+        examiners = {PAPER: paper, OURS: with_arithmetic(paper, OURS)}
+        if not plain:
+            plain = [paper.run(setting_of(paper, name, None)) for name in ("original", "sae")]
+        distances = ("distance_topic", "distance_held_out")
+        baselines = [
+            replace(run, values={**run.values, **measure(paper.judge, run.generations, distances)}, figures={})
+            for run in plain
+        ]
+        for run in baselines:
+            run.values["contamination"] = [None] * len(run.generations)  # it was by the first topic's scores
+        runs = [(name, examiners[name].run(setting_of(examiners[name], method, None))) for name, method in PER_TOPIC]
+        for name in (PAPER, OURS):
+            compare([*baselines, *(run for of, run in runs if of == name)], prompts)
+        for name, run in [*((PAPER, run) for run in baselines), *runs]:
+            rows += rows_of(topic, name, run)
+    material.progress("generating, every topic", len(material.tested), len(material.tested))
+    return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def distance_by_topic(material: Material) -> pl.DataFrame:
+    """The part of `every_topic` about distances."""
+    return material.once(every_topic).filter(pl.col("figure").str.starts_with("distance"))
+
+
+def price_by_topic(material: Material) -> pl.DataFrame:
+    """The part of `every_topic` about what steering costs the text."""
+    return material.once(every_topic).filter(~pl.col("figure").str.starts_with("distance"))
+
+
+def examiner_of(material: Material, topic: str, arithmetic: str, prompts: Any) -> Examiner:
+    """A topic's steered model over the first SAE."""
+    if not prompts:
+        raise NotAvailable(
+            "there are no prompts to generate from", "atlas reproduce {atlas} --out {out} --prompts FILE"
+        )
+    data = EvaluationSet(material.held_out(topic), list(material.texts.unaligned), list(prompts))
+    return Examiner(
+        material.steering, topic, data, config_of(arithmetic),
+        sae_ids=[material.saes[0]["sae_key"]], steerer=material.steering_model, encoder=material.encoder,
+    )  # fmt: skip
+
+
+def config_of(arithmetic: str) -> EvaluationConfig:
+    """The paper's literal arithmetic, or the defaults of `atlas evaluate`."""
+    return CONFIG if arithmetic == OURS else replace(CONFIG, keep_error=False, select="score", positions="all")
+
+
+def with_arithmetic(examiner: Examiner, arithmetic: str) -> Examiner:
+    """The same examiner under another configuration, its neurons selected anew."""
+    other = copy.copy(examiner)
+    other.config = config_of(arithmetic)
+    other.layers = examiner.steerer.layers(
+        examiner.topic, examiner.sae_keys, scorer=other.config.scorer, select=other.config.select
+    ).layers
+    return other
+
+
+def setting_of(examiner: Examiner, method: str, control: str | None) -> MethodSetting:
+    """A method at the strength that was picked for it, else at its default."""
+    if method not in METHODS:
+        return MethodSetting(method)
+    options = settle_options(method, Options())
+    if options.strength is not None:
+        with examiner.store.read() as session:
+            picked = picked_strength(session, examiner.purpose(session, MethodSetting(method, options)))
+        options = options if picked is None else replace(options, strength=picked)
+    return MethodSetting(method, options, control)
+
+
+def finetuned_models(material: Material) -> dict[str, Any]:
+    """The fine-tuned model of the topic, made when its folder is named and empty; none when no folder is named."""
+    if material.finetuned is None:
+        return {}
+    material.progress("fine-tuning", 0, 0)
+    return {
+        "finetuned": finetuned(
+            material.steerer.model_name,
+            material.topic_texts(material.topic),
+            material.finetuned / material.topic,
+            prepend_bos=bool(material.saes[0]["prepend_bos"]),
+            device=material.steerer.device,
+        )[0]
+    }
+
+
+def rows_of(topic: str, arithmetic: str, run: Run) -> list[tuple[Any, ...]]:
+    """The figures of a run that are shown or compared; one without a value says so by a null."""
+    names = [name for name in run.figures if name.split(" - ")[0] in FIGURES]
+    rows: list[tuple[str, Interval | tuple[None, None, None]]] = [(name, run.figures[name]) for name in names]
+    rows += [(name, (None, None, None)) for name in ("acceptability",) if name not in run.figures]
+    strength = run.setting.options.strength
+    return [(topic, run.setting.name, arithmetic, strength, name, *figure) for name, figure in rows]
+
+
+def say_one_topic(frame: pl.DataFrame) -> str:
+    """What is missing, and the differences in distance from unsteered text that exclude 0."""
+    parts = [_differences(frame)]
+    if frame.filter((pl.col("figure") == "acceptability") & pl.col("value").is_not_null()).is_empty():
+        parts.append(MISSING_CLASSIFIER)
+    if "finetuned" not in frame["method"]:
+        parts.append(
+            "the fine-tuned model is not available: atlas reproduce ATLAS --out DIR --redo --only table_2 --finetune FOLDER"
+        )
+    return "; ".join(parts)
+
+
+def say_distances(frame: pl.DataFrame) -> str:
+    """For how many topics the text came closer, per method."""
+    return _differences(frame)
+
+
+def say_price(frame: pl.DataFrame) -> str:
+    """Mean over topics of perplexity, and what is missing."""
+    mean = (
+        frame.filter(pl.col("figure") == "perplexity")
+        .group_by("method", "arithmetic", maintain_order=True)
+        .agg(pl.col("value").mean())
+    )
+    text = "mean perplexity: " + ", ".join(f"{name} ({how}) {value:.1f}" for name, how, value in mean.iter_rows())
+    scored = frame.filter((pl.col("figure") == "acceptability") & pl.col("value").is_not_null())
+    return f"{text}; {MISSING_CLASSIFIER}" if scored.is_empty() else text
+
+
+MISSING_CLASSIFIER = (
+    "acceptability is not available, no classifier cached: hf download textattack/roberta-base-CoLA, then --redo"
+)
+
+
+def _differences(frame: pl.DataFrame) -> str:
+    """Methods, and for how many topics the difference in distance to held-out texts from `original` lies below 0."""
+    found = frame.filter(
+        (pl.col("figure") == "distance_held_out - original")
+        & ~pl.col("method").is_in(["sae", "prefix", "finetuned"])
+        & ~pl.col("method").str.contains("/")
+    )
+    topics = found["topic"].n_unique()
+    counts = found.group_by("method", "arithmetic", maintain_order=True).agg(
+        pl.col("value").mean(), (pl.col("high") < 0).sum().alias("closer")
+    )
+    return "distance to held-out texts minus that of original: " + "; ".join(
+        f"{method} ({how}) {value:+.3f}, 95 % interval below 0 for {closer} of {topics}"
+        for method, how, value, closer in counts.iter_rows()
+    )

@@ -1,0 +1,113 @@
+"""How large must a reference set be? Coverage, prompts per neuron, stability of a ranking (method: section 6, point 5)."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from atlas.reproduction.material import Material, NotAvailable
+from atlas.scoring.distances import make_distances
+from atlas.scoring.stability import compare_samples
+
+SAMPLES = 5  # random orders of the prompts
+SMALLEST = 6  # the first size is 2 ** this
+
+
+def prompt_orders(prompts: int) -> np.ndarray:
+    """Random orders of the prompts [SAMPLES, prompt]: the place of each; the same in every exhibit."""
+    generator = np.random.default_rng(0)
+    return np.stack([generator.permutation(prompts) for _ in range(SAMPLES)])
+
+
+def set_sizes(prompts: int) -> list[int]:
+    """2 ** 6, 2 ** 7, ... and the whole set."""
+    if prompts <= 2**SMALLEST:
+        raise NotAvailable(f"the atlas has {prompts} prompts, no more than the smallest set of {2**SMALLEST}")
+    return [2**k for k in range(SMALLEST, 40) if 2**k < prompts] + [prompts]
+
+
+def coverage(material: Material) -> pl.DataFrame:
+    """sae_id, prompts, least (1 or 20), value, low, high: mean, least and greatest coverage over random sets."""
+    with material.session() as session:
+        ids = session.ask("embedding_vectors")["prompt_id"].to_numpy()
+        orders = pl.concat(
+            pl.DataFrame({"sample": sample, "prompt_id": ids, "place": places})
+            for sample, places in enumerate(prompt_orders(len(ids)))
+        )
+        sizes = pl.DataFrame({"size": set_sizes(len(ids))})
+        with session.frame("orders", orders), session.frame("sizes", sizes):
+            found = session.ask("coverage_by_size")
+    long = found.unpivot(["coverage", "coverage_20"], index=["sae_id", "sample", "size"], variable_name="least")
+    named = long.with_columns(pl.col("least").replace_strict({"coverage": 1, "coverage_20": 20}), prompts="size")
+    return spread_over_samples(named, ["sae_id", "prompts", "least"])
+
+
+def support(material: Material) -> pl.DataFrame:
+    """sae_id, from_prompts, to_prompts, neurons, share: how many neurons fired on so many prompts."""
+    with material.session() as session:
+        return session.ask("support_counts")
+
+
+def rank_stability(material: Material) -> pl.DataFrame:
+    """sae_id, prompts, figure, value, low, high: a topic's ranking over random sets against that over all prompts."""
+    rows = []
+    with material.session() as session:
+        ids = session.ask("embedding_vectors")["prompt_id"].to_numpy()
+        sizes, orders = set_sizes(len(ids)), prompt_orders(len(ids))
+        topic_id = int(session.value("topic_id", topic=material.topic))
+        make_distances(session, [topic_id])
+        for row in material.saes:
+            scoring_id = material.scorings[material.topic][row["sae_key"]]
+            for place, size in enumerate(sizes):
+                material.progress(f"rank stability, {row['sae_id']}", place, len(sizes))
+                for order in orders:
+                    samples = pl.DataFrame({"prompt_id": ids, "sample_0": (order < size).astype(np.int64)})
+                    found = compare_samples(session, scoring_id, topic_id, samples)
+                    rows.append({"sae_id": row["sae_id"], "prompts": size, **found})
+    names = {"rank_stability": "Spearman correlation", "top_overlap": "share of the 20 best"}
+    long = pl.DataFrame(rows).unpivot(list(names), index=["sae_id", "prompts"], variable_name="figure")
+    return spread_over_samples(
+        long.with_columns(pl.col("figure").replace_strict(names)), ["sae_id", "prompts", "figure"]
+    )
+
+
+def spread_over_samples(frame: pl.DataFrame, keys: list[str]) -> pl.DataFrame:
+    """Mean, least and greatest `value` per keys."""
+    value = pl.col("value")
+    return frame.group_by(keys, maintain_order=True).agg(
+        value.mean().alias("value"), value.min().alias("low"), value.max().alias("high")
+    )
+
+
+def say_coverage(frame: pl.DataFrame) -> str:
+    """One clause per SAE."""
+    whole = frame.filter(pl.col("prompts") == pl.col("prompts").max())
+    half = frame.filter(pl.col("prompts") < pl.col("prompts").max()).filter(
+        pl.col("prompts") == pl.col("prompts").max()
+    )
+    parts = []
+    for sae_id in whole["sae_id"].unique(maintain_order=True):
+        mine = {row["least"]: row["value"] for row in whole.filter(pl.col("sae_id") == sae_id).to_dicts()}
+        less = {row["least"]: row["value"] for row in half.filter(pl.col("sae_id") == sae_id).to_dicts()}
+        parts.append(
+            f"{sae_id}: {mine[1]:.1%} of neurons fired on 1 prompt or more, {mine[20]:.1%} on 20 or more "
+            f"({less[20]:.1%} with {half['prompts'][0]:,} prompts)"
+        )
+    return f"{whole['prompts'][0]:,} prompts. " + "; ".join(parts)
+
+
+def say_support(frame: pl.DataFrame) -> str:
+    """The share below 20 cannot be read off doubling ranges, so that below 16 is given."""
+    few = frame.filter(pl.col("to_prompts") < 16).group_by("sae_id", maintain_order=True).agg(pl.col("share").sum())
+    return "on fewer than 16 prompts fired " + "; ".join(
+        f"{s:.1%} of the neurons of {name}" for name, s in few.iter_rows()
+    )
+
+
+def say_stability(frame: pl.DataFrame) -> str:
+    """The largest set that is not the whole."""
+    rest = frame.filter(pl.col("prompts") < pl.col("prompts").max())
+    last = rest.filter(pl.col("prompts") == pl.col("prompts").max())
+    return f"with {last['prompts'][0]:,} prompts: " + "; ".join(
+        f"{row['sae_id']} {row['figure']} {row['value']:.2f}" for row in last.to_dicts()
+    )

@@ -1,0 +1,197 @@
+"""Run the language model for the scorers that need it: over a topic's texts, and with single neurons raised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import polars as pl
+import torch
+from torch import Tensor
+
+from atlas.errors import ModelError, StoreError
+from atlas.models.activations import entries_at, summarise
+from atlas.models.fingerprints import check_identity
+from atlas.models.hooks import find_site, hook_activations
+from atlas.models.loading import LanguageModel, load_language_model
+from atlas.models.recorded import Steerer
+from atlas.models.saes import LoadedSae
+from atlas.models.tokens import with_bos
+from atlas.models.unembedding import promoted_ids
+from atlas.progress import Progress, silent
+from atlas.scoring.config import ScoringConfig
+from atlas.scoring.scored import require_scored
+from atlas.scoring.scorers import SCORERS
+from atlas.store.file import Store
+from atlas.store.state import require_complete
+
+
+class Probe(Protocol):
+    """What a scorer that needs the language model asks of it."""
+
+    def topic_activations(self, texts: Sequence[str], sae_keys: Sequence[int]) -> tuple[list[int], pl.DataFrame]:
+        """Tokens per text, and rows of `topic_activations` without their topic_id."""
+
+    def output_scores(self, sae_key: int, neurons: Sequence[int]) -> pl.DataFrame:
+        """A frame with columns `neuron` and `output`."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the language model said, before the store is opened for writing.
+
+    Attributes:
+        activations: topic -> tokens per text and rows of `topic_activations`, for topics that lack them.
+        candidates: (topic, sae_key) -> neurons whose output is scored.
+        outputs: sae_key -> frame of `neuron` and `output`.
+    """
+
+    activations: dict[str, tuple[list[int], pl.DataFrame]]
+    candidates: dict[tuple[str, int], list[int]]
+    outputs: dict[int, pl.DataFrame]
+
+
+def gather_evidence(
+    store: Store,
+    config: ScoringConfig,
+    texts: Mapping[str, Sequence[str]],
+    changed: Sequence[str],
+    keys: Sequence[int],
+    probe: Probe | None,
+) -> Evidence:
+    """Run the model where the scorer needs it and the store does not hold the result yet."""
+    found = Evidence({}, {}, {})
+    needs = SCORERS[config.scorer].needs
+    if needs == "activations":
+        with store.read() as session:
+            have = {name: set(session.ask("topic_saes", topic=name)["sae_key"]) for name in texts}
+        for name in texts:
+            missing = [key for key in keys if name in changed or key not in have[name]]
+            if missing:
+                found.activations[name] = _require(probe, config).topic_activations(texts[name], missing)
+    elif needs == "output":
+        with store.read() as session:
+            for name in texts:
+                current = {} if name in changed else require_scored(session, name)
+                for key in keys:
+                    if key not in current:
+                        raise StoreError(
+                            f"topic {name!r} has no distance scores for SAE {key}, whose best neurons scorer output tries: "
+                            "run `atlas score` without --scorer first"
+                        )
+                    best = session.ask("best_neurons", scoring_id=current[key], count=config.candidates)
+                    found.candidates[name, key] = best["neuron"].to_list()
+            known = {key: session.ask("known_outputs", sae_key=key) for key in keys}
+        for key in keys:
+            wanted = {neuron for (_, k), neurons in found.candidates.items() if k == key for neuron in neurons}
+            missing = sorted(wanted - set(known[key]["neuron"]))
+            fresh = _require(probe, config).output_scores(key, missing) if missing else known[key].clear()
+            found.outputs[key] = pl.concat([known[key], fresh.select(known[key].columns).cast(known[key].schema)])
+    return found
+
+
+def _require(probe: Probe | None, config: ScoringConfig) -> Probe:
+    assert probe is not None, f"scorer {config.scorer} needs a probe"
+    return probe
+
+
+NEUTRAL_PREFIX = "I think that"
+PROMOTED = 20  # tokens a neuron is taken to write
+RAISED_BY = 10.0  # times the neuron's largest reference activation
+BATCH_SIZE = 32  # raised neurons per forward pass
+
+
+class ModelProbe:
+    """The language model and SAEs of an atlas, loaded when they are first asked (score.Probe).
+
+    Args:
+        steerer: the model and SAEs.
+        progress: called with (stage, done, total).
+    """
+
+    def __init__(self, steerer: Steerer, *, progress: Progress = silent) -> None:
+        self._steerer, self._progress = steerer, progress
+        with steerer.store.read() as session:
+            require_complete(session, steerer.store)
+            self._rows = {row["sae_key"]: row for row in session.ask("all_saes").to_dicts()}
+
+    @cached_property
+    def model(self) -> LanguageModel:
+        """The language model as a TransformerBridge; StoreError when it is not the one the atlas was built with."""
+        row, steerer = next(iter(self._rows.values())), self._steerer
+        self._progress("loading model and SAEs", 0, 0)
+        loaded = load_language_model(steerer.model_name, device=steerer.device, dtype=row["dtype"])
+        check_identity(row, loaded.model_hash, loaded.tokenizer_hash)
+        return loaded
+
+    def topic_activations(self, texts: Sequence[str], sae_keys: Sequence[int]) -> tuple[list[int], pl.DataFrame]:
+        """Tokens per text, and rows of `topic_activations` without their topic_id."""
+        model, tokenizer = self._steerer.model
+        counts: dict[int, list[int]] = {}
+        frames: list[pl.DataFrame] = []
+        for key in sae_keys:
+            row = self._rows[key]
+            codec, done, counts[key] = self._steerer.placed_sae(row).codec, 0, []
+            batches = hook_activations(model, tokenizer, texts, row["hook_name"], prepend_bos=row["prepend_bos"])
+            for x, mask in batches:
+                self._progress("running the model over the topic", done, len(texts))
+                text_ids = np.arange(done, done + len(mask))
+                rows, _ = summarise(entries_at(codec, x, mask), text_ids, codec.d_sae)
+                key_column = pl.lit(key, pl.UInt32).alias("sae_key")
+                frames.append(rows.rename({"prompt_id": "text_id"}).with_columns(key_column))
+                counts[key] += mask.sum(dim=1).tolist()
+                done += len(mask)
+        return counts[sae_keys[0]], pl.concat(frames)
+
+    @torch.no_grad()
+    def output_scores(self, sae_key: int, neurons: Sequence[int]) -> pl.DataFrame:
+        """Output scores of neurons: S = max over its 20 tokens T of P(t) x (1 - smallest rank of T / V).
+
+        One forward pass of a neutral prefix per neuron, in batches, with the neuron raised at the last position by
+        RAISED_BY times its largest reference activation, reconstruction error kept (arXiv 2505.20063).
+
+        Raises:
+            ModelError: the SAE's hook does not write to the residual stream.
+        """
+        sae, wanted = self._steerer.sae(self._rows[sae_key]), torch.tensor(list(neurons), dtype=torch.long)
+        tokens = promoted_ids(self.model, sae, count=PROMOTED, neurons=wanted)
+        if tokens is None:
+            raise ModelError(
+                f"SAE {sae.sae_id}: {sae.hook_name} does not write to the residual stream, so its neurons have no "
+                "output score"
+            )
+        with self._steerer.store.read() as session:
+            peaks = session.ask("steering_columns", sae_key=sae_key, scoring_id=None)["max_activation"].to_torch()
+        values: list[Tensor] = []
+        for start in range(0, len(wanted), BATCH_SIZE):
+            self._progress("raising neurons", start, len(wanted))
+            part = slice(start, start + BATCH_SIZE)
+            logits = self._logits_with(sae, wanted[part], peaks[wanted[part]] * RAISED_BY)
+            promoted = logits.gather(-1, tokens[part])
+            ranks = (logits.unsqueeze(-2) > promoted.unsqueeze(-1)).sum(-1) + 1
+            chance = logits.softmax(-1).gather(-1, tokens[part]).amax(-1)
+            values.append(chance * (1 - ranks.amin(-1) / logits.shape[-1]))
+        output = torch.cat([torch.zeros(0), *(value.cpu() for value in values)]).double().numpy()
+        return pl.DataFrame({"neuron": pl.Series(list(neurons), dtype=pl.UInt32), "output": output})
+
+    def _logits_with(self, sae: LoadedSae, neurons: Tensor, raises: Tensor) -> Tensor:
+        """Logits after the neutral prefix [neuron, vocabulary], each row with one neuron raised at the last position."""
+        tokenizer, codec = self.model.tokenizer, sae.codec
+        ids = tokenizer(NEUTRAL_PREFIX, add_special_tokens=False)["input_ids"]
+        row = with_bos(tokenizer, ids, prepend_bos=sae.prepend_bos)
+        batch = torch.tensor([row] * len(neurons), device=self._steerer.device)
+        steps = raises.to(codec.decoder_rows).unsqueeze(-1) * codec.decoder_rows[neurons.to(codec.decoder_rows.device)]
+
+        def raise_last(x: Tensor) -> Tensor:
+            last = x[:, -1]
+            return torch.cat([x[:, :-1], codec.add(last, steps, codec.input_scale(last)).unsqueeze(1)], dim=1)
+
+        bridge: Any = self.model.bridge
+        handle = find_site(bridge, sae.hook_name).edit(raise_last)
+        try:
+            return bridge(batch)[:, -1].float()
+        finally:
+            handle.remove()

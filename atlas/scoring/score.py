@@ -1,0 +1,268 @@
+"""Score every neuron for a topic, and store the scores (method: section 3).
+
+The arithmetic is in sql/: make_factors, pivot_factors, sum_distances and compute_scores for the distance score, and one
+compute_<scorer> for each other scorer. The distances of the prompts to the topics are in distances.py; products.py sums
+for many topics at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from atlas.errors import StoreError, UnknownName
+from atlas.scoring.config import ScoringConfig
+from atlas.scoring.distances import distance_matrix, make_distances, raise_distances
+from atlas.scoring.model_evidence import Evidence, Probe, gather_evidence
+from atlas.scoring.products import columns_at_once, sum_distances
+from atlas.scoring.random_topics import ensure_null
+from atlas.scoring.resolution import check_scores, resolution
+from atlas.scoring.scored import require_scored
+from atlas.scoring.stability import measure_stability
+from atlas.scoring.topics import drop_topic, make_current, store_activations, store_topics, topic_frame
+from atlas.store.file import Store
+from atlas.store.session import Scan, Session, now, scan_here
+from atlas.store.state import require_complete
+from atlas.store.waiting import patient
+from atlas.texts.names import require_name
+from atlas.texts.prompts import TextSet
+
+TOPICS_PER_SCAN = 8  # by a query, the columns of more leave the processor's cache; more are summed by atlas.products
+TOPICS_PER_TRANSACTION = 64  # DuckDB keeps what a transaction has thrown away until it ends
+
+
+def score_topics(
+    store: Store,
+    topics: Mapping[str, TextSet],
+    *,
+    embed: Callable[[Sequence[str]], pl.DataFrame],
+    config: ScoringConfig = ScoringConfig(),
+    sae_keys: Sequence[int] | None = None,
+    replace: bool = False,
+    probe: Probe | None = None,
+    bootstraps: int = 0,
+    scan: Scan = scan_here,
+) -> dict[str, list[int]]:
+    """Score topics against SAEs and make the scorings the current ones.
+
+    TOPICS_PER_TRANSACTION at a time are kept whole or not at all; the same call goes on after the last that were.
+
+    Args:
+        store: a finished atlas.
+        topics: name -> alignment texts.
+        embed: texts -> frame with a column `vector`; called only for topics whose texts are new.
+        config: how to score.
+        sae_keys: which SAEs; None for all.
+        replace: give a topic other texts than it has, dropping its scorings.
+        probe: the language model, for scorers that need it.
+        bootstraps: bootstrap samples of the prompts to measure the rankings' stability by (scorer distance); 0 for none.
+        scan: runs the queries that read the activations; DuckDB unless another engine is given.
+
+    Returns:
+        Topic name -> scoring ids, in the order of the SAEs. Scorings that were there already are not computed again.
+
+    Raises:
+        StoreError: the atlas is unfinished, or a topic has other texts and `replace` is off.
+        AtlasError: fewer than two neurons of an SAE can be scored, or all have the same score; or a new topic has a name
+            that cannot be read.
+    """
+    for name in topics:
+        if not isinstance(name, str):
+            require_name("topic", name)
+    keys, reference_hash, stored = _look(store, topics, sae_keys)
+    for name in topics:
+        if not stored[name]:  # names in older atlases stay as they are
+            require_name("topic", name)
+    changed = [name for name, texts in topics.items() if set(stored[name]) != set(texts.texts)]
+    for name in changed:
+        if stored[name] and not replace:
+            raise StoreError(
+                f"topic {name!r} has {len(stored[name])} other texts already: "
+                "choose another name, or --replace to give it these texts and drop its scorings"
+            )
+    texts = {name: list(topics[name].texts) if name in changed else stored[name] for name in topics}
+    vectors = _embed(embed, {name: texts[name] for name in changed})
+    work = _Work(config, keys, reference_hash, texts, gather_evidence(store, config, texts, changed, keys, probe), scan)
+    names = list(topics)
+    for start in range(0, len(names), TOPICS_PER_TRANSACTION):
+        some = names[start : start + TOPICS_PER_TRANSACTION]
+        with patient(), store.write() as session:  # embedding and running the model took long
+            for name in some:
+                if name in vectors and stored[name]:
+                    drop_topic(session, name)
+            ids = store_topics(session, {name: texts[name] for name in some}, vectors)
+            store_activations(session, ids, work.evidence)
+            for chunk in _chunks(session, ids, work):
+                _score_chunk(session, chunk, work)
+            if bootstraps and config.scorer == "distance":
+                _measure_stability(session, ids, work, bootstraps)
+    with patient(), store.read() as session:
+        found = session.ask("scorings_of_topics", names=list(topics), scorer=config.scorer)
+    return {name: found.filter(pl.col("name") == name)["scoring_id"].to_list() for name in topics}
+
+
+def _look(
+    store: Store, topics: Iterable[str], sae_keys: Sequence[int] | None
+) -> tuple[list[int], object, dict[str, list[str]]]:
+    """The SAEs to score, the hash of the reference prompts, and the texts that each topic has already."""
+    with store.read() as session:
+        reference_hash = require_complete(session, store)["reference_hash"]
+        known = session.ask("all_saes")["sae_key"].to_list()
+        found = session.ask("texts_of_topics", names=list(topics))
+    keys = list(sae_keys) if sae_keys is not None else known
+    for key in keys:
+        if key not in known:
+            raise UnknownName("SAE key", key, known)
+    stored: dict[str, list[str]] = {name: [] for name in topics}
+    for name, text in found.select("name", "text").iter_rows():
+        stored[name].append(text)
+    return keys, reference_hash, stored
+
+
+def _embed(embed: Callable[[Sequence[str]], pl.DataFrame], texts: Mapping[str, Sequence[str]]) -> dict[str, pl.Series]:
+    """Topic -> the embeddings of its texts, from one call of the encoder, which sorts them by length itself."""
+    place = {text: row for row, text in enumerate(dict.fromkeys(text for some in texts.values() for text in some))}
+    if not place:
+        return {}
+    vectors = embed(list(place))["vector"]
+    return {name: vectors.gather([place[text] for text in some]) for name, some in texts.items()}
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is to be scored, and how.
+
+    Attributes:
+        config: how.
+        keys: the SAEs.
+        reference_hash: of the reference prompts.
+        texts: topic -> its texts.
+        evidence: what the language model said.
+        scan: runs the queries that read the activations.
+    """
+
+    config: ScoringConfig
+    keys: Sequence[int]
+    reference_hash: object
+    texts: Mapping[str, Sequence[str]]
+    evidence: Evidence
+    scan: Scan
+
+
+def _chunks(session: Session, ids: Mapping[str, int], work: _Work) -> Iterator[dict[str, int]]:
+    """Name -> topic_id, of as many topics at a time as one pass over the activations serves."""
+    size = TOPICS_PER_SCAN
+    if work.scan is scan_here and work.config.scorer == "distance":
+        size = max(size, columns_at_once(session.ask("atlas_size").item(0, "prompts")))
+    names = list(ids)
+    for start in range(0, len(names), size):
+        yield {name: ids[name] for name in names[start : start + size]}
+
+
+def _score_chunk(session: Session, ids: Mapping[str, int], work: _Work) -> None:
+    """Score topics (name -> id) against every SAE; where an equal scoring is there, it becomes the current one."""
+    todo = {key: _without_scoring(session, ids, key, work) for key in work.keys}
+    fresh = [topic_id for topic_id in ids.values() if any(topic_id in some.values() for some in todo.values())]
+    many = work.scan is scan_here and len(fresh) > TOPICS_PER_SCAN
+    distances = None
+    if fresh and work.config.scorer == "distance":
+        if many:
+            distances = distance_matrix(session, fresh)
+        else:
+            make_distances(session, fresh)
+    for key, some in todo.items():
+        if some:
+            columns = None if distances is None else distances[:, [fresh.index(i) for i in some.values()]]
+            _compute(session, some, key, work, columns)
+            _store_scores(session, some, key, work)
+
+
+def _without_scoring(session: Session, ids: Mapping[str, int], sae_key: int, work: _Work) -> dict[str, int]:
+    """The topics without an equal scoring over today's prompts; those of the others become the current ones."""
+    settings = {"sae_key": sae_key, "reference_hash": work.reference_hash, **work.config.columns()}
+    found = session.ask("same_scorings", topic_ids=list(ids.values()), **settings)
+    make_current(session, found["topic_id"].to_list(), sae_key, work.config, found["scoring_id"].to_list())
+    have = set(found["topic_id"])
+    return {name: topic_id for name, topic_id in ids.items() if topic_id not in have}
+
+
+def _compute(session: Session, ids: Mapping[str, int], sae_key: int, work: _Work, distances: np.ndarray | None) -> None:
+    """The temporary table `computed` of an SAE and several topics (name -> id), in one pass over its activations.
+
+    Args:
+        distances: of the prompts to the topics [prompt, topic]; None where the temporary table `distances` has them.
+    """
+    config, evidence = work.config, work.evidence
+    settings = {"sae_key": sae_key, "summary": config.summary, "min_support": config.min_support}
+    with session.frame("wanted", topic_frame(ids.values())):
+        if config.scorer == "distance":
+            _sum_distances(session, ids, sae_key, work, distances)
+            session.run("compute_scores", **settings)
+        elif config.scorer == "output":
+            rows = [(ids[name], neuron) for name in ids for neuron in evidence.candidates[name, sae_key]]
+            frame = pl.DataFrame(rows, schema={"topic_id": pl.UInt32, "neuron": pl.UInt32}, orient="row")
+            with session.frame("candidates", frame), session.frame("outputs", evidence.outputs[sae_key]):
+                session.run("compute_output")
+        elif config.scorer == "contrast":
+            work.scan(session, "compute_contrast", **settings)
+        else:
+            session.run("compute_strawman", **settings)
+    check_scores(session, {topic_id: name for name, topic_id in ids.items()}, config)
+
+
+def _sum_distances(
+    session: Session, ids: Mapping[str, int], sae_key: int, work: _Work, distances: np.ndarray | None
+) -> None:
+    """The temporary table `sums`: by a query for few topics, by matrix products for many."""
+    config, summary = work.config, work.config.summary
+    if distances is not None:
+        powers = raise_distances(distances, config.distance, config.power)
+        sum_distances(session, powers, list(ids.values()), sae_key=sae_key, summary=summary)
+    else:
+        session.run("make_factors", sae_key=sae_key, summary=summary, distance=config.distance, power=config.power)
+        session.run("pivot_factors")
+        work.scan(session, "sum_distances", sae_key=sae_key, summary=summary)
+
+
+def _store_scores(session: Session, ids: Mapping[str, int], sae_key: int, work: _Work) -> None:
+    """Store what `computed` holds, as the current scorings."""
+    config, topic_ids = work.config, list(ids.values())
+    nulls: dict[int, int | None] = {}
+    if config.scorer == "distance":
+        settings = {name: value for name, value in config.columns().items() if name not in ("scorer", "candidates")}
+        for count in {len(work.texts[name]) for name in ids}:
+            nulls[count] = ensure_null(
+                session, sae_key, texts=count, reference_hash=work.reference_hash, scan=work.scan, **settings
+            )
+    first = session.value("next_scoring_id")
+    highest = dict(session.ask("score_ranges").select("topic_id", "highest").iter_rows())
+    numbered = topic_frame(topic_ids).with_columns(
+        scoring_id=pl.Series(range(first, first + len(ids)), dtype=pl.UInt32),
+        null_id=pl.Series([nulls.get(len(work.texts[name])) for name in ids], dtype=pl.UInt32),
+        noise=pl.Series([resolution(config, highest[topic_id]) for topic_id in topic_ids], dtype=pl.Float64),
+    )
+    make_current(session, topic_ids, sae_key, config, [])
+    session.append(
+        "scorings",
+        numbered.drop("null_id", "noise").with_columns(
+            sae_key=pl.lit(sae_key, pl.UInt32),
+            **{name: pl.lit(value) for name, value in config.columns().items()},
+            reference_hash=pl.lit(work.reference_hash),
+            is_current=pl.lit(True),
+            created_at=pl.lit(now()),
+        ),
+    )
+    with session.frame("numbered", numbered):
+        session.run("store_scores")
+
+
+def _measure_stability(session: Session, ids: Mapping[str, int], work: _Work, bootstraps: int) -> None:
+    """Measure and store how well the current rankings of the topics hold."""
+    for name, topic_id in ids.items():
+        current = require_scored(session, name)
+        make_distances(session, [topic_id])
+        mine = [current[key] for key in work.keys]
+        measure_stability(session, mine, bootstraps=bootstraps, topic_ids=[topic_id] * len(mine), scan=work.scan)

@@ -1,0 +1,23 @@
+"""TODO: say what is in here."""
+
+from __future__ import annotations
+
+from atlas.errors import StoreError, UnknownName
+from atlas.scoring.scorers import SCORERS
+from atlas.store.session import Session
+
+
+def require_scored(session: Session, topic: str, scorer: str = "distance") -> dict[int, int]:
+    """sae_key -> id of a topic's current scoring; UnknownName, or StoreError when it has none over today's prompts."""
+    if scorer not in SCORERS:
+        raise UnknownName("scorer", scorer, SCORERS)
+    topics = session.ask("all_topics")["name"].to_list()
+    if topic not in topics:
+        raise UnknownName("topic", topic, topics, hint="score it first with `atlas score`")
+    rows = session.ask("current_scorings", topic=topic, scorer=scorer).to_dicts()
+    if not rows and session.ask("topic_scorings", topic=topic, scorer=scorer).height:
+        raise StoreError(f"topic {topic!r} was scored over other prompts: run `atlas score` for it again")
+    if not rows:
+        option = "" if scorer == "distance" else f" --scorer {scorer}"
+        raise StoreError(f"topic {topic!r} has no {scorer} scores: run `atlas score{option}` for it")
+    return {row["sae_key"]: row["scoring_id"] for row in rows}

@@ -1,0 +1,63 @@
+"""TODO: say what is in here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import polars as pl
+
+from atlas.scoring.config import ScoringConfig
+from atlas.scoring.model_evidence import Evidence
+from atlas.store.session import Session, now
+
+
+def drop_topic(session: Session, name: str) -> None:
+    """Drop a topic's texts, and what was computed from them."""
+    for query in ("drop_topic_scores", "drop_topic_scorings", "drop_topic_activations", "drop_topic_texts"):
+        session.run(query, topic=name)
+
+
+def store_topics(
+    session: Session, texts: Mapping[str, Sequence[str]], vectors: Mapping[str, pl.Series]
+) -> dict[str, int]:
+    """Store the topics that are new, and the texts of those of which there are vectors; name -> topic_id of all."""
+    known = dict(session.ask("topic_ids", names=list(texts)).iter_rows())
+    first = int(session.value("next_topic_id"))
+    new = {name: topic_id for topic_id, name in enumerate((n for n in texts if n not in known), start=first)}
+    topics = {"topic_id": pl.Series(list(new.values()), dtype=pl.UInt32), "name": pl.Series(list(new), dtype=pl.String)}
+    session.append("topics", pl.DataFrame(topics).with_columns(created_at=pl.lit(now())))
+    ids = {name: int((known | new)[name]) for name in texts}
+    rows = [
+        pl.DataFrame({"text_id": pl.Series(range(len(own)), dtype=pl.UInt32), "text": texts[name], "vector": own})
+        .with_columns(topic_id=pl.lit(ids[name], pl.UInt32))
+        for name, own in vectors.items()
+        if name in ids
+    ]  # fmt: skip
+    if rows:
+        session.append("topic_texts", pl.concat(rows))
+    return ids
+
+
+def store_activations(session: Session, ids: Mapping[str, int], evidence: Evidence) -> None:
+    for name in evidence.activations.keys() & ids.keys():
+        n_tokens, rows = evidence.activations[name]
+        counts = pl.DataFrame({"text_id": range(len(n_tokens)), "n_tokens": n_tokens})
+        with session.frame("counts", counts):
+            session.run("count_text_tokens", topic_id=ids[name])
+        session.append("topic_activations", rows.with_columns(topic_id=pl.lit(ids[name], pl.UInt32)))
+
+
+def make_current(
+    session: Session, topic_ids: Sequence[int], sae_key: int, config: ScoringConfig, scoring_ids: Sequence[int]
+) -> None:
+    session.run(
+        "make_current",
+        topic_ids=list(topic_ids),
+        sae_key=sae_key,
+        scorer=config.scorer,
+        scoring_ids=list(scoring_ids),
+    )
+
+
+def topic_frame(ids: Iterable[int]) -> pl.DataFrame:
+    return pl.DataFrame({"topic_id": pl.Series(list(ids), dtype=pl.UInt32)})

@@ -1,0 +1,180 @@
+"""Generate text under a steering method, with Hugging Face's own `generate`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from atlas.errors import AtlasError
+from atlas.models.configs import context_size
+from atlas.models.sampling import seeded_sampler
+from atlas.models.tokens import special_ids, with_bos
+from atlas.steering.call_watching import token_ids
+from atlas.steering.intervention import Steering
+from atlas.steering.methods import Layer, Options
+
+BATCH_SIZE = 32  # texts generated at once
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Sampling settings, as Hugging Face names them.
+
+    Attributes:
+        max_new_tokens: tokens to generate.
+        temperature: 0 takes the likeliest token each time.
+        top_k: sample among so many; 0 for all.
+        top_p: sample among the likeliest with this total probability; 1 for all.
+        seed: of the random numbers; the same for every method and prompt.
+    """
+
+    max_new_tokens: int = 40
+    temperature: float = 1.0
+    top_k: int = 5
+    top_p: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, good, range_ in (
+            ("max_new_tokens", self.max_new_tokens >= 1, "1 or more"),
+            ("temperature", self.temperature >= 0, "0 or more"),
+            ("top_k", self.top_k >= 0, "0 or more"),
+            ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
+        ):
+            if not good:
+                raise AtlasError(f"{name} {getattr(self, name)} is out of range: give {range_}")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One generated text and its figures."""
+
+    method: str
+    prompt: str
+    text: str
+    seed: int
+    contamination: float | None
+    kept: float
+    new: float
+    dropped: float
+    strength: float | None = None
+
+
+@torch.inference_mode()
+def generate(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    layers: Sequence[Layer],
+    *,
+    method: str,
+    options: Options,
+    keep_error: bool,
+    positions: str,
+    prepend_bos: bool,
+    sampling: Sampling,
+    seeds: Sequence[int] | None = None,
+) -> list[Generation]:
+    """Go on with prompts under a steering method, in batches.
+
+    Each prompt has random numbers of its own seed, the same whatever the batch and the method, so that texts under two
+    methods differ by the method alone. The caller's random state is not touched.
+
+    Args:
+        prompts: what the model is given.
+        seeds: one per prompt; None for sampling.seed each.
+
+    Returns:
+        A generation per prompt, in order.
+    """
+    ids = [
+        with_bos(tokenizer, tokenizer(prompt, add_special_tokens=False)["input_ids"], prepend_bos=prepend_bos)
+        for prompt in prompts
+    ]
+    for prompt, row in zip(prompts, ids, strict=True):
+        _check_length(prompt, len(row), sampling.max_new_tokens, context_size(model))
+    seeds = [sampling.seed] * len(prompts) if seeds is None else list(seeds)
+    found: dict[int, Generation] = {}
+    order = sorted(range(len(prompts)), key=lambda i: len(ids[i]))
+    for start in range(0, len(order), BATCH_SIZE):
+        chosen = order[start : start + BATCH_SIZE]
+        steering = Steering(
+            model,
+            layers,
+            method=method,
+            options=options,
+            keep_error=keep_error,
+            positions=positions,
+            special_ids=special_ids(tokenizer),
+        )
+        with steering:
+            texts = continue_ids(model, tokenizer, [ids[i] for i in chosen], [seeds[i] for i in chosen], sampling)
+        purity = steering.contamination()
+        changes = steering.swapped()
+        for place, i in enumerate(chosen):
+            found[i] = Generation(method, prompts[i], texts[place], seeds[i], purity[place], **changes[place])
+    return [found[i] for i in range(len(prompts))]
+
+
+def generate_in_turn(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    layer_sets: Sequence[Sequence[Layer]],
+    *,
+    seeds: Sequence[int],
+    **settings: Any,
+) -> list[Generation]:
+    """Go on with prompt i under the i-th of some sets of layers, the first coming after the last; see generate."""
+    found: dict[int, Generation] = {}
+    for number, layers in enumerate(layer_sets):
+        part = range(number, len(prompts), len(layer_sets))
+        texts = generate(
+            model, tokenizer, [prompts[i] for i in part], layers, seeds=[seeds[i] for i in part], **settings
+        )
+        found.update(zip(part, texts, strict=True))
+    return [found[i] for i in range(len(prompts))]
+
+
+def continue_ids(
+    model: Any, tokenizer: Any, ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+) -> list[str]:
+    """What the model, as it is now, goes on with after each row of token ids; one batch, padded on the left."""
+    pad = next(
+        (i for i in (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), 0
+    )
+    longest = max(map(len, ids))
+    batch = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in ids], device=model.device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=model.device)
+    out = model.generate(
+        batch,
+        attention_mask=mask,
+        pad_token_id=pad,
+        max_new_tokens=sampling.max_new_tokens,
+        do_sample=False,
+        num_beams=1,  # whatever the settings of the model say: a row is a text
+        return_dict_in_generate=False,
+        logits_processor=seeded_sampler(seeds, sampling.temperature, sampling.top_k, sampling.top_p),
+    )
+    stops = set(token_ids(model.generation_config.eos_token_id))
+    rows = [_until_end(row, stops) for row in out[:, longest:].tolist()]
+    return tokenizer.batch_decode(rows, skip_special_tokens=True)
+
+
+def _until_end(row: list[int], stops: Collection[int]) -> list[int]:
+    """A row up to its first stop: behind it a batch has pads, and a pad may be a token like any other."""
+    end = next((place for place, one in enumerate(row) if one in stops), len(row))
+    return row[: end + 1]
+
+
+def _check_length(prompt: str, tokens: int, new_tokens: int, context: int) -> None:
+    if not tokens:
+        raise AtlasError(f"prompt {prompt!r} has no token: give some text")
+    if tokens + new_tokens > context:
+        raise AtlasError(
+            f"a prompt of {tokens} tokens and {new_tokens} new ones do not fit into the context of "
+            f"{context}: shorten the prompt or lower --max-new-tokens"
+        )

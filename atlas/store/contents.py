@@ -1,0 +1,102 @@
+"""Is everything in an atlas file ours? What its catalog holds, against sql/schema.sql, sql/views.sql and sql/macros.sql.
+
+The bodies of views and macros are not compared: sessions use this program's own, whatever a file has under their names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from atlas.errors import StoreError, shown
+
+TABLE = re.compile(r"^create table (\w+) \((.*?)\);$", re.MULTILINE | re.DOTALL)
+DEFINED = re.compile(r"^create or replace (?P<rest>(?P<kind>view|macro) (?P<name>\w+).*?;)$", re.MULTILINE | re.DOTALL)
+SIMPLE = re.compile(r'"(\w+)"')  # a name in quotes that needs none, or may need some: versions of DuckDB differ
+Thing = tuple[str, str, str | None]  # kind, name, statement: a row of sql/catalog.sql
+
+
+@cache
+def query_files() -> dict[str, Traversable]:
+    """Name -> its file in sql/ or, by room, in one of its folders."""
+    root = files("atlas.sql")
+    folders = [root, *(entry for entry in root.iterdir() if entry.is_dir())]
+    found = [file for folder in folders for file in folder.iterdir() if file.name.endswith(".sql")]
+    return {file.name.removesuffix(".sql"): file for file in found}
+
+
+@cache
+def read_sql(name: str) -> str:
+    """The text of the query of this name."""
+    return query_files()[name].read_text()
+
+
+@cache
+def our_tables() -> dict[str, str]:
+    """Name -> the statement that makes a table, as DuckDB says it, without quotes."""
+    found = {}
+    for name, body in TABLE.findall(read_sql("schema")):
+        columns = [column.replace('"', "").split() for column in body.split(",")]
+        found[name] = f"CREATE TABLE {name}({', '.join(f'{column} {kind.upper()}' for column, kind in columns)});"
+    return found
+
+
+@cache
+def our_names(kind: str) -> frozenset[str]:
+    """The names of our views, or of our macros."""
+    return frozenset(found["name"] for found in DEFINED.finditer(read_sql(f"{kind}s")))
+
+
+@cache
+def read_definitions() -> dict[str, str]:
+    """Name -> the statement that makes one of our views or macros for a session alone."""
+    texts = read_sql("views") + read_sql("macros")
+    return {found["name"]: f"create or replace temp {found['rest']}" for found in DEFINED.finditer(texts)}
+
+
+def require_table(path: Path, things: Iterable[Thing], table: str, column: str) -> None:
+    """Raise StoreError unless a file has this table, with this column."""
+    for kind, name, statement in things:
+        if name == table and kind == "table" and re.search(rf"\b{column}\b", statement or ""):
+            return
+        if name == table and kind != "table":
+            raise _foreign(path, kind, name)
+    raise StoreError(f"{path} is a DuckDB file but not an atlas: name another file")
+
+
+def require_tables(path: Path, things: Iterable[Thing]) -> None:
+    """Raise StoreError unless a file's catalog holds our tables, and views of our names, and no more."""
+    missing = set(our_tables())
+    for kind, name, statement in things:
+        if kind == "view" and name in our_names("view"):
+            continue
+        if kind != "table" or name not in our_tables():
+            raise _foreign(path, kind, name)
+        missing.discard(name)
+        if SIMPLE.sub(r"\1", statement or "") != our_tables()[name]:
+            raise StoreError(
+                f"{path}: table {name} is not made as those of an atlas are: it was altered, and may not be trusted; "
+                "build it again, or get the file again from where it came"
+            )
+    if missing:
+        raise StoreError(
+            f"{path} lacks the table {min(missing)}: it is damaged; build it again, or get the file again from where it came"
+        )
+
+
+def require_functions(path: Path, functions: Iterable[tuple[str, str]]) -> None:
+    """Raise StoreError when a file has a function (sql/functions.sql) that is not a macro of ours."""
+    for kind, name in functions:
+        if kind != "table_macro" or name not in our_names("macro"):
+            raise _foreign(path, "macro", name)
+
+
+def _foreign(path: Path, kind: str, name: str) -> StoreError:
+    return StoreError(
+        f"{path} holds a {kind} {shown(name)}, which is no part of an atlas: if it is yours, drop it or keep it in a file of "
+        "its own; if not, do not trust the file"
+    )

@@ -1,0 +1,246 @@
+"""TODO: say what is in here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import duckdb
+
+from atlas.errors import StoreError, shown
+from atlas.store.contents import read_definitions, read_sql
+from atlas.store.database import NAME, SEARCH_PATH, quote
+from atlas.store.failures import translate
+from atlas.store.querying import read_batches, require_query, stoppable
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SCANNING = {  # for the queries that read all activations of an SAE
+    "disabled_optimizers": "join_filter_pushdown",  # every activation has its prompt: a filter would drop no row
+    "perfect_ht_threshold": "17",  # bits: sums of up to 2 ** 17 neurons lie in an array, and are not looked up by a hash
+}
+FOREIGN = re.compile(r"\b(INTERVAL|UNION)\b")  # types of DuckDB that Polars cannot read
+WORD = re.compile(r"\w+")
+COMPOSED = re.compile(r"\bquery(_table)?\b", re.IGNORECASE)  # table functions whose text is made as a query runs
+BROKEN = re.compile("[\ud800-\udfff]")  # half a surrogate pair: a byte of the command line that is no text, say
+QUOTED = re.compile("""'[^']*'|"[^"]*\"""")
+PARQUET = "read_parquet($path, hive_partitioning = false)"  # a folder named text=x above a file is no column of it
+
+
+def now() -> datetime:
+    """The time in UTC, as DuckDB's timestamps have it."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _writable(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters of a statement; StoreError for a text that cannot be written as UTF-8."""
+    for value in parameters.values():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str) and not text.isascii() and BROKEN.search(text):
+                raise StoreError(f"{shown(text)} holds a character that no UTF-8 text has: mend it")
+    return parameters
+
+
+def _damaged(path: str, error: duckdb.Error) -> StoreError:
+    return StoreError(f"{path} is damaged ({' '.join(str(error).split())[:200]}): copy the export again")
+
+
+def named_definitions(text: str) -> list[str]:
+    """The views and macros of ours that a text may use, in the order in which they can be made."""
+    statements = read_definitions()  # views first, for macros use them
+    words = set(statements) if COMPOSED.search(text) else set(WORD.findall(text.lower()))
+    used = words.union(*(WORD.findall(statements[name]) for name in statements if name in words))
+    return [name for name in statements if name in used]
+
+
+class Session:
+    """One connection, one transaction. Frames come back as Polars frames.
+
+    Views and macros are this program's, whatever the file has under their names: a session makes those it needs.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._defined: set[str] = set()
+
+    def ask(self, name: str, /, **parameters: Any) -> pl.DataFrame:
+        """Rows of the named query in sql/; parameters are bound to its $names."""
+        return self.sql(read_sql(name), **parameters)
+
+    def sql(self, text: str, **parameters: Any) -> pl.DataFrame:
+        """Rows of an SQL text; StoreError when it holds no query, or a column's type is one that Polars does not have."""
+        import polars as pl
+
+        self._define(text)
+        found = self._connection.sql(text, params=_writable(parameters))
+        if found is None:
+            raise StoreError("the SQL text holds no query: give one, such as 'from atlas'")
+        for name, kind in zip(found.columns, found.types, strict=True):
+            if FOREIGN.search(QUOTED.sub("", str(kind))):
+                raise StoreError(
+                    f"column {name} is of type {kind}, which Polars does not have: cast it, as in x::varchar"
+                )
+        run = getattr(found, "materialize", None) or found.execute  # its name before DuckDB 2
+        rows = stoppable(self._connection, run)
+        # found.pl() needs PyArrow, whose import takes a quarter of a short command. The rows go over in a plain object, for
+        # Polars remembers the types it is given, and DuckDB's would live on.
+        return pl.DataFrame(SimpleNamespace(__arrow_c_stream__=rows.__arrow_c_stream__))
+
+    def query(self, text: str) -> pl.DataFrame:
+        """Rows of a text that may be anybody's: see atlas.querying."""
+        require_query(self._connection, text)
+        return stoppable(self._connection, lambda: self.sql(text))
+
+    def batches(self, text: str, limit: int | None) -> Iterator[pl.DataFrame]:
+        """The same, a batch at a time."""
+        self._define(text)
+        return read_batches(self._connection, text, limit=limit)
+
+    def run(self, name: str, /, **parameters: Any) -> None:
+        """Run the named statements in sql/ that give no rows."""
+        self._define(read_sql(name))
+        self._execute(read_sql(name), _writable(parameters) or None)
+
+    def _execute(self, text: str, parameters: Any = None) -> list[tuple[Any, ...]]:
+        """Run statements that Ctrl-C may stop; their rows, of which there are few."""
+        return stoppable(self._connection, lambda: self._connection.execute(text, parameters).fetchall())
+
+    def _define(self, text: str) -> None:
+        for name in named_definitions(text):
+            if name not in self._defined:
+                self._defined.add(name)
+                self._execute(read_definitions()[name])
+
+    def value(self, name: str, /, **parameters: Any) -> Any:
+        """The first column of the first row of a named query; None when there is no row."""
+        frame = self.ask(name, **parameters)
+        return frame.item(0, 0) if frame.height else None
+
+    @contextmanager
+    def frame(self, name: str, frame: pl.DataFrame) -> Iterator[None]:
+        """Let queries read a frame as the table `name`."""
+        self._connection.register(name, frame.to_arrow())
+        yield
+        self._connection.unregister(name)  # after an error the connection is closed, and cannot do it any more
+
+    def attach(self, path: Path, name: str) -> None:
+        """Let this session read another atlas file as the database `name`."""
+        self._execute(f"attach {quote(path.resolve())} as {name} (read_only)")
+
+    def write_parquet(self, text: str, path: Path, *, group: int = 122_880, **parameters: Any) -> int:
+        """Write the rows of an SQL text into a Parquet file, in their order and in groups of so many; how many there were."""
+        statement = (
+            f"copy ({text}) to {quote(path.absolute())} (format parquet, compression zstd, row_group_size {group})"
+        )
+        try:
+            [(rows,)] = self._execute(statement, parameters or None)
+        except duckdb.IOException as error:
+            raise translate(error, path) or error from error
+        return int(rows)
+
+    def read_parquet(self, table: str, path: str, **constants: int) -> None:
+        """Append the rows of a Parquet file to a table, in their order; StoreError unless it has the table's columns.
+
+        Args:
+            table: the table.
+            path: the file.
+            constants: columns of the table that the file leaves out, and their value in all its rows.
+        """
+        try:
+            self._require_columns(table, path, constants)
+            listed = "".join(f', ${name} as "{name}"' for name in constants)
+            self._execute(f'insert into "{table}" by name select *{listed} from {PARQUET}', {"path": path, **constants})
+        except duckdb.Error as error:
+            raise translate(error, Path(path)) or _damaged(path, error) from error
+
+    def _require_columns(self, table: str, path: str, left_out: Collection[str]) -> None:
+        wanted = self._connection.sql(f'select * from "{table}" limit 0')
+        kinds = {
+            name: str(kind) for name, kind in zip(wanted.columns, wanted.types, strict=True) if name not in left_out
+        }
+        found = self._connection.sql(f"select * from {PARQUET} limit 0", params={"path": path})
+        given = dict(zip(found.columns, map(str, found.types), strict=True))
+        if given == kinds:
+            return
+        odd = sorted(set(given.items()) ^ set(kinds.items()))[0][0]
+        raise StoreError(
+            f"{path}: column {shown(odd)} is {given.get(odd, 'not there')} and should be {kinds.get(odd, 'not there')}: "
+            "copy the export again"
+        )
+
+    def parquet_rows(self, path: str) -> int:
+        """How many rows a Parquet file's footer says; StoreError when it is no Parquet file or was cut."""
+        try:
+            return int(self.sql("select sum(num_rows) from parquet_file_metadata($path)", path=path).item() or 0)
+        except duckdb.Error as error:
+            raise _damaged(path, error) from error
+
+    def view_parquet(self, table: str, parts: Sequence[tuple[Sequence[str], dict[str, int]]]) -> None:
+        """Let Parquet files stand where an empty table does.
+
+        Args:
+            table: the table.
+            parts: files and their constants, as `read_parquet` takes them.
+        """
+        columns = self._connection.sql(f'select * from "{table}" limit 0')
+        selects = []
+        for paths, constants in parts:
+            for path in paths:
+                self._require_columns(table, path, constants)
+            names = [
+                f'{constants[name]}::{kind} as "{name}"' if name in constants else f'"{name}"'
+                for name, kind in zip(columns.columns, columns.types, strict=True)
+            ]
+            listed = ", ".join(map(quote, paths))
+            selects.append(f"select {', '.join(names)} from read_parquet([{listed}], hive_partitioning = false)")
+        self._execute(f'drop table {NAME}.main."{table}"')
+        self._execute(f'create view {NAME}.main."{table}" as {" union all ".join(selects)}')
+
+    def create_tables(self) -> None:
+        """Make the tables, views and macros of an atlas in an empty file."""
+        self._execute(f"use {NAME}")
+        for name in ("schema", "views", "macros"):
+            self._execute(read_sql(name))
+
+    def renew_views(self) -> None:
+        """Give a file that an older version made the views of this one."""
+        self._execute(f"use {NAME}")
+        self._execute(read_sql("views"))
+        self._execute(f"set search_path = {quote(SEARCH_PATH)}")
+
+    @contextmanager
+    def settings(self, **values: str) -> Iterator[None]:
+        """Other settings of DuckDB for a moment."""
+        for name, value in values.items():
+            self._execute(f"set {name} = '{value}'")
+        yield
+        for name in values:  # after an error the connection is closed
+            self._execute(f"reset {name}")
+
+    def keep(self, name: str, frame: pl.DataFrame) -> None:
+        """Make a frame the temporary table `name`, in the place of an earlier one."""
+        with self.frame("kept", frame):
+            self._execute(f'create or replace temp table "{name}" as select * from kept')
+
+    def append(self, table: str, frame: pl.DataFrame) -> None:
+        """Append a frame to a table, by column name; missing columns become null."""
+        with self.frame("appended", frame):
+            self._execute(f'insert into "{table}" by name select * from appended')
+
+
+class Scan(Protocol):
+    """Runs a query of sql/ that reads the activations, and leaves its rows in the session: the one thing an engine does."""
+
+    def __call__(self, session: Session, name: str, **parameters: Any) -> None: ...
+
+
+def scan_here(session: Session, name: str, **parameters: Any) -> None:
+    """Run the query in the session itself, on DuckDB."""
+    with session.settings(**SCANNING):
+        session.run(name, **parameters)
