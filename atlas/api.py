@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from atlas.errors import AtlasError, UnknownName
+from atlas.errors import UnknownName
 from atlas.scoring.scored import require_scored
 from atlas.scoring.scorers import SCORERS
 from atlas.steering.selection import DEFAULT_RULE
 from atlas.store.file import MEMORY_LIMIT, Store
 from atlas.store.session import Scan, scan_here
-from atlas.store.state import require_complete
+from atlas.store.state import find_sae_key, require_complete
 from atlas.texts.pairs import PairSet, collect_pairs, read_pairs
 from atlas.texts.prompts import TextSet, collect_texts, read_texts
 
@@ -113,8 +113,7 @@ class Atlas:
         `tell` is called with a line about texts that the encoder cuts.
         """
         from atlas.models.embeddings import count_cut, embed_frame
-        from atlas.models.encoders import load_encoder
-        from atlas.models.fingerprints import check_encoder
+        from atlas.models.encoders import check_encoder, load_encoder
 
         recorded = self._row()
         loaded: list[Any] = []
@@ -225,11 +224,11 @@ class Atlas:
         Args:
             name: the behaviour.
             pairs: (prompt, positive, negative) each, or a file of them.
-            settings: those of atlas.contrast.contrast: tau, position, sae_ids, replace, steerer, progress.
+            settings: those of atlas.contrast.make_vectors: tau, position, sae_ids, replace, steerer, progress.
         """
-        from atlas.contrast.make_vectors import contrast
+        from atlas.contrast.make_vectors import make_vectors
 
-        return contrast(self, name, as_pair_set(pairs, name), **settings)
+        return make_vectors(self.store, name, as_pair_set(pairs, name), **settings)
 
     def vector(self, name: str, n: int = 10, *, sae_id: str | int | None = None) -> pl.DataFrame:
         """The n strongest entries per SAE of a behaviour's current sparse vector, and what their neurons fire on."""
@@ -293,6 +292,7 @@ class Atlas:
         from atlas.steering.intervention import Steering
         from atlas.steering.methods import DEFAULT_METHOD, Options, settle_options
         from atlas.steering.signals import ensure_signals
+        from atlas.steering.targets import load_layers
 
         chosen = None if sae_id is None else [sae_id] if isinstance(sae_id, str | int) else list(sae_id)
         keys = None if chosen is None else [self.sae_key(one) for one in chosen]
@@ -308,7 +308,7 @@ class Atlas:
         named = [vector] if isinstance(vector, str) else list(vector)
         with measuring(model):
             ensure_signals(steerer, topic, select, keys)
-            layers, _, rows = steerer.layers(topic, keys, scorer=scorer, select=select, vectors=named)
+            layers, _, rows = load_layers(steerer, topic, keys, scorer=scorer, select=select, vectors=named)
         method = method or ("sas" if named else DEFAULT_METHOD)
         options = settle_options(method, Options(strength, neurons, sigma))
         if strength is None:
@@ -337,13 +337,8 @@ class Atlas:
 
     def sae_key(self, sae_id: str | int) -> int:
         """The key of an SAE given by its SAELens id or its key; UnknownName, or AtlasError when two have the id."""
-        rows = self._ask("all_saes").to_dicts()
-        found = [row["sae_key"] for row in rows if str(sae_id) in (row["sae_id"], str(row["sae_key"]))]
-        if not found:
-            raise UnknownName("SAE", sae_id, [row["sae_id"] for row in rows])
-        if len(found) > 1:
-            raise AtlasError(f"SAE {sae_id!r} is there {len(found)} times: give its key instead, one of {found}")
-        return found[0]
+        with self.store.read() as session:
+            return find_sae_key(session, sae_id)
 
     def _checked(self, sae_id: str | int | None) -> str | None:
         return None if sae_id is None else str(self.sae_key(sae_id))

@@ -179,7 +179,7 @@ def choices(
 
     try:
         evaluate_choices(
-            opened,
+            opened.store,
             name,
             data,
             methods=methods or ("sas", "dense"),

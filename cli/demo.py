@@ -57,7 +57,7 @@ def demo(folder: str) -> None:
         for topic in STEERED:
             methods = METHODS if topic == STEERED[0] else METHODS[1:]
             texts = steer_prompts(
-                atlas,
+                atlas.store,
                 topic,
                 [PROMPT],
                 methods=methods,

@@ -143,7 +143,7 @@ def evaluate(
     try:
         if measure_again:
             texts = read_held_out(topic, held_out)
-            added = measure(opened, topic, texts, steerer=steerer, encoder=encoder, progress=progress)
+            added = measure(opened.store, topic, texts, steerer=steerer, encoder=encoder, progress=progress)
             echo(f"{atlas}: {added:,} figures added")
             return
         data = read_data(topic, held_out, unaligned, others, prompts)
@@ -173,7 +173,7 @@ def evaluate(
 
         def examine(some: Sequence[str]) -> Examiner:
             return Examiner(
-                opened,
+                opened.store,
                 topic,
                 replace(data, prompts=some),
                 config,

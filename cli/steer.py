@@ -107,7 +107,7 @@ def steer(
 
     try:
         steer_prompts(
-            opened,
+            opened.store,
             None if topic == "-" else topic,
             prompts,
             methods=methods or ("original", "sas" if vectors else "swap" if paper else DEFAULT_METHOD),

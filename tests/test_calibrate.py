@@ -57,7 +57,7 @@ def steerer(opened):
 @pytest.fixture
 def examiner(opened, steerer, encoder):
     data = EvaluationSet(["Waves broke over the bow."], ["He paid."], ["The doctor", "Rain"])
-    return Examiner(opened, "sea", data, CONFIG, steerer=steerer, encoder=encoder)
+    return Examiner(opened.store, "sea", data, CONFIG, steerer=steerer, encoder=encoder)
 
 
 def test_the_curve_and_the_picked_strength_are_stored_and_steer_takes_it(opened, examiner, steerer, monkeypatch):
@@ -77,7 +77,7 @@ def test_the_curve_and_the_picked_strength_are_stored_and_steer_takes_it(opened,
     def strength(**changes):
         settings = {"strength": None, "neurons": 2, "sigma": "own"} | changes.pop("settings", {})
         shared = {"select": "score", "steerer": steerer, "sampling": SAMPLING, "save": False} | changes
-        return steer_prompts(opened, "sea", ["Rain"], methods=["clamp"], settings=settings, **shared)[0].strength
+        return steer_prompts(opened.store, "sea", ["Rain"], methods=["clamp"], settings=settings, **shared)[0].strength
 
     assert strength() == 1.5
     assert strength(settings={"strength": 3.0}) == 3.0
@@ -106,7 +106,7 @@ class TestVectors:
         found.contrast("other", PAIRS.rows()[:3], tau=0.3, position="mean")
         steerer = Steerer(found.store)
         data = EvaluationSet(["Waves broke over the bow."], ["He paid."], ["The doctor", "Rain"])
-        examiner = Examiner(found, "sea", data, CONFIG, steerer=steerer, encoder=encoder, vectors=["sailing"])
+        examiner = Examiner(found.store, "sea", data, CONFIG, steerer=steerer, encoder=encoder, vectors=["sailing"])
         with pytest.MonkeyPatch.context() as patch:
             for method, best in (("sas", 1), ("filtered", 2)):
                 patch.setattr(
@@ -119,7 +119,7 @@ class TestVectors:
         found, steerer = picked
         shared = {"vectors": ["sailing"], "select": "score", "steerer": steerer, "sampling": SAMPLING, "save": False}
         settings = {"strength": None, **changes.pop("settings", {})}
-        return steer_prompts(found, topic, ["Rain"], methods=[method], settings=settings, **shared | changes)[
+        return steer_prompts(found.store, topic, ["Rain"], methods=[method], settings=settings, **shared | changes)[
             0
         ].strength
 

@@ -13,7 +13,7 @@ import torch
 from test_cli import run
 
 import atlas
-from atlas.contrast.make_vectors import contrast, sweep_tau
+from atlas.contrast.make_vectors import make_vectors, sweep_tau
 from atlas.contrast.pair_tokens import tokenize_pairs
 from atlas.errors import AtlasError, UnknownName
 from atlas.evaluation.choice_trial import PREFIX, ChoiceConfig, ChoiceSet, choose
@@ -28,6 +28,7 @@ from atlas.models.recorded import Steerer
 from atlas.steering.generation import Sampling, generate
 from atlas.steering.intervention import Steering
 from atlas.steering.methods import Options
+from atlas.steering.targets import load_layers
 from atlas.texts.pairs import collect_pairs, split_pairs
 
 LETTERS = collect_pairs([(f"{text}\n(A) yes\n(B) no", " (A)", " (B)") for text in ("Rain?", "The sea?")])
@@ -131,7 +132,7 @@ def evaluated(tmp_path_factory, built_atlas):
     path.write_bytes(built_atlas.read_bytes())
     opened = atlas.open(path)
     config = replace(CONFIG, ablations=True)
-    return opened, evaluate_choices(opened, "medical", DATA, methods=("sas", "dense", "filtered"), config=config)
+    return opened, evaluate_choices(opened.store, "medical", DATA, methods=("sas", "dense", "filtered"), config=config)
 
 
 def figures(frame, method, strength, name):
@@ -217,7 +218,7 @@ def test_what_is_returned_is_what_is_stored(evaluated):
 
 def test_a_random_control_has_the_same_entries_elsewhere_and_parts_add_up(evaluated):
     opened, _ = evaluated
-    vectors = load_vectors(opened, Steerer(opened.store), "medical/choices")
+    vectors = load_vectors(opened.store, Steerer(opened.store), "medical/choices")
     [own] = vectors.layers
     moved = vectors.layer_sets(MethodSetting("sas", Options(), "random"), 0)
     assert len(moved) == PERMUTATIONS
@@ -238,7 +239,7 @@ def test_a_random_control_has_the_same_entries_elsewhere_and_parts_add_up(evalua
 def test_a_control_answers_pair_i_under_its_permutation_i(evaluated, transformer, tokenizer):
     opened, frame = evaluated
     _, held = split_pairs(PAIRS, 0.5)
-    vectors = load_vectors(opened, Steerer(opened.store), "medical/choices")
+    vectors = load_vectors(opened.store, Steerer(opened.store), "medical/choices")
     setting = MethodSetting("dense", Options(2.0), "random")
     found = []
     for layers, pair in zip(vectors.layer_sets(setting, 0), sides_of(tokenizer, held), strict=False):
@@ -259,11 +260,11 @@ def test_dropping_the_error_steers_otherwise(evaluated):
 
 
 def test_an_evaluation_does_not_touch_the_vector_of_that_name_and_another_split_makes_its_own(opened):
-    contrast(opened, "medical", PAIRS)
+    make_vectors(opened.store, "medical", PAIRS)
     before = opened.sql("select * from vectors where name = 'medical'").rows()
     for share, pairs in ((0.5, 3), (0.34, 4)):
         config = ChoiceConfig(strengths=(1.0,), taus=(0.3,), position="mean", held_out=share)
-        evaluate_choices(opened, "medical", DATA, methods=["dense"], config=config)
+        evaluate_choices(opened.store, "medical", DATA, methods=["dense"], config=config)
         made = opened.sql("select distinct pairs from vectors where name = 'medical/choices'")
         assert made["pairs"].to_list() == [pairs]
     assert opened.sql("select * from vectors where name = 'medical'").rows() == before
@@ -290,7 +291,7 @@ def test_without_unrelated_pairs_there_is_no_figure_of_them(opened):
     for unrelated in (None, PAIRS):
         config = replace(CONFIG, strengths=(1.0,))
         frame = evaluate_choices(
-            opened, "medical", ChoiceSet(PAIRS, TEXTS, unrelated), methods=["dense"], config=config
+            opened.store, "medical", ChoiceSet(PAIRS, TEXTS, unrelated), methods=["dense"], config=config
         )
         assert {name for name in frame["name"] if "unrelated" in name} == {
             "unrelated perplexity", "unrelated perplexity ratio",
@@ -300,13 +301,13 @@ def test_without_unrelated_pairs_there_is_no_figure_of_them(opened):
 def test_every_tau_and_every_sae_has_a_sparse_vector_of_its_own(opened):
     taus = (0.2, 0.4)
     config = ChoiceConfig(strengths=(1.0,), taus=taus, position="mean", sigma="none")
-    frame = evaluate_choices(opened, "medical", DATA, config=config, each_sae=True)
+    frame = evaluate_choices(opened.store, "medical", DATA, config=config, each_sae=True)
     plain = frame.filter((pl.col("method") == "original") & (pl.col("name") == "probability"))
     assert plain.select("sae_id", "tau").rows() == [("residual", None), ("heads", None)], "they differ in BOS policy"
     assert plain["value"].n_unique() == 2
     sparse = frame.filter((pl.col("method") == "sas") & (pl.col("name") == "entries"))
     assert sparse.select("sae_id", "tau").rows() == [(sae, tau) for sae in ("residual", "heads") for tau in taus]
-    swept = sweep_tau(opened, "medical/choices", taus)
+    swept = sweep_tau(opened.store, "medical/choices", taus)
     assert sparse.sort("sae_id", "tau")["value"].to_list() == swept.sort("sae_id", "tau")["entries"].to_list()
     assert sparse["value"].n_unique() > 2
     share = frame.filter((pl.col("method") == "sas") & (pl.col("name") == "share of neurons"))
@@ -322,14 +323,14 @@ def test_every_tau_and_every_sae_has_a_sparse_vector_of_its_own(opened):
 
 def test_a_tau_that_leaves_nothing_is_counted_among_several_and_refused_alone(opened):
     config = ChoiceConfig(strengths=(1.0,), taus=(0.4, 1.0), position="mean")
-    frame = evaluate_choices(opened, "medical", DATA, methods=["sas"], config=config)
+    frame = evaluate_choices(opened.store, "medical", DATA, methods=["sas"], config=config)
     empty = frame.filter(pl.col("tau") == 1.0)
     assert empty.select("method", "strength", "name", "value").rows() == [
         ("sas", None, "entries", 0.0), ("sas", None, "share of neurons", 0.0),
     ]  # fmt: skip
     assert frame.filter((pl.col("tau") == 0.4) & (pl.col("name") == "shift")).height == 2
     with pytest.raises(AtlasError, match="the vector has no entry for method sas at blocks.0.hook_resid_post"):
-        evaluate_choices(opened, "medical", DATA, methods=["sas"], config=replace(config, taus=(1.0,)))
+        evaluate_choices(opened.store, "medical", DATA, methods=["sas"], config=replace(config, taus=(1.0,)))
 
 
 class TestGeneratedText:
@@ -343,7 +344,9 @@ class TestGeneratedText:
         path.write_bytes(built_atlas.read_bytes())
         opened = atlas.open(path)
         config = replace(CONFIG, strengths=(2.0,), samples=2, sampling=self.SAMPLING)
-        return opened, evaluate_choices(opened, "medical", DATA, methods=["dense"], config=config, encoder=encoder)
+        return opened, evaluate_choices(
+            opened.store, "medical", DATA, methods=["dense"], config=config, encoder=encoder
+        )
 
     def texts(self, opened, method):
         return opened.sql(
@@ -354,7 +357,7 @@ class TestGeneratedText:
         opened, _ = written
         _, held = split_pairs(PAIRS, 0.5)
         prompts = [prompt for prompt in held.prompts for _ in range(2)]
-        [layer] = load_vectors(opened, Steerer(opened.store), "medical/choices").layers
+        [layer] = load_vectors(opened.store, Steerer(opened.store), "medical/choices").layers
         for method in ("original", "dense"):
             stored = self.texts(opened, method)
             assert stored["prompt"].to_list() == prompts
@@ -412,14 +415,16 @@ class TestGeneratedText:
         self, opened, encoder, monkeypatch
     ):
         config = replace(CONFIG, strengths=(2.0,), samples=1, sampling=self.SAMPLING)
-        evaluate_choices(opened, "medical", DATA, methods=["dense"], config=config, encoder=encoder, each_sae=True)
+        evaluate_choices(
+            opened.store, "medical", DATA, methods=["dense"], config=config, encoder=encoder, each_sae=True
+        )
         lost = "name = 'perplexity' and generation_id is not null"
         before = opened.sql(f"from metrics where {lost} order by generation_id")
         figures = opened.sql("from metrics where generation_id is null order by run_id, name")
         with opened.store.write() as session:
             session._connection.execute(f"delete from metrics where {lost}")
         monkeypatch.setattr("atlas.evaluation.remeasure.load_encoder", lambda name: encoder)
-        assert measure_again(opened, "medical", ()) == before.height > 0
+        assert measure_again(opened.store, "medical", ()) == before.height > 0
         after = opened.sql(f"from metrics where {lost} order by generation_id")
         np.testing.assert_allclose(after["value"], before["value"], rtol=1e-3)
         renewed = opened.sql("from metrics where generation_id is null order by run_id, name")
@@ -431,28 +436,30 @@ class TestGeneratedText:
         config = replace(CONFIG, strengths=(2.0,), samples=1, sampling=self.SAMPLING)
         bare = collect_pairs([("", text, other) for _, text, other in PAIRS.rows()])
         with pytest.raises(AtlasError, match="no pair has a prompt to generate from that fits into the context"):
-            evaluate_choices(opened, "bare", ChoiceSet(bare, TEXTS), methods=["dense"], config=config, encoder=encoder)
+            evaluate_choices(
+                opened.store, "bare", ChoiceSet(bare, TEXTS), methods=["dense"], config=config, encoder=encoder
+            )
         data = ChoiceSet(bare, TEXTS, prompts=["Rain", "Sun"])
-        evaluate_choices(opened, "bare", data, methods=["dense"], config=config, encoder=encoder)
+        evaluate_choices(opened.store, "bare", data, methods=["dense"], config=config, encoder=encoder)
         assert self.texts(opened, "dense")["prompt"].to_list() == ["Rain", "Sun"]
 
 
 def test_a_vector_that_is_there_is_tried_on_other_pairs_only(opened):
     made, held = split_pairs(PAIRS, 0.5)
-    contrast(opened, "medical", made, tau=0.3)
+    make_vectors(opened.store, "medical", made, tau=0.3)
     config = ChoiceConfig(strengths=(1.0,), held_out=1)
-    frame = evaluate_choices(opened, "medical", ChoiceSet(held, TEXTS), methods=["dense"], config=config)
+    frame = evaluate_choices(opened.store, "medical", ChoiceSet(held, TEXTS), methods=["dense"], config=config)
     assert figures(frame, "dense", 1.0, "shift")["value"] != 0
     assert opened.sql("select distinct name from vectors")["name"].to_list() == ["medical"]
     with pytest.raises(AtlasError, match="'medical' was made from 3 of these pairs: give others, or lower --held-out"):
-        evaluate_choices(opened, "medical", DATA, config=config)
+        evaluate_choices(opened.store, "medical", DATA, config=config)
 
 
 def test_what_cannot_be_evaluated_is_said(opened):
     with pytest.raises(UnknownName, match="unknown method that steers by a vector 'swap': known are"):
-        evaluate_choices(opened, "medical", DATA, methods=["swap"])
+        evaluate_choices(opened.store, "medical", DATA, methods=["swap"])
     with pytest.raises(AtlasError, match="1 pairs are too few to hold out 0.5 of them"):
-        evaluate_choices(opened, "medical", ChoiceSet(collect_pairs(PAIRS.rows()[:1]), TEXTS))
+        evaluate_choices(opened.store, "medical", ChoiceSet(collect_pairs(PAIRS.rows()[:1]), TEXTS))
     with pytest.raises(AtlasError, match="held_out 0 is out of range"):
         ChoiceConfig(held_out=0)
     with pytest.raises(AtlasError, match="has its tau: lower --held-out to compare several"):
@@ -462,7 +469,7 @@ def test_what_cannot_be_evaluated_is_said(opened):
     with pytest.raises(AtlasError, match="tau 1.5 is out of range"):
         ChoiceConfig(taus=(0.1, 1.5))
     with pytest.raises(UnknownName, match="unknown vector 'medical'"):
-        evaluate_choices(opened, "medical", DATA, config=ChoiceConfig(held_out=1))
+        evaluate_choices(opened.store, "medical", DATA, config=ChoiceConfig(held_out=1))
     assert opened.sql("select count(*) as n from runs").item() == 0
 
 
@@ -485,7 +492,7 @@ def test_the_command_prints_a_row_per_method_and_strength(atlas_file, tmp_path):
     shift = next(row for row in found if (row["method"], row["strength"], row["name"]) == ("dense", -1.0, "shift"))
     assert " ".join(lines[2][3:6]) == f"{shift['value']:.3f} [{shift['low']:.3f}, {shift['high']:.3f}]"
     assert set(found[0]) == {"method", "sae_id", "tau", "strength", "name", "value", "low", "high"}
-    assert Steerer(atlas.open(atlas_file).store).layers(None, vectors=["medical/choices"]).rows[0]["sae_key"] == 0
+    assert load_layers(Steerer(atlas.open(atlas_file).store), None, vectors=["medical/choices"]).rows[0]["sae_key"] == 0
 
 
 def test_the_command_shows_what_it_is_told_to_compare_and_finds_bundled_pairs(atlas_file, tmp_path):

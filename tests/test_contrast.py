@@ -14,7 +14,7 @@ import torch
 from test_cli import run
 
 import atlas
-from atlas.contrast.make_vectors import compare_vectors, contrast, count_sides, sweep_tau
+from atlas.contrast.make_vectors import compare_vectors, count_sides, make_vectors, sweep_tau
 from atlas.contrast.pair_tokens import CODE_POSITIONS, tokenize_pairs
 from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.models.codec import Codec
@@ -24,6 +24,7 @@ from atlas.models.saes import load_sae
 from atlas.steering.generation import Sampling
 from atlas.steering.methods import Options
 from atlas.steering.steer import steer_prompts
+from atlas.steering.targets import load_layers
 from atlas.texts.pairs import collect_pairs
 
 PAIRS = collect_pairs(
@@ -136,7 +137,7 @@ def codes_by_hand(model, tokenizer, codec, hook_name, bos, position):
 def test_codes_and_both_vectors_are_those_of_the_plain_model_at_the_position(
     opened, transformer, language_model, sae_folder, position
 ):
-    counts = contrast(opened, "medical", PAIRS, tau=0.2, position=position)
+    counts = make_vectors(opened.store, "medical", PAIRS, tau=0.2, position=position)
     assert counts["sae_id"].to_list() == ["residual", "heads"]
     for row in counts.to_dicts():
         sae = load_sae(str(sae_folder), row["sae_id"])
@@ -160,38 +161,38 @@ def test_codes_and_both_vectors_are_those_of_the_plain_model_at_the_position(
 
 
 def test_the_same_again_needs_no_model_and_changes_nothing(opened):
-    first = contrast(opened, "medical", PAIRS)
+    first = make_vectors(opened.store, "medical", PAIRS)
     before = [rows(opened, table) for table in ("pairs", "pair_codes", "vectors", "vector_entries")]
     broken = Steerer(opened.store, model="/nowhere", release="/nowhere")
-    assert contrast(opened, "medical", PAIRS, steerer=broken).equals(first)
+    assert make_vectors(opened.store, "medical", PAIRS, steerer=broken).equals(first)
     assert [rows(opened, table) for table in ("pairs", "pair_codes", "vectors", "vector_entries")] == before
 
 
 def test_another_tau_makes_a_further_vector_without_the_model_and_the_last_one_asked_for_is_current(opened):
-    contrast(opened, "medical", PAIRS, tau=0.9)
+    make_vectors(opened.store, "medical", PAIRS, tau=0.9)
     broken = Steerer(opened.store, model="/nowhere", release="/nowhere")
     current = "select distinct tau from vectors where kind = 'sas' and is_current"
     for tau in (0.3, 0.9):
-        contrast(opened, "medical", PAIRS, tau=tau, steerer=broken)
+        make_vectors(opened.store, "medical", PAIRS, tau=tau, steerer=broken)
         assert opened.sql(current)["tau"].to_list() == [tau]
     assert opened.sql("select count(*) as n from vectors where kind = 'sas'")["n"].to_list() == [4]
     assert opened.sql("select count(*) as n from vectors where kind = 'dense'")["n"].to_list() == [2]
 
 
 def test_another_position_makes_further_vectors_of_both_kinds(opened):
-    contrast(opened, "medical", PAIRS)
-    contrast(opened, "medical", PAIRS, position="mean")
+    make_vectors(opened.store, "medical", PAIRS)
+    make_vectors(opened.store, "medical", PAIRS, position="mean")
     found = opened.sql("select kind, position from vectors where is_current and sae_key = 0 order by kind").rows()
     assert found == [("dense", "mean"), ("sas", "mean")]
     assert opened.sql("select count(*) as n from vectors").item() == 8
 
 
 def test_other_pairs_under_a_name_are_refused_unless_they_are_to_replace_it(opened):
-    contrast(opened, "medical", PAIRS)
-    contrast(opened, "other", OTHER)
+    make_vectors(opened.store, "medical", PAIRS)
+    make_vectors(opened.store, "other", OTHER)
     with pytest.raises(StoreError, match="'medical' has 5 other pairs already: choose another name, or --replace"):
-        contrast(opened, "medical", OTHER)
-    contrast(opened, "medical", OTHER, replace=True)
+        make_vectors(opened.store, "medical", OTHER)
+    make_vectors(opened.store, "medical", OTHER, replace=True)
     counted = "select name, count(*) as n, max(pair_id) as last from {} group by name order by name"
     assert opened.sql(counted.format("pairs")).rows() == [("medical", 2, 1), ("other", 2, 1)]
     assert opened.sql("select distinct pair_id from pair_codes order by all")["pair_id"].to_list() == [0, 1]
@@ -200,34 +201,34 @@ def test_other_pairs_under_a_name_are_refused_unless_they_are_to_replace_it(open
 
 
 def test_an_id_is_not_given_again_while_a_text_names_it(opened):
-    contrast(opened, "medical", PAIRS)
+    make_vectors(opened.store, "medical", PAIRS)
     last = opened.sql("select max(vector_id) as id from vectors").item()
     with opened.store.write() as session:
         session.append("generations", pl.DataFrame({"vector_ids": [[last + 10]]}))
-    contrast(opened, "other", OTHER)
+    make_vectors(opened.store, "other", OTHER)
     assert opened.sql("select min(vector_id) as id from vectors where name = 'other'").item() == last + 11
 
 
 def test_vectors_of_one_sae_are_made_and_the_others_later(opened):
-    contrast(opened, "medical", PAIRS, sae_ids=["heads"])
+    make_vectors(opened.store, "medical", PAIRS, sae_ids=["heads"])
     assert opened.sql("select distinct sae_key from vectors")["sae_key"].to_list() == [1]
-    contrast(opened, "medical", PAIRS)
+    make_vectors(opened.store, "medical", PAIRS)
     assert opened.sql("select count(*) as n from vectors").item() == 4
 
 
 @pytest.mark.parametrize("settings", [{"tau": 0.0}, {"tau": 1.2}, {"position": "first"}, {"sae_ids": ["nothing"]}])
 def test_settings_that_cannot_be_are_refused_and_nothing_is_stored(opened, settings):
     with pytest.raises(AtlasError, match="out of range|unknown position 'first': known are|unknown SAE"):
-        contrast(opened, "medical", PAIRS, **settings)
+        make_vectors(opened.store, "medical", PAIRS, **settings)
     assert rows(opened, "pairs") == []
 
 
 def test_pairs_longer_than_the_context_are_left_out(opened):
     long = collect_pairs([*PAIRS.rows(), ("The sea " * 40, " yes", " no")])
-    counts = contrast(opened, "medical", long, sae_ids=[0])
+    counts = make_vectors(opened.store, "medical", long, sae_ids=[0])
     assert counts["pairs"].to_list() == [5]
     with pytest.raises(AtlasError, match="none of 1 pairs fits into the context of 32 tokens"):
-        contrast(opened, "long", collect_pairs([("The sea " * 40, " yes", " no")]))
+        make_vectors(opened.store, "long", collect_pairs([("The sea " * 40, " yes", " no")]))
 
 
 def test_answer_is_the_first_token_that_differs_even_where_one_side_ends_before(language_model):
@@ -238,19 +239,19 @@ def test_answer_is_the_first_token_that_differs_even_where_one_side_ends_before(
 
 
 def test_a_higher_tau_leaves_no_more_neurons_on_a_side_and_agrees_with_contrast(opened):
-    made = contrast(opened, "medical", PAIRS, tau=0.6)
-    found = sweep_tau(opened, "medical", (0.2, 0.6, 1.0))
+    made = make_vectors(opened.store, "medical", PAIRS, tau=0.6)
+    found = sweep_tau(opened.store, "medical", (0.2, 0.6, 1.0))
     for _, group in found.group_by("sae_id"):
         assert group["positive"].is_sorted(descending=True) and group["negative"].is_sorted(descending=True)
     shared = ["sae_id", "tau", "pairs", "positive", "negative", "shared", "entries"]
     assert found.filter(pl.col("tau") == 0.6).select(shared).equals(made.select(shared), null_equal=True)
     with pytest.raises(UnknownName, match="unknown vector 'medicine': known are medical"):
-        sweep_tau(opened, "medicine")
+        sweep_tau(opened.store, "medicine")
 
 
 def test_vectors_of_two_behaviours_are_compared_entry_by_entry(opened):
-    contrast(opened, "a", PAIRS, tau=0.3, sae_ids=[0])
-    contrast(opened, "b", OTHER, tau=0.3, sae_ids=[0])
+    make_vectors(opened.store, "a", PAIRS, tau=0.3, sae_ids=[0])
+    make_vectors(opened.store, "b", OTHER, tau=0.3, sae_ids=[0])
     values = {}
     for name in ("a", "b"):
         for kind in ("sas", "dense"):
@@ -259,7 +260,7 @@ def test_vectors_of_two_behaviours_are_compared_entry_by_entry(opened):
                 f"where v.name = '{name}' and v.kind = '{kind}'"
             )
             values[name, kind] = dict(zip(rows["index"], rows["value"], strict=True))
-    for row in compare_vectors(opened).to_dicts():
+    for row in compare_vectors(opened.store).to_dicts():
         a, b = values["a", row["kind"]], values["b", row["kind"]]
         both = set(a) & set(b)
         assert (row["entries_a"], row["entries_b"], row["both"]) == (len(a), len(b), len(both))
@@ -275,8 +276,8 @@ class TestSteering:
 
     @pytest.fixture
     def both(self, opened):
-        contrast(opened, "medical", PAIRS, tau=0.3)
-        contrast(opened, "sport", OTHER, tau=0.3)
+        make_vectors(opened.store, "medical", PAIRS, tau=0.3)
+        make_vectors(opened.store, "sport", OTHER, tau=0.3)
         return opened
 
     def logits(self, opened, transformer, tokenizer, **settings):
@@ -319,21 +320,21 @@ class TestSteering:
         expected = torch.zeros(24)
         for row in codes.to_dicts():
             expected[row["neuron"]] += row["value"] * {"positive": 1, "negative": -1}[row["side"]] / len(PAIRS)
-        [layer] = Steerer(both.store).layers(None, [0], vectors=["medical"]).layers
+        [layer] = load_layers(Steerer(both.store), None, [0], vectors=["medical"]).layers
         assert isinstance(layer.codec, Codec)
         torch.testing.assert_close(layer.target.difference, expected)
 
     def test_the_first_sae_that_has_every_vector_is_taken(self, opened):
-        contrast(opened, "medical", PAIRS)
-        contrast(opened, "sport", OTHER, sae_ids=["heads"])
-        found = Steerer(opened.store).layers(None, vectors=["medical", "sport"])
+        make_vectors(opened.store, "medical", PAIRS)
+        make_vectors(opened.store, "sport", OTHER, sae_ids=["heads"])
+        found = load_layers(Steerer(opened.store), None, vectors=["medical", "sport"])
         assert [row["sae_id"] for row in found.rows] == ["heads"]
         with pytest.raises(StoreError, match="vector 'sport' is not there for SAE 0"):
-            Steerer(opened.store).layers(None, [0], vectors=["sport"])
+            load_layers(Steerer(opened.store), None, [0], vectors=["sport"])
 
     def test_a_text_names_the_vectors_that_steered_it(self, both):
         found = steer_prompts(
-            both, None, ["The doctor"], methods=["original", "sas", "dense"], vectors=["sport", "medical"],
+            both.store, None, ["The doctor"], methods=["original", "sas", "dense"], vectors=["sport", "medical"],
             settings={"strength": 2.0}, sampling=Sampling(4),
         )  # fmt: skip
         assert [text.contamination for text in found] == [None] * 3
@@ -355,13 +356,13 @@ class TestSteering:
     )
     def test_what_cannot_be_steered_is_said(self, both, settings, message):
         with pytest.raises(AtlasError, match=message):
-            steer_prompts(both, None, ["The doctor"], settings={}, **settings)
+            steer_prompts(both.store, None, ["The doctor"], settings={}, **settings)
 
     def test_python_says_too_that_a_vector_is_missing(self, both, transformer, language_model):
         with pytest.raises(AtlasError, match="name one with --vector"):
             both.steer(transformer, None, method="sas", tokenizer=language_model.tokenizer)
         with pytest.raises(AtlasError, match="the vector has no entry for method sas"):
-            contrast(both, "medical", PAIRS, tau=1.0, position="answer")
+            make_vectors(both.store, "medical", PAIRS, tau=1.0, position="answer")
             with both.store.write() as session:
                 session.sql("select 1")
                 session.run("drop_vector_entries", behaviour="medical")

@@ -69,7 +69,7 @@ def examine(path, steerer, encoder):
     """An examiner of topic "sea"; give what should differ."""
 
     def make(data=DATA, config=CONFIG, *, topic="sea", where=path, **more):
-        return Examiner(atlas.open(where), topic, data, config, steerer=steerer, encoder=encoder, **more)
+        return Examiner(atlas.open(where).store, topic, data, config, steerer=steerer, encoder=encoder, **more)
 
     return make
 
@@ -333,7 +333,7 @@ class TestVectors:
     def by_vector(self, path, steerer, encoder, tmp_path_factory):
         """An evaluation of the three methods in an atlas of its own: examiner, frame and tables."""
         opened = atlas.open(shutil.copy(path, tmp_path_factory.mktemp("vectors") / "x.atlas"))
-        examiner = Examiner(opened, "sea", DATA, CONFIG, steerer=steerer, encoder=encoder, vectors=["sailing"])
+        examiner = Examiner(opened.store, "sea", DATA, CONFIG, steerer=steerer, encoder=encoder, vectors=["sailing"])
         settings = [
             MethodSetting(name, Options(2.0, sigma="none" if name == "sas" else "own")) for name in self.METHODS
         ]
@@ -424,20 +424,20 @@ def test_a_new_metric_is_measured_on_stored_texts_without_generating(
 ):
     copy = atlas.open(shutil.copy(path, tmp_path / "x.atlas"))
     monkeypatch.setattr(atlas.evaluation.remeasure, "load_encoder", lambda name: encoder)
-    assert measure_again(copy, "sea", HELD_OUT, steerer=steerer) == 0
+    assert measure_again(copy.store, "sea", HELD_OUT, steerer=steerer) == 0
     length = replace(
         METRICS["perplexity"], measure=lambda judge, prompts, texts: [float(len(t)) or None for t in texts]
     )
     monkeypatch.setitem(METRICS, "length", length)
     monkeypatch.setattr(atlas.evaluation.evaluate, "generate_in_turn", None)
     texts = done[1]["generations"].filter(pl.col("text") != "")
-    assert measure_again(copy, "sea", HELD_OUT, steerer=steerer) == texts.height
+    assert measure_again(copy.store, "sea", HELD_OUT, steerer=steerer) == texts.height
     added = copy.sql("select g.text, m.value, m.run_id, g.run_id as of_text from metrics as m join generations as g "
                      "using (generation_id) where m.name = 'length'")  # fmt: skip
     assert added.height == texts.height
     assert all(len(text) == value and run == own for text, value, run, own in added.rows())
     assert copy.sql("select count(*) from generations").item() == done[1]["generations"].height
-    assert measure_again(copy, "sea", HELD_OUT, steerer=steerer) == 0
+    assert measure_again(copy.store, "sea", HELD_OUT, steerer=steerer) == 0
     tables = {name: copy.sql(f"from {name}") for name in ("runs", "generations", "metrics")}
     of_runs = tables["metrics"].filter(pl.col("generation_id").is_null())
     renewed = of_runs.join(tables["runs"], on="run_id").select("method", "name", "value", "low", "high")
@@ -460,7 +460,7 @@ def test_texts_are_measured_again_with_the_values_they_had(done, path, tmp_path,
     before = copy.sql(f"from metrics where {gone} order by generation_id, name")
     with copy.store.write() as session:
         session._connection.execute(f"delete from metrics where {gone}")
-    assert measure_again(copy, "sea", HELD_OUT, steerer=steerer) == before.height
+    assert measure_again(copy.store, "sea", HELD_OUT, steerer=steerer) == before.height
     after = copy.sql(f"from metrics where {gone} order by generation_id, name")
     assert after.select("run_id", "generation_id", "name").equals(before.select("run_id", "generation_id", "name"))
     np.testing.assert_allclose(after["value"], before["value"], rtol=1e-3)
@@ -487,16 +487,16 @@ def test_texts_are_judged_with_the_bos_policy_of_the_sae_that_steered_them(
             session._connection.execute("delete from scorings where sae_key = 1")
     if told_by == "nothing":
         with pytest.raises(AtlasError, match="does not say which SAE steered it, and the atlas's SAEs differ"):
-            measure_again(copy, "medicine", HELD_OUT, steerer=steerer)
+            measure_again(copy.store, "medicine", HELD_OUT, steerer=steerer)
         return
-    assert measure_again(copy, "medicine", HELD_OUT, steerer=steerer) == before.height > 0
+    assert measure_again(copy.store, "medicine", HELD_OUT, steerer=steerer) == before.height > 0
     after = copy.sql(f"from metrics where {gone} order by generation_id")
     np.testing.assert_allclose(after["value"], before["value"], rtol=1e-3)
 
 
 def test_a_topic_without_evaluated_texts_has_none_to_measure_again(path, steerer):
     with pytest.raises(AtlasError, match="topic 'medicine' has no evaluated text: run `atlas evaluate` without"):
-        measure_again(atlas.open(path), "medicine", HELD_OUT, steerer=steerer)
+        measure_again(atlas.open(path).store, "medicine", HELD_OUT, steerer=steerer)
 
 
 @pytest.mark.parametrize(

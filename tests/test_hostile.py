@@ -17,13 +17,14 @@ import atlas.building.build
 import atlas.building.finish
 import atlas.store.file
 from atlas.api import Atlas
-from atlas.contrast.make_vectors import contrast
+from atlas.contrast.make_vectors import make_vectors
 from atlas.errors import StoreError
 from atlas.evaluation.remeasure import measure_again
 from atlas.models.embeddings import embed_frame
 from atlas.models.recorded import Steerer
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.score import score_topics
+from atlas.steering.targets import load_layers
 from atlas.store.exchange import export_atlas
 from atlas.store.file import Store
 from atlas.texts.pairs import collect_pairs
@@ -194,9 +195,9 @@ def words(path, tmp_path, encoder):
             store, texts, embed=partial(embed_frame, encoder), config=ScoringConfig(min_support=5, null_topics=0)
         ),
         "score by model": lambda: opened.score("sea", list(tiny.SEA), scorer="contrast"),
-        "contrast": lambda: contrast(opened, "mirth", collect_pairs([("a", " b", " c")], origin="here")),
-        "steer": lambda: Steerer(store).layers("sea"),
-        "measure": lambda: measure_again(opened, "sea", []),
+        "contrast": lambda: make_vectors(opened.store, "mirth", collect_pairs([("a", " b", " c")], origin="here")),
+        "steer": lambda: load_layers(Steerer(store), "sea"),
+        "measure": lambda: measure_again(opened.store, "sea", []),
         "export": lambda: export_atlas(store, tmp_path / "export"),
         "build": lambda: atlas.building.build.build(
             path, collect_texts(["another prompt"]), model="none", saes=[("none", "none")]

@@ -11,7 +11,7 @@ from atlas.cli.main import cli
 from click.testing import CliRunner
 
 from atlas.api import Atlas
-from atlas.contrast.make_vectors import contrast
+from atlas.contrast.make_vectors import make_vectors
 from atlas.errors import AtlasError
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.score import score_topics
@@ -43,7 +43,7 @@ def test_a_name_that_cannot_be_read_is_refused_before_anything_is_stored(tmp_pat
         with pytest.raises(AtlasError, match=message):
             score_topics(store, {name: topics["sea"]}, embed=embed, config=ScoringConfig(min_support=1))
     with pytest.raises(AtlasError, match=message) as caught:
-        contrast(Atlas(store), name, collect_pairs([("", "a", "b")]))
+        make_vectors(store, name, collect_pairs([("", "a", "b")]))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
     assert embed.calls == 0
     assert store.query("from topics").height == store.query("from pairs").height == 0

@@ -20,7 +20,7 @@ import atlas
 import atlas.building.build
 import atlas.building.plan
 import atlas.store.file
-from atlas.contrast.make_vectors import contrast
+from atlas.contrast.make_vectors import make_vectors
 from atlas.errors import AtlasError
 from atlas.evaluation.evaluate import EvaluationConfig, EvaluationSet, Examiner, evaluate
 from atlas.evaluation.runs import MethodSetting
@@ -145,7 +145,7 @@ def test_scores_and_vectors_wait_as_long_as_it_takes_and_are_stored(scored):
     with process(HOLD, path, "reading", 2):
         scored.score_many(texts, min_support=2)
     with process(HOLD, path, "reading", 2):
-        contrast(scored, "medical", pairs)
+        make_vectors(scored.store, "medical", pairs)
     assert scored.info()["topics"]["name"].to_list() == ["sea", "medicine"]
     assert scored.sql("select count(*) from vectors").item() == 4
 
@@ -156,7 +156,7 @@ def test_texts_that_cannot_be_stored_are_given_all_the_same_with_a_warning(score
         process(HOLD, scored.store.path, "reading") as other,
         pytest.warns(NotStored, match=rf"these texts are not stored in .*\(PID {other.pid}\).*run the same command"),
     ):
-        found = steer_prompts(scored, "sea", ["The ship"], **steering, show=shown.append)
+        found = steer_prompts(scored.store, "sea", ["The ship"], **steering, show=shown.append)
     assert [text.method for text in found] == ["add"] and shown == [found]
     assert scored.sql("from generations").height == 0
 
@@ -164,14 +164,14 @@ def test_texts_that_cannot_be_stored_are_given_all_the_same_with_a_warning(score
 def test_texts_are_shown_before_the_wait_to_store_them(scored, steering, monkeypatch):
     monkeypatch.setenv(VARIABLE, "30")
     with process(HOLD, scored.store.path, "reading") as other:
-        steer_prompts(scored, "sea", ["The ship"], **steering, show=lambda texts: other.stdin.close())
+        steer_prompts(scored.store, "sea", ["The ship"], **steering, show=lambda texts: other.stdin.close())
     assert scored.sql("from generations").height == 1
 
 
 def test_figures_that_cannot_be_stored_are_given_all_the_same_with_a_warning(scored, steering, encoder):
     data = EvaluationSet(("A boat at sea.",), ("The soup.",), ("Rain",))
     config = EvaluationConfig(samples=1, sampling=Sampling(3))
-    examiner = Examiner(scored, "sea", data, config, steerer=steering["steerer"], encoder=encoder)
+    examiner = Examiner(scored.store, "sea", data, config, steerer=steering["steerer"], encoder=encoder)
     shown = []
     with process(HOLD, scored.store.path, "reading"), pytest.warns(NotStored, match="these texts and figures are not"):
         frame = evaluate(examiner, [MethodSetting("prefix")], show=shown.append)
@@ -329,7 +329,7 @@ def test_threads_share_an_atlas_in_any_mix(scored, steering, gpt2_folder):
         repeat(lambda number: scored.why("sea", 1).height > 0),
         repeat(score),
         repeat(steer),
-        repeat(lambda number: bool(steer_prompts(scored, "sea", ["Rain"], **steering))),
+        repeat(lambda number: bool(steer_prompts(scored.store, "sea", ["Rain"], **steering))),
     ]
     for thread in threads:
         thread.join(120)

@@ -17,8 +17,8 @@ from atlas.building.plan import write_plan
 from atlas.building.shards import Equipment, RunShards, run_here
 from atlas.errors import AtlasError, ModelError, StoreError
 from atlas.models.agreement import check_hooks
-from atlas.models.encoders import DEFAULT_ENCODER, load_encoder
-from atlas.models.fingerprints import check_encoder, check_identity
+from atlas.models.encoders import DEFAULT_ENCODER, check_encoder, load_encoder
+from atlas.models.fingerprints import check_identity
 from atlas.models.loading import load_language_model, resolve_name
 from atlas.models.saes import LoadedSae, fit_sae, load_sae, set_centring
 from atlas.progress import Progress, silent

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 import torch
@@ -17,17 +17,15 @@ from atlas.contrast.pair_tokens import CODE_POSITIONS, Sides, tokenize_pairs
 from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.models.hooks import catch_activations
 from atlas.models.recorded import Steerer
+from atlas.models.saes import LoadedSae
 from atlas.models.tokens import pad_rows
 from atlas.progress import Progress, silent
-from atlas.steering.methods import Layer
+from atlas.store.file import Store
 from atlas.store.session import Session, now
-from atlas.store.state import require_complete
+from atlas.store.state import find_sae_key, require_complete
 from atlas.store.waiting import patient
 from atlas.texts.names import require_name
 from atlas.texts.pairs import PairSet
-
-if TYPE_CHECKING:
-    from atlas.api import Atlas
 
 BATCH_PAIRS = 8  # pairs per forward pass
 TAU = 0.7
@@ -43,8 +41,8 @@ class _Codes:
     pairs: int
 
 
-def contrast(
-    atlas: Atlas,
+def make_vectors(
+    store: Store,
     name: str,
     pairs: PairSet,
     *,
@@ -60,7 +58,7 @@ def contrast(
     What is there already is not computed again; another tau or position of the same pairs makes further vectors.
 
     Args:
-        atlas: an open atlas.
+        store: a finished atlas.
         name: the behaviour.
         pairs: its contrast pairs.
         tau: least share of the pairs in which a neuron fires on a side to be kept there, above 0 and at most 1.
@@ -82,11 +80,11 @@ def contrast(
     check_settings(tau, position)
     if not isinstance(name, str):
         require_name("behaviour", name)
-    with atlas.store.read() as session:
-        require_complete(session, atlas.store)
+    with store.read() as session:
+        require_complete(session, store)
         rows = {row["sae_key"]: row for row in session.ask("all_saes").to_dicts()}
         stored = session.ask("behaviour_pairs", behaviour=name).rows()
-        keys = list(rows) if sae_ids is None else [atlas.sae_key(one) for one in sae_ids]
+        keys = list(rows) if sae_ids is None else [find_sae_key(session, one) for one in sae_ids]
         if not stored:
             require_name("behaviour", name)
         changed = stored != pairs.rows()
@@ -97,9 +95,9 @@ def contrast(
             )
         have = {key: session.value("coded_pairs", behaviour=name, sae_key=key, position=position) for key in keys}
     todo = [key for key in keys if changed or have[key] is None]
-    codes = run_pairs(steerer or Steerer(atlas.store), pairs, [rows[key] for key in todo], position, progress)
+    codes = run_pairs(steerer or Steerer(store), pairs, [rows[key] for key in todo], position, progress)
     found = []
-    with patient(), atlas.store.write() as session:  # running the model took long
+    with patient(), store.write() as session:  # running the model took long
         session.renew_views()  # an atlas that is older than vector_overlap gets it with its vectors
         if changed:
             for query in ("drop_vector_entries", "drop_vectors", "drop_pair_codes", "drop_pairs"):
@@ -147,37 +145,35 @@ def run_pairs(
     if not rows:
         return found
     progress("loading SAEs and model", 0, 0)
-    layers, _, _ = steerer.layers(None, [row["sae_key"] for row in rows])
+    saes = {row["sae_key"]: steerer.placed_sae(row) for row in rows}
     model, tokenizer = steerer.model
     context = min(row["context_size"] for row in rows)
     for prepend_bos in {row["prepend_bos"] for row in rows}:
-        chosen = {
-            row["sae_key"]: layer for row, layer in zip(rows, layers, strict=True) if row["prepend_bos"] == prepend_bos
-        }
+        chosen = {row["sae_key"]: saes[row["sae_key"]] for row in rows if row["prepend_bos"] == prepend_bos}
         sides = tokenize_pairs(tokenizer, pairs, prepend_bos=prepend_bos, context=context)
         found |= _run_sides(model, tokenizer, sides, chosen, position, progress)
     return found
 
 
 def _run_sides(
-    model: Any, tokenizer: Any, sides: Sequence[Sides], layers: dict[int, Layer], position: str, progress: Progress
+    model: Any, tokenizer: Any, sides: Sequence[Sides], saes: dict[int, LoadedSae], position: str, progress: Progress
 ) -> dict[int, _Codes]:
-    frames: dict[int, list[pl.DataFrame]] = {key: [] for key in layers}
-    sums = {key: torch.zeros(layer.codec.d_in, dtype=torch.float64) for key, layer in layers.items()}
+    frames: dict[int, list[pl.DataFrame]] = {key: [] for key in saes}
+    sums = {key: torch.zeros(sae.codec.d_in, dtype=torch.float64) for key, sae in saes.items()}
     for done in range(0, len(sides), BATCH_PAIRS):
         progress("running the model over the pairs", done, len(sides))
         some = sides[done : done + BATCH_PAIRS]
         ids = [side for pair in some for side in (pair.positive, pair.negative)]
         spans = [CODE_POSITIONS[position].span(pair, side) for pair in some for side in (pair.positive, pair.negative)]
         batch, mask = pad_rows(tokenizer, ids, model.device)
-        caught = catch_activations(model, batch, mask, [layer.hook_name for layer in layers.values()])
-        for key, layer in layers.items():
-            parts = [caught[layer.hook_name][row, begin:end] for row, (begin, end) in enumerate(spans)]
-            flat = torch.stack([layer.codec.flatten(part).double().mean(0) for part in parts])
-            acts = torch.stack([layer.codec.encode(part).acts.float().mean(0) for part in parts])
+        caught = catch_activations(model, batch, mask, [sae.hook_name for sae in saes.values()])
+        for key, sae in saes.items():
+            parts = [caught[sae.hook_name][row, begin:end] for row, (begin, end) in enumerate(spans)]
+            flat = torch.stack([sae.codec.flatten(part).double().mean(0) for part in parts])
+            acts = torch.stack([sae.codec.encode(part).acts.float().mean(0) for part in parts])
             if not (flat.isfinite().all() and acts.isfinite().all()):
                 raise AtlasError(
-                    f"activations at {layer.hook_name} are not finite numbers on pairs {some[0].pair + 1} to "
+                    f"activations at {sae.hook_name} are not finite numbers on pairs {some[0].pair + 1} to "
                     f"{some[-1].pair + 1}: use bfloat16 or float32, or leave such pairs out"
                 )
             sums[key] += (flat[0::2] - flat[1::2]).sum(0).cpu()
@@ -196,17 +192,17 @@ def _run_sides(
     progress("running the model over the pairs", len(sides), len(sides))
     return {
         key: _Codes(pl.concat(frames[key]).sort("side", "neuron", "pair_id"), sums[key] / len(sides), len(sides))
-        for key in layers
+        for key in saes
     }
 
 
-def sweep_tau(atlas: Atlas, name: str, taus: Sequence[float] = TAUS) -> pl.DataFrame:
+def sweep_tau(store: Store, name: str, taus: Sequence[float] = TAUS) -> pl.DataFrame:
     """How sparse a behaviour's vector is under each tau: a row per SAE, position and tau; stores nothing.
 
     Columns: name, sae_id, d_sae, position, tau, pairs, positive, negative, shared, entries.
     """
     found = []
-    with atlas.store.read() as session:
+    with store.read() as session:
         saes = {row["sae_key"]: row for row in session.ask("all_saes").to_dicts()}
         made = session.ask("current_vectors")
         if made.filter(pl.col("name") == name).is_empty():
@@ -222,12 +218,12 @@ def sweep_tau(atlas: Atlas, name: str, taus: Sequence[float] = TAUS) -> pl.DataF
     return pl.DataFrame(found).rename({"behaviour": "name"}).select(columns)
 
 
-def compare_vectors(atlas: Atlas) -> pl.DataFrame:
+def compare_vectors(store: Store) -> pl.DataFrame:
     """How much the current vectors of each two behaviours overlap, per SAE.
 
     Columns: sae_id, a, b, kind, entries_a, entries_b, both (entries that both have), jaccard (both over either), cosine.
     """
-    with atlas.store.read() as session:
+    with store.read() as session:
         return session.ask("vector_overlap")
 
 

@@ -9,32 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
-from atlas.contrast.make_vectors import contrast
+from atlas.contrast.make_vectors import make_vectors
 from atlas.contrast.vectors import current_vectors
 from atlas.errors import AtlasError, UnknownName
 from atlas.evaluation.choice_trial import ChoiceConfig, ChoiceSet, Trial
 from atlas.evaluation.runs import MethodSetting, Run, store_runs
 from atlas.evaluation.vector_variants import USERS, Vectors, load_vectors
-from atlas.models.encoders import load_encoder
-from atlas.models.fingerprints import check_encoder
+from atlas.models.encoders import check_encoder, load_encoder
 from atlas.models.recorded import Steerer
 from atlas.progress import Progress, silent
 from atlas.steering.methods import METHODS
+from atlas.store.file import Store
 from atlas.store.keeping import show_nobody, storing
 from atlas.store.state import require_complete
 from atlas.store.waiting import patient
 from atlas.texts.pairs import PairSet, collect_pairs, split_pairs
 
-if TYPE_CHECKING:
-    from atlas.api import Atlas
-
 
 def evaluate_choices(
-    atlas: Atlas,
+    store: Store,
     name: str,
     data: ChoiceSet,
     *,
@@ -52,7 +49,7 @@ def evaluate_choices(
     The vectors made from the other pairs are kept under the name NAME/choices.
 
     Args:
-        atlas: an open atlas.
+        store: a finished atlas.
         name: the behaviour.
         data: what the vectors are made from and tried on.
         methods: keys of METHODS that steer by a vector.
@@ -78,30 +75,30 @@ def evaluate_choices(
     for method in methods:
         if method not in USERS:
             raise UnknownName("method that steers by a vector", method, USERS)
-    steerer = steerer or Steerer(atlas.store)
+    steerer = steerer or Steerer(store)
     made, tried = split_pairs(data.pairs, config.held_out)
     if tried is None or (made is None and config.held_out < 1):
         raise AtlasError(f"{len(data.pairs)} pairs are too few to hold out {config.held_out:g} of them: give more")
     vector = name if made is None else f"{name}/choices"
     if made is None:
-        _require_other_pairs(atlas, vector, tried)
+        _require_other_pairs(store, vector, tried)
     if config.samples:
         encoder = encoder or load_encoder(steerer.recorded_encoder)
-        with atlas.store.read() as session:
-            check_encoder(encoder, require_complete(session, atlas.store))
+        with store.read() as session:
+            check_encoder(encoder, require_complete(session, store))
     trials = _Trials(steerer, replace(data, pairs=tried, unrelated=_others(data)), config, encoder)
     runs: list[Run] = []
-    groups = _groups(atlas, sae_ids, each_sae)
+    groups = _groups(store, sae_ids, each_sae)
     several = len(groups) * len(config.taus) > 1
     with patient():  # the file may be read and written in between
         for group in groups:
             for number, tau in enumerate(config.taus):
                 if made is not None:
-                    contrast(
-                        atlas, vector, made, tau=tau, position=config.position, sae_ids=group, replace=True,
+                    make_vectors(
+                        store, vector, made, tau=tau, position=config.position, sae_ids=group, replace=True,
                         steerer=steerer, progress=progress,
                     )  # fmt: skip
-                vectors = load_vectors(atlas, steerer, vector, group, config.topic)
+                vectors = load_vectors(store, steerer, vector, group, config.topic)
                 trial = trials.of(vectors)
                 chosen = [method for method in methods if not number or METHODS[method].vector == "sas"]
                 runs += [trial.unsteered] * (trial.unsteered not in runs)
@@ -123,8 +120,8 @@ def evaluate_choices(
     trials.tell_apart()
     found = choice_table(runs)
     show(found)
-    with storing("these figures", atlas.store.path):
-        store_runs(atlas.store, name, runs, {**config.flat(), "vector": vector})
+    with storing("these figures", store.path):
+        store_runs(store, name, runs, {**config.flat(), "vector": vector})
     return found
 
 
@@ -179,13 +176,13 @@ def _stage(vectors: Vectors, config: ChoiceConfig) -> str:
     return f"trying choices, {names}" + (f", tau {vectors.tau:g}" if len(config.taus) > 1 else "")
 
 
-def _groups(atlas: Atlas, sae_ids: Sequence[str | int] | None, each: bool) -> list[list[str | int] | None]:
+def _groups(store: Store, sae_ids: Sequence[str | int] | None, each: bool) -> list[list[str | int] | None]:
     """The SAEs to steer at once; None for the first."""
     if not each:
         return [None if sae_ids is None else list(sae_ids)]
     if sae_ids is not None:
         return [[one] for one in sae_ids]
-    with atlas.store.read() as session:
+    with store.read() as session:
         return [[key] for key in session.ask("all_saes")["sae_key"]]
 
 
@@ -197,9 +194,9 @@ def _others(data: ChoiceSet) -> PairSet | None:
     return collect_pairs(rest) if rest else None
 
 
-def _require_other_pairs(atlas: Atlas, vector: str, tried: PairSet) -> None:
+def _require_other_pairs(store: Store, vector: str, tried: PairSet) -> None:
     """Raise AtlasError when a vector was made from some of the pairs it is to be tried on."""
-    with atlas.store.read() as session:
+    with store.read() as session:
         current_vectors(session, [vector])
         own = set(session.ask("behaviour_pairs", behaviour=vector).rows())
     shared = sum(row in own for row in tried.rows())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -21,8 +21,7 @@ from atlas.evaluation.intervals import Interval, mean_interval
 from atlas.evaluation.layer_level import layer_figures
 from atlas.evaluation.metrics import make_judge, measure
 from atlas.evaluation.runs import BASELINES, MethodSetting, Run, compare, store_runs, table
-from atlas.models.encoders import load_encoder
-from atlas.models.fingerprints import check_encoder
+from atlas.models.encoders import check_encoder, load_encoder
 from atlas.models.recorded import Steerer
 from atlas.progress import Progress, silent
 from atlas.steering.calibrations import Purpose, purpose_of
@@ -32,13 +31,12 @@ from atlas.steering.methods import METHODS, Layer, Options, settle_options
 from atlas.steering.selection import DEFAULT_RULE
 from atlas.steering.signals import ensure_signals
 from atlas.steering.steer import KEEP_ERROR, check_sources
+from atlas.steering.targets import load_layers
+from atlas.store.file import Store
 from atlas.store.keeping import show_nobody, storing
 from atlas.store.session import Session
-from atlas.store.state import require_complete
+from atlas.store.state import find_sae_keys, require_complete
 from atlas.store.waiting import patient
-
-if TYPE_CHECKING:
-    from atlas.api import Atlas
 
 BY_SCORE = " by score"
 
@@ -104,7 +102,7 @@ class Examiner:
     """A topic's steered model with everything its texts are measured by, loaded once.
 
     Args:
-        atlas: an open atlas.
+        store: a finished atlas.
         topic: a scored topic.
         data: what to run on.
         config: how to run.
@@ -117,7 +115,7 @@ class Examiner:
 
     def __init__(
         self,
-        atlas: Atlas,
+        store: Store,
         topic: str,
         data: EvaluationSet,
         config: EvaluationConfig = EvaluationConfig(),
@@ -128,20 +126,20 @@ class Examiner:
         models: Mapping[str, Any] | None = None,
         vectors: Sequence[str] = (),
     ) -> None:
-        steerer = steerer or Steerer(atlas.store)
+        steerer = steerer or Steerer(store)
         self.steerer = steerer
-        keys = None if sae_ids is None else [atlas.sae_key(one) for one in sae_ids]
-        self.store, self.topic, self.data, self.config = atlas.store, topic, data, config
+        keys = find_sae_keys(store, sae_ids)
+        self.store, self.topic, self.data, self.config = store, topic, data, config
         ensure_signals(steerer, topic, config.select, keys)
-        self.layers, self.scoring_ids, self.rows = steerer.layers(
-            topic, keys, scorer=config.scorer, select=config.select, vectors=vectors
+        self.layers, self.scoring_ids, self.rows = load_layers(
+            steerer, topic, keys, scorer=config.scorer, select=config.select, vectors=vectors
         )
         self.model, self.tokenizer = steerer.model
         self.prepend_bos = bool(self.rows[0]["prepend_bos"])
         self.models, self.vectors = dict(models or {}), tuple(vectors)
         self.encoder = encoder or load_encoder(steerer.recorded_encoder)
-        with atlas.store.read() as session:
-            check_encoder(self.encoder, require_complete(session, atlas.store))
+        with store.read() as session:
+            check_encoder(self.encoder, require_complete(session, store))
             self.topic_texts = session.ask("topic_texts", topic=topic)["text"].to_list()
             self.columns = [session.ask("matching_columns", sae_key=row["sae_key"]) for row in self.rows]
         overlap = sorted(set(self.topic_texts) & set(data.held_out))
@@ -238,7 +236,7 @@ class Examiner:
                 scored = set(session.ask("current_scorings", topic=self.topic, scorer=scorer)["sae_key"])
             if not set(self.sae_keys) <= scored:
                 continue
-            layers = self.steerer.layers(self.topic, self.sae_keys, scorer=scorer, select="score").layers
+            layers = load_layers(self.steerer, self.topic, self.sae_keys, scorer=scorer, select="score").layers
             found[name] = [layer.target.best.cpu().numpy() for layer in layers]
         return found
 

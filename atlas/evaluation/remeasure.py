@@ -5,29 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 from atlas.errors import AtlasError
 from atlas.evaluation.metrics import METRICS, make_judge
 from atlas.evaluation.runs import MethodSetting, Run, compare, store_figures
-from atlas.models.encoders import load_encoder
-from atlas.models.fingerprints import check_encoder
+from atlas.models.encoders import check_encoder, load_encoder
 from atlas.models.recorded import Steerer
 from atlas.progress import Progress, silent
 from atlas.steering.generation import Generation
 from atlas.steering.generations import OWN_FIGURES
+from atlas.store.file import Store
 from atlas.store.session import Session
 from atlas.store.state import require_complete
 from atlas.store.waiting import patient
 
-if TYPE_CHECKING:
-    from atlas.api import Atlas
-
 
 def measure_again(
-    atlas: Atlas,
+    store: Store,
     topic: str,
     held_out: Sequence[str],
     *,
@@ -40,7 +37,7 @@ def measure_again(
     Each text is judged with the BOS policy of the SAE that its evaluation steered by.
 
     Args:
-        atlas: an open atlas.
+        store: a finished atlas.
         topic: the topic, or the behaviour of a vector.
         held_out: texts about it that it was not scored by; may be empty.
         steerer: the loaded model.
@@ -53,8 +50,8 @@ def measure_again(
     Raises:
         AtlasError: the topic has no evaluated text, or it cannot be told by which SAE its texts were steered.
     """
-    with atlas.store.read() as session:
-        recorded = require_complete(session, atlas.store)
+    with store.read() as session:
+        recorded = require_complete(session, store)
         topic_texts = session.ask("topic_texts", topic=topic)["text"].to_list()
         texts = session.ask("run_generations", topic=topic)
         have = session.ask("run_metrics", topic=topic)
@@ -62,7 +59,7 @@ def measure_again(
     if texts.is_empty():
         raise AtlasError(f"topic {topic!r} has no evaluated text: run `atlas evaluate` without --measure-again first")
     progress("loading model and encoder", 0, 0)
-    model, tokenizer = (steerer or Steerer(atlas.store)).model
+    model, tokenizer = (steerer or Steerer(store)).model
     loaded = load_encoder(encoder or str(recorded["encoder"]))
     check_encoder(loaded, recorded)
     judge = make_judge(model, tokenizer, loaded, prepend_bos=True, topic=topic_texts, held_out=held_out)
@@ -82,7 +79,7 @@ def measure_again(
     progress("measuring", len(METRICS), len(METRICS))
     added = pl.concat(found) if found else texts.select("run_id", "generation_id").clear()
     if added.height:
-        with patient(), atlas.store.write() as session:  # measuring took long
+        with patient(), store.write() as session:  # measuring took long
             session.append("metrics", added)
             renew_figures(session, topic)
     return added.height

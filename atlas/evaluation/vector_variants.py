@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 import torch
@@ -15,9 +15,9 @@ from atlas.evaluation.intervals import Interval
 from atlas.evaluation.runs import MethodSetting, Run
 from atlas.models.recorded import Steerer
 from atlas.steering.methods import METHODS, Layer, Options, settle_options
-
-if TYPE_CHECKING:
-    from atlas.api import Atlas
+from atlas.steering.targets import load_layers
+from atlas.store.file import Store
+from atlas.store.state import find_sae_keys
 
 USERS = tuple(name for name, method in METHODS.items() if method.vector)
 ABLATIONS = {
@@ -106,12 +106,12 @@ class Vectors:
 
 
 def load_vectors(
-    atlas: Atlas, steerer: Steerer, name: str, sae_ids: Sequence[str | int] | None = None, topic: str | None = None
+    store: Store, steerer: Steerer, name: str, sae_ids: Sequence[str | int] | None = None, topic: str | None = None
 ) -> Vectors:
     """A behaviour's current vectors for some SAEs, by default the first that has them."""
-    keys = None if sae_ids is None else [atlas.sae_key(one) for one in sae_ids]
-    layers, scoring_ids, rows = steerer.layers(topic, keys, vectors=[name])
-    with atlas.store.read() as session:
+    keys = find_sae_keys(store, sae_ids)
+    layers, scoring_ids, rows = load_layers(steerer, topic, keys, vectors=[name])
+    with store.read() as session:
         chosen = [row["sae_key"] for row in rows]
         made = current_vectors(session, [name]).filter(pl.col("kind") == "sas")
         settings = [made.filter(pl.col("sae_key") == key).to_dicts()[0] for key in chosen]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from atlas.errors import ModelError
+from atlas.errors import ModelError, StoreError
 from atlas.models.fingerprints import hash_encoder
 from atlas.models.loading import loading, require_safetensors
 from atlas.models.quiet import quiet
@@ -106,3 +106,12 @@ def require_encoder_folder(folder: Path) -> None:
                 "sentence_transformers: use an encoder without code of its own"
             )
         require_safetensors(place, "sentence encoder")
+
+
+def check_encoder(encoder: Encoder, recorded: Mapping[str, object]) -> None:
+    """Raise StoreError when an atlas's row says that its texts were embedded by another encoder."""
+    if encoder.encoder_hash != recorded["encoder_hash"]:
+        raise StoreError(
+            f"encoder {encoder.name} ({encoder.source}) is not the one this atlas was built with, "
+            f"{recorded['encoder']}: name that one with --encoder"
+        )

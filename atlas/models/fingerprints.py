@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from atlas.errors import StoreError
-
-if TYPE_CHECKING:
-    from atlas.models.encoders import Encoder
 
 
 def check_identity(row: dict[str, Any], model_hash: str, tokenizer_hash: str, sae_hash: str | None = None) -> None:
@@ -27,15 +24,6 @@ def check_identity(row: dict[str, Any], model_hash: str, tokenizer_hash: str, sa
                 f"this {kind} is not the one the atlas was built with ({name}): its weights differ; "
                 f"use that one, or build another atlas"
             )
-
-
-def check_encoder(encoder: Encoder, recorded: Mapping[str, object]) -> None:
-    """Raise StoreError when an atlas's row says that its texts were embedded by another encoder."""
-    if encoder.encoder_hash != recorded["encoder_hash"]:
-        raise StoreError(
-            f"encoder {encoder.name} ({encoder.source}) is not the one this atlas was built with, "
-            f"{recorded['encoder']}: name that one with --encoder"
-        )
 
 
 SAMPLED = 1 << 20  # values per tensor that go into a hash

@@ -1,32 +1,23 @@
-"""The language model and SAEs of an atlas, loaded once and checked, with the scores and vectors to steer by."""
+"""The language model and the SAEs that an atlas was built with: loaded once, and checked against its record."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from atlas.contrast.vectors import saes_with_vectors, sum_vectors
-from atlas.errors import ModelError, StoreError
+from atlas.errors import ModelError
 from atlas.models.agreement import check_place
 from atlas.models.fingerprints import check_identity, check_model
 from atlas.models.loading import load_transformer
 from atlas.models.quiet import LOADING
 from atlas.models.saes import LoadedSae, load_sae, set_centring, writes_to_stream
-from atlas.scoring.scored import require_scored
-from atlas.steering.methods import Layer
-from atlas.steering.selection import DEFAULT_RULE
-from atlas.steering.targets import Layers, make_target
 from atlas.store.file import Store
 from atlas.store.state import require_complete
 
 
 class Steerer:
-    """The language model and the SAEs of an atlas, each loaded once and checked, with the layers of any topic.
+    """The language model and the SAEs of an atlas, each loaded once and checked.
 
     Args:
         store: a finished atlas.
@@ -82,62 +73,6 @@ class Steerer:
         """The sentence encoder, as it was named at build."""
         with self.store.read() as session:
             return str(require_complete(session, self.store)["encoder"])
-
-    def layers(
-        self,
-        topic: str | None,
-        sae_keys: Sequence[int] | None = None,
-        *,
-        scorer: str = "distance",
-        select: str = DEFAULT_RULE,
-        vectors: Sequence[str] = (),
-    ) -> Layers:
-        """The SAEs with a topic's current scores, and with contrastive vectors.
-
-        Args:
-            topic: None gives every neuron the score 1.
-            sae_keys: which SAEs; None for the first one that the topic is scored and the vectors are made for.
-            scorer: whose scores.
-            select: key of atlas.selection.RULES.
-            vectors: behaviours whose vectors are added up.
-
-        Raises:
-            UnknownName: no such topic, scorer, rule or vector.
-            AtlasError: the rule needs a signal that is not there.
-            StoreError: the topic is not scored for an SAE over today's prompts, a vector is not made for it, or an SAE
-                has changed.
-            ModelError: an SAE's folder is gone.
-        """
-        with self.store.read() as session:
-            require_complete(session, self.store)
-            rows = {row["sae_key"]: row for row in session.ask("all_saes").to_dicts()}
-            current = {} if topic is None else require_scored(session, topic, scorer)
-            have = sorted(current or rows)
-            if vectors:
-                made = saes_with_vectors(session, vectors)
-                have = [key for key in have if key in made] or have
-            keys = list(sae_keys) if sae_keys is not None else have[:1]
-            for key in keys:
-                if topic is not None and key not in current:
-                    raise StoreError(
-                        f"topic {topic!r} is not scored for SAE {rows[key]['sae_id']}: run `atlas score` for it"
-                    )
-            frames = {key: session.ask("steering_columns", sae_key=key, scoring_id=current.get(key)) for key in keys}
-            sums = {
-                key: sum_vectors(session, vectors, key, rows[key]["d_sae"], rows[key]["d_in"])
-                for key in keys
-                if vectors
-            }
-        layers = []
-        for key in keys:
-            target = make_target(frames[key], topic is None, self.device, select)
-            if key in sums:
-                arrays = {name: torch.tensor(array, device=self.device) for name, array in vars(sums[key]).items()}
-                target = replace(target, **arrays)
-            scores = frames[key]["score"].fill_null(0).to_numpy()  # what contamination is measured by, whatever steers
-            ruler = None if topic is None else torch.tensor(scores, dtype=torch.float32, device=self.device)
-            layers.append(Layer(rows[key]["hook_name"], self.placed_sae(rows[key]).codec, target, ruler))
-        return Layers(layers, [current[key] for key in keys if key in current], [rows[key] for key in keys])
 
     def sae(self, row: dict[str, Any]) -> LoadedSae:
         """The SAE of a row of `saes`; ModelError or StoreError when it is gone or another one."""

@@ -25,7 +25,9 @@ def choices(material: Material) -> pl.DataFrame:
     frames = []
     for name, pairs in material.texts.pairs.items():
         data = ChoiceSet(pairs, list(material.texts.unaligned)[:TEXTS], unrelated_pairs(material, name))
-        found = evaluate_choices(material.copy, name, data, config=CONFIG, steerer=steerer, progress=material.progress)
+        found = evaluate_choices(
+            material.copy.store, name, data, config=CONFIG, steerer=steerer, progress=material.progress
+        )
         frames.append(found.with_columns(behaviour=pl.lit(name)))
     return pl.concat(frames)
 
@@ -81,7 +83,7 @@ def overlap(material: Material) -> pl.DataFrame:
         raise NotAvailable(
             "there are contrast pairs of one behaviour only", "atlas reproduce {atlas} --out {out} --pairs FOLDER"
         )
-    found = compare_vectors(material.copy).filter(pl.col("a").is_in(list(names)) & pl.col("b").is_in(list(names)))
+    found = compare_vectors(material.copy.store).filter(pl.col("a").is_in(list(names)) & pl.col("b").is_in(list(names)))
     return found.select(
         pl.col("a").replace_strict(names).alias("behaviour"),
         pl.col("b").replace_strict(names).alias("other"),
@@ -94,7 +96,7 @@ def sparsity(material: Material) -> pl.DataFrame:
     """behaviour, sae_id, d_sae, tau, entries of each behaviour's vector."""
     material.once(choices)  # which makes the vectors
     found = [
-        sweep_tau(material.copy, f"{name}/choices").with_columns(behaviour=pl.lit(name))
+        sweep_tau(material.copy.store, f"{name}/choices").with_columns(behaviour=pl.lit(name))
         for name in material.texts.pairs
     ]
     return pl.concat(found).select("behaviour", "sae_id", "d_sae", "tau", "positive", "negative", "shared", "entries")

@@ -16,6 +16,7 @@ from atlas.evaluation.runs import MethodSetting, Run, compare
 from atlas.reproduction.material import Material, NotAvailable
 from atlas.steering.calibrations import picked_strength
 from atlas.steering.methods import METHODS, Options, settle_options
+from atlas.steering.targets import load_layers
 
 PAPER, OURS = "paper", "default"  # arithmetic
 CONFIG = EvaluationConfig(samples=1)  # one text per prompt, so that the page is made in minutes
@@ -110,7 +111,7 @@ def examiner_of(material: Material, topic: str, arithmetic: str, prompts: Any) -
         )
     data = EvaluationSet(material.held_out(topic), list(material.texts.unaligned), list(prompts))
     return Examiner(
-        material.steering, topic, data, config_of(arithmetic),
+        material.steering.store, topic, data, config_of(arithmetic),
         sae_ids=[material.saes[0]["sae_key"]], steerer=material.steering_model, encoder=material.encoder,
     )  # fmt: skip
 
@@ -124,8 +125,8 @@ def with_arithmetic(examiner: Examiner, arithmetic: str) -> Examiner:
     """The same examiner under another configuration, its neurons selected anew."""
     other = copy.copy(examiner)
     other.config = config_of(arithmetic)
-    other.layers = examiner.steerer.layers(
-        examiner.topic, examiner.sae_keys, scorer=other.config.scorer, select=other.config.select
+    other.layers = load_layers(
+        examiner.steerer, examiner.topic, examiner.sae_keys, scorer=other.config.scorer, select=other.config.select
     ).layers
     return other
 

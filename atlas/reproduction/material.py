@@ -16,14 +16,14 @@ import polars as pl
 from atlas.api import Atlas
 from atlas.api import open as open_atlas
 from atlas.errors import AtlasError
-from atlas.models.encoders import Encoder, load_encoder
-from atlas.models.fingerprints import check_encoder
+from atlas.models.encoders import Encoder, check_encoder, load_encoder
 from atlas.models.hooks import hook_activations
 from atlas.models.recorded import Steerer
 from atlas.progress import Progress, silent
 from atlas.scoring.model_evidence import ModelProbe
 from atlas.steering.methods import Layer
 from atlas.steering.selection import DEFAULT_RULE, RULES, SCORERS_OF, select_neurons
+from atlas.steering.targets import load_layers
 from atlas.store.session import Session
 from atlas.store.state import require_complete
 from atlas.texts.pairs import PairSet
@@ -246,7 +246,7 @@ class Material:
 
     def layer(self, sae_key: int, topic: str | None = None, select: str = "score") -> Layer:
         """An SAE with the scores of a topic, the exhibits' own by default, under a rule of atlas.selection."""
-        return self.steerer.layers(topic or self.topic, [sae_key], select=select).layers[0]
+        return load_layers(self.steerer, topic or self.topic, [sae_key], select=select).layers[0]
 
     def selected(self, sae_key: int, topic: str) -> np.ndarray:
         """The neurons that steering selects when not told otherwise, best first."""

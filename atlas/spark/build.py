@@ -27,8 +27,8 @@ import polars as pl
 from atlas.building.shards import Equipment, Intake, Shard, compute_shard
 from atlas.building.staging import clear_staging, staging_folder
 from atlas.errors import AtlasError, StoreError
-from atlas.models.encoders import load_encoder
-from atlas.models.fingerprints import check_encoder, check_identity
+from atlas.models.encoders import check_encoder, load_encoder
+from atlas.models.fingerprints import check_identity
 from atlas.models.loading import load_language_model, resolve_name
 from atlas.models.saes import fit_sae, load_sae
 from atlas.progress import Progress

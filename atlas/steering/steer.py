@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from atlas.contrast.vectors import vector_ids
 from atlas.errors import AtlasError
@@ -17,16 +17,16 @@ from atlas.steering.intervention import check_positions
 from atlas.steering.methods import METHODS, Options, settle_options, takes
 from atlas.steering.selection import DEFAULT_RULE
 from atlas.steering.signals import ensure_signals
+from atlas.steering.targets import load_layers
+from atlas.store.file import Store
 from atlas.store.keeping import show_nobody, storing
-
-if TYPE_CHECKING:
-    from atlas.api import Atlas
+from atlas.store.state import find_sae_keys
 
 KEEP_ERROR = True  # what evaluation showed to be better; the papers' own arithmetic drops the error
 
 
 def steer_prompts(
-    atlas: Atlas,
+    store: Store,
     topic: str | None,
     prompts: Sequence[str],
     *,
@@ -48,7 +48,7 @@ def steer_prompts(
     """Go on with each prompt under each method, and store texts and figures in the atlas; a warning when that fails.
 
     Args:
-        atlas: an open atlas.
+        store: a finished atlas.
         topic: a scored topic; None for methods that need none.
         prompts: what the model is given.
         methods: keys of METHODS.
@@ -70,14 +70,14 @@ def steer_prompts(
     check_positions(positions)
     check_sources(topic, methods, vectors)
     progress("loading SAEs and model", 0, 0)
-    keys = None if sae_ids is None else [atlas.sae_key(one) for one in sae_ids]
-    steerer = steerer or Steerer(atlas.store)
+    keys = find_sae_keys(store, sae_ids)
+    steerer = steerer or Steerer(store)
     ensure_signals(steerer, topic, select, keys, progress=progress)
-    layers, scoring_ids, rows = steerer.layers(topic, keys, scorer=scorer, select=select, vectors=vectors)
+    layers, scoring_ids, rows = load_layers(steerer, topic, keys, scorer=scorer, select=select, vectors=vectors)
     chosen_keys = [row["sae_key"] for row in rows]
     shared = {"scorer": scorer, "select": select, "keep_error": keep_error, "positions": positions}
     if calibrated and settings.get("strength") is None:
-        with atlas.store.read() as session:
+        with store.read() as session:
             for method, chosen in options.items():
                 options[method] = with_picked(
                     session, method, chosen, shared, topic=topic, sae_keys=chosen_keys, vectors=vectors
@@ -105,7 +105,7 @@ def steer_prompts(
     show(results)
     if save:
         parameters = {method: {**asdict(options[method]), **shared, **asdict(sampling)} for method in methods}
-        with storing("these texts", atlas.store.path), atlas.store.write() as session:
+        with storing("these texts", store.path), store.write() as session:
             sources = {
                 method: Source(
                     parameters[method],

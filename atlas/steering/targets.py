@@ -1,15 +1,22 @@
-"""TODO: say what is in here."""
+"""What steers at each SAE: a topic's scores, its best neurons and contrastive vectors, read from the store."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 import torch
 
+from atlas.contrast.vectors import saes_with_vectors, sum_vectors
+from atlas.errors import StoreError
+from atlas.models.recorded import Steerer
+from atlas.scoring.scored import require_scored
 from atlas.steering.methods import Layer, Target
 from atlas.steering.selection import DEFAULT_RULE, select_neurons
+from atlas.store.state import require_complete
 
 
 class Layers(NamedTuple):
@@ -18,6 +25,62 @@ class Layers(NamedTuple):
     layers: list[Layer]
     scoring_ids: list[int]
     rows: list[dict[str, Any]]
+
+
+def load_layers(
+    steerer: Steerer,
+    topic: str | None,
+    sae_keys: Sequence[int] | None = None,
+    *,
+    scorer: str = "distance",
+    select: str = DEFAULT_RULE,
+    vectors: Sequence[str] = (),
+) -> Layers:
+    """The SAEs with a topic's current scores, and with contrastive vectors.
+
+    Args:
+        steerer: the model and SAEs of the atlas.
+        topic: None gives every neuron the score 1.
+        sae_keys: which SAEs; None for the first one that the topic is scored and the vectors are made for.
+        scorer: whose scores.
+        select: key of RULES.
+        vectors: behaviours whose vectors are added up.
+
+    Raises:
+        UnknownName: no such topic, scorer, rule or vector.
+        AtlasError: the rule needs a signal that is not there.
+        StoreError: the topic is not scored for an SAE over today's prompts, a vector is not made for it, or an SAE
+            has changed.
+        ModelError: an SAE's folder is gone.
+    """
+    with steerer.store.read() as session:
+        require_complete(session, steerer.store)
+        rows = {row["sae_key"]: row for row in session.ask("all_saes").to_dicts()}
+        current = {} if topic is None else require_scored(session, topic, scorer)
+        have = sorted(current or rows)
+        if vectors:
+            made = saes_with_vectors(session, vectors)
+            have = [key for key in have if key in made] or have
+        keys = list(sae_keys) if sae_keys is not None else have[:1]
+        for key in keys:
+            if topic is not None and key not in current:
+                raise StoreError(
+                    f"topic {topic!r} is not scored for SAE {rows[key]['sae_id']}: run `atlas score` for it"
+                )
+        frames = {key: session.ask("steering_columns", sae_key=key, scoring_id=current.get(key)) for key in keys}
+        sums = {
+            key: sum_vectors(session, vectors, key, rows[key]["d_sae"], rows[key]["d_in"]) for key in keys if vectors
+        }
+    layers = []
+    for key in keys:
+        target = make_target(frames[key], topic is None, steerer.device, select)
+        if key in sums:
+            arrays = {name: torch.tensor(array, device=steerer.device) for name, array in vars(sums[key]).items()}
+            target = replace(target, **arrays)
+        scores = frames[key]["score"].fill_null(0).to_numpy()  # what contamination is measured by, whatever steers
+        ruler = None if topic is None else torch.tensor(scores, dtype=torch.float32, device=steerer.device)
+        layers.append(Layer(rows[key]["hook_name"], steerer.placed_sae(rows[key]).codec, target, ruler))
+    return Layers(layers, [current[key] for key in keys if key in current], [rows[key] for key in keys])
 
 
 def make_target(frame: pl.DataFrame, neutral: bool, device: str = "cpu", select: str = DEFAULT_RULE) -> Target:

@@ -1,0 +1,124 @@
+"""Rooms import only from floors below their own, model and database libraries in one place, and queries stay in their rooms."""
+
+from __future__ import annotations
+
+import ast
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import atlas.cli
+import pytest
+
+import atlas
+
+FLOORS = (  # from the ground up; rooms on one floor do not import each other
+    ("errors", "progress"),
+    ("texts", "store"),
+    ("models",),
+    ("building", "scoring", "contrast"),
+    ("steering", "spark"),
+    ("evaluation", "api"),
+    ("reproduction",),
+    ("cli",),
+)
+LIBRARIES = {  # library -> the files that may import it
+    "transformer_lens": {"models/loading"},
+    "sae_lens": {"models/loading"},
+    "transformers": {"models/loading", "models/sampling", "evaluation/finetune"},
+    "sentence_transformers": {"models/loading"},
+    "sqlalchemy": {"store/file"},
+    "duckdb": {"store/file", "store/session", "store/failures"},
+    "matplotlib": {"reproduction/plots"},
+    "pyspark": {"spark/session"},
+    "sqlglot": {"spark/dialect"},
+}
+QUERY_ROOMS = {"topics": "scoring", "uncertainty": "scoring", "questions": "api"}  # folders of sql/ that are no rooms
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS, start=1) for room in rooms}
+ROOT = Path(atlas.__file__).parent
+FILES = {
+    path.relative_to(folder.parent).with_suffix("").as_posix().removeprefix("atlas/"): path
+    for folder in (ROOT, Path(atlas.cli.__file__).parent)
+    for path in sorted(folder.rglob("*.py"))
+    if path != ROOT / "__init__.py"
+}
+MODULES = pytest.mark.parametrize("name", FILES)
+
+
+def room_of(name: str) -> str:
+    return name.split("/")[0]
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that an import statement names, wherever it stands: at the top, in functions, under TYPE_CHECKING."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@MODULES
+def test_a_room_imports_only_from_floors_below_its_own(name):
+    own = room_of(name)
+    used = {found.split(".")[1] for found in imported(FILES[name]) if found.startswith("atlas.")} & FLOOR.keys()
+    assert not [room for room in used - {own} if FLOOR[room] >= FLOOR[own]]
+
+
+def test_no_two_files_of_a_room_import_each_other_in_a_circle():
+    graph = {}
+    for name, path in FILES.items():
+        found = {module.removeprefix("atlas.").replace(".", "/") for module in imported(path)}
+        graph[name] = {
+            other for other in FILES if other != name and any(f"{m}/".startswith(f"{other}/") for m in found)
+        }
+    while leaves := [name for name, used in graph.items() if not used & graph.keys()]:
+        for name in leaves:
+            del graph[name]
+    assert not graph
+
+
+def test_every_room_has_its_floor_and_says_what_is_in_it():
+    rooms = {room_of(name) for name in FILES}
+    assert rooms == FLOOR.keys()
+    for room in rooms - {"errors", "progress", "api", "cli"}:
+        said = (ROOT / room / "__init__.py").read_text()
+        readme = ROOT / room / "README.md"
+        said += readme.read_text() if readme.exists() else ""
+        missing = [name for name in FILES if room_of(name) == room and not re.search(rf"\b{Path(name).stem}\b", said)]
+        assert missing in ([], [f"{room}/__init__"])
+
+
+@MODULES
+def test_a_model_or_database_library_is_imported_in_one_place(name):
+    found = {module.split(".")[0] for module in imported(FILES[name])}
+    assert not [library for library in found & LIBRARIES.keys() if name not in LIBRARIES[library]]
+
+
+@MODULES
+def test_the_library_neither_prints_nor_imports_click(name):
+    if room_of(name) == "cli":
+        return
+    calls = {
+        ast.unparse(node.func) for node in ast.walk(ast.parse(FILES[name].read_text())) if isinstance(node, ast.Call)
+    }
+    assert "print" not in calls
+    assert not any(module.split(".")[0] == "click" for module in imported(FILES[name]))
+
+
+@MODULES
+def test_a_query_is_asked_by_its_room_or_one_above(name):
+    folders = {path.stem: path.parent.name for path in Path(str(files("atlas.sql"))).rglob("*.sql")}
+    own = room_of(name)
+    for node in ast.walk(ast.parse(FILES[name].read_text())):
+        if isinstance(node, ast.Constant) and node.value in folders and folders[node.value] != "sql":
+            room = QUERY_ROOMS.get(folders[node.value], folders[node.value])
+            assert room == own or FLOOR[room] < FLOOR[own], f"{own} asks {node.value} of {room}"
+
+
+def test_every_exported_name_is_there():
+    assert all(getattr(atlas, name) is not None for name in atlas.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'opne'"):
+        atlas.opne  # noqa: B018
