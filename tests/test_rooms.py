@@ -24,13 +24,19 @@ FLOORS = (  # from the ground up; rooms on one floor do not import each other
 )
 LIBRARIES = {  # library -> the files that may import it
     "transformer_lens": {"models/loading"},
-    "sae_lens": {"models/loading"},
-    "transformers": {"models/loading", "models/sampling", "evaluation/finetune"},
-    "sentence_transformers": {"models/loading"},
-    "sqlalchemy": {"store/file"},
-    "duckdb": {"store/file", "store/session", "store/failures"},
-    "matplotlib": {"reproduction/plots"},
-    "pyspark": {"spark/session"},
+    "sae_lens": {"models/saes"},
+    "transformers": {
+        "models/loading",
+        "models/sampling",
+        "models/acceptability",
+        "models/quiet",
+        "evaluation/finetune",
+    },
+    "sentence_transformers": {"models/encoders"},
+    "sqlalchemy": {"store/database", "store/failures", "store/querying"},
+    "duckdb": {"store/database", "store/failures", "store/querying", "store/session"},
+    "matplotlib": {"reproduction/plots", "reproduction/exhibits"},
+    "pyspark": {"spark/session", "spark/query"},
     "sqlglot": {"spark/dialect"},
 }
 QUERY_ROOMS = {"topics": "scoring", "uncertainty": "scoring", "questions": "api"}  # folders of sql/ that are no rooms

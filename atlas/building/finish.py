@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""Finish a build: write the tables once more, sorted, and the text around each neuron's strongest tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""The strongest tokens of every neuron, kept while prompts stream by."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure generated texts: when they are made, and again later, when a metric is new."""
+"""Measure stored texts again: give them metrics that are new, and renew the figures of their runs."""
 
 from __future__ import annotations
 

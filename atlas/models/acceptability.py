@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""A classifier of acceptable English, where one is in the local cache."""
 
 from __future__ import annotations
 

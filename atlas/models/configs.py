@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""What a model's configuration says, whatever the family calls it and however it is nested."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""Load sentence encoders, and refuse texts embedded by another one than an atlas's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""Know models, tokenizers and SAEs again by hashes of their weights, wherever they lie."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How likely a language model finds given tokens."""
+"""How likely a language model finds given tokens, and the perplexity of texts."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""Load language models, SAEs and sentence encoders.
-
-The only importer of transformer_lens, sae_lens, transformers and sentence_transformers, each inside the function that
-needs it: importing them takes seconds.
-"""
+"""Load language models and their tokenizers: from weights in safetensors alone, and without code from a model's folder."""
 
 from __future__ import annotations
 

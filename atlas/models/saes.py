@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""Load SAEs of SAELens, and refuse those that cannot be used here or contradict themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""Sample tokens so that each text of a batch has random numbers of its own seed."""
 
 from __future__ import annotations
 

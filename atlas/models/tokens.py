@@ -1,4 +1,4 @@
-"""What a decoder row says in tokens, what ids mean as text, and rows of them as a batch."""
+"""Token ids: BOS and special tokens, rows of ids as a batch, and tokens as text."""
 
 from __future__ import annotations
 

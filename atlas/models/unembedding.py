@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""Which tokens a decoder row promotes, through the final norm and the unembedding."""
 
 from __future__ import annotations
 

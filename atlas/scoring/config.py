@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""The settings of a scoring."""
 
 from __future__ import annotations
 

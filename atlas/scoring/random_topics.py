@@ -1,4 +1,4 @@
-"""How sure is a score? Random topics for z, and bootstrap samples of the prompts for the stability of a ranking.
+"""Random topics, against which z is measured (method: equation 7).
 
 The standard error in closed form is part of the scoring scan itself (sql/compute_scores.sql).
 """

@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""Are differences between scores more than rounding? Scores that are not are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""A topic's current scorings."""
 
 from __future__ import annotations
 

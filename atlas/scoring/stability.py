@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""How well a ranking holds over bootstrap samples of the prompts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""Topics in the store: their texts, embeddings and activations, and which scoring of one is current."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""What steering did to each text: contamination, and neurons kept, dropped and new (method: section 4)."""
 
 from __future__ import annotations
 

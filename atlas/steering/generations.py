@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""Keep generated texts and their figures in the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""Which row of each forward call a returned sequence is, where rows change places or end early."""
 
 from __future__ import annotations
 

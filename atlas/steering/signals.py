@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""Score a topic by what a selection rule needs and the loaded model can give at once."""
 
 from __future__ import annotations
 

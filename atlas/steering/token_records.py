@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""What is remembered of a text while the model reads it: its steps, its calls, its run of `generate`."""
 
 from __future__ import annotations
 

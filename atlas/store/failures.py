@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""What goes wrong with the file, in one line that says what to do."""
 
 from __future__ import annotations
 

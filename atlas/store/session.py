@@ -1,4 +1,4 @@
-"""TODO: say what is in here."""
+"""One connection and one transaction: ask a query of sql/ by its name, append frames, read and write Parquet."""
 
 from __future__ import annotations
 
