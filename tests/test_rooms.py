@@ -33,7 +33,7 @@ LIBRARIES = {  # library -> the files that may import it
         "evaluation/finetune",
     },
     "sentence_transformers": {"models/encoders"},
-    "sqlalchemy": {"store/database", "store/failures", "store/querying"},
+    "sqlalchemy": {"store/database", "store/failures", "store/file"},
     "duckdb": {"store/database", "store/failures", "store/querying", "store/session"},
     "matplotlib": {"reproduction/plots", "reproduction/exhibits"},
     "pyspark": {"spark/session", "spark/query"},
