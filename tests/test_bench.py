@@ -8,7 +8,7 @@ import math
 
 import pytest
 from click.testing import CliRunner
-from test_spark import QUICK, needs_spark
+from spark_here import QUICK, needs_spark
 
 from tests.bench import __main__ as bench
 from tests.bench import building, measure, scoring, spark, steering

@@ -7,5 +7,5 @@ there), `agreement` (is that place right?), `tokens` (BOS, special tokens, paddi
 arithmetic), `activations` (prompts -> what fired), `embeddings` (texts -> vectors), `likelihood` (log-probabilities),
 `unembedding` (what a decoder row writes), `sampling` (random numbers per text), `recorded` (the model and SAEs that
 an atlas was built with). To support a model family whose hooks are elsewhere, see `hooks.find_site`, and add the
-family to tests/families.py.
+family to tests/shared/families.py.
 """

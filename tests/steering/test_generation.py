@@ -7,7 +7,7 @@ from copy import deepcopy
 import pytest
 import tiny
 import torch
-from test_methods import make_target
+from targets import make_target
 
 from atlas.errors import AtlasError
 from atlas.models.codec import Codec

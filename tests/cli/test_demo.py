@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from atlas.texts import bundled
 from atlas.texts.prompts import read_texts
 
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 @pytest.fixture(scope="module")

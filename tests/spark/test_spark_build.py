@@ -9,8 +9,8 @@ import dying
 import polars as pl
 import pytest
 import tiny
-from test_build import assert_same, tables
-from test_spark import QUICK, needs_spark
+from contents import assert_same, tables
+from spark_here import QUICK, needs_spark
 
 import atlas.building.plan
 from atlas.building.build import build

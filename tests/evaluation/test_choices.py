@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import tiny
 import torch
-from test_cli import run
+from command import run
 
 import atlas
 from atlas.contrast.make_vectors import make_vectors, sweep_tau

@@ -7,13 +7,13 @@ import random
 import shutil
 from multiprocessing import Pipe
 
-import duckdb
 import dying
 import numpy as np
 import polars as pl
 import pytest
 import tiny
 import torch
+from contents import assert_same, tables
 from polars.testing import assert_frame_equal
 
 import atlas.building.build
@@ -27,22 +27,8 @@ from atlas.scoring.score import score_topics
 from atlas.store.file import Store
 from atlas.texts.prompts import collect_texts
 
-TIMES = ("created_at", "finished_at")
-TABLES = ("atlas", "saes", "prompts", "embeddings", "shards", "activations", "prompt_totals", "neurons", "examples")
 FEW_COUNT = 20
 FEW = collect_texts(tiny.PROMPTS[:FEW_COUNT])
-
-
-def tables(path, *, without=()):
-    """Every table, in the order it is stored in, without the times."""
-    with duckdb.connect(str(path), read_only=True) as connection:
-        frames = {name: connection.sql(f"from {name}").pl() for name in TABLES if name not in without}
-    return {name: frame.drop(*TIMES, strict=False) for name, frame in frames.items()}
-
-
-def assert_same(found, expected, **tolerance):
-    for name, frame in expected.items():
-        assert_frame_equal(found[name], frame, check_exact=not tolerance, **tolerance)
 
 
 @pytest.fixture

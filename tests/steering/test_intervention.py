@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from test_methods import BY_VECTOR, EDITING, make_target
+from targets import BY_VECTOR, EDITING, make_target
 
 from atlas.errors import AtlasError, ModelError, UnknownName
 from atlas.models.codec import Codec

@@ -9,7 +9,7 @@ from copy import deepcopy
 import pytest
 import tiny
 import torch
-from test_methods import make_target
+from targets import make_target
 from transformers import (
     DynamicCache,
     Gemma2Config,

@@ -1,6 +1,6 @@
 """Tiny random language models of many families, and what the hooks of each give: in a bridge, and in the plain model.
 
-`python tests/families.py` prints a table of them, or of those that are named.
+`python tests/shared/families.py` prints a table of them, or of those that are named.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import pytest
 import tiny
 from atlas.cli.main import cli
 from click.testing import CliRunner
-from test_build import assert_same, tables
+from contents import assert_same, tables
 
 import atlas
 import atlas.building.build

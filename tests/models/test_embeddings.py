@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny
+from command import run
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import StaticEmbedding
-from test_cli import loaded_models, run  # noqa: F401
 
 import atlas
 import atlas.building.build
@@ -19,6 +19,8 @@ from atlas.models.encoders import Encoder
 from atlas.texts.prompts import collect_texts
 
 LONG = "word " * 400
+
+pytestmark = pytest.mark.usefixtures("loaded_once")  # commands take models and encoders that are loaded already
 
 
 def encoder_of(vectors):

@@ -10,25 +10,14 @@ import click
 import pytest
 import tiny
 from atlas.cli.main import COMMANDS, cli, main
-from click.testing import CliRunner
+from command import run
 
 from atlas.building.build import BuildReport
-from atlas.errors import AtlasError
 
 
 @pytest.fixture(autouse=True)
 def loaded_models(loaded_once):
     """Commands take models and encoders that are loaded already."""
-
-
-def run(*arguments):
-    """(exit code, stdout, stderr) of `atlas` with these arguments, errors told as main tells them."""
-    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
-    if isinstance(result.exception, AtlasError):
-        return 1, result.stdout, f"{result.stderr}Error: {result.exception}\n"
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture

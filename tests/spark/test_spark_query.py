@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 import tiny
 from polars.testing import assert_frame_equal
+from spark_here import QUICK, needs_spark, needs_sqlglot
 
 import atlas.spark.session
 from atlas.api import Atlas
@@ -30,32 +31,12 @@ from atlas.store.exchange import export_atlas, import_atlas, open_export
 from atlas.store.file import MANIFEST, Store
 from atlas.store.session import scan_here
 
-QUICK = {  # a short life is not worth compiling for
-    "JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1",
-    "PYSPARK_SUBMIT_ARGS": "--conf spark.sql.codegen.wholeStage=false --conf spark.sql.codegen.factoryMode=NO_CODEGEN "
-    "pyspark-shell",
-}
-
 PROMPTS, NEURONS = 60, 20
 RNG = np.random.default_rng(0)
 RAW = handmade.random_raw(RNG, PROMPTS, NEURONS)
 VECTORS = handmade.unit_vectors(RNG, PROMPTS)
 TOPICS, EMBED = handmade.make_topics(np.random.default_rng(1), sea=3, land=5)
 SETTINGS = [("mean", "euclidean", 2.0), ("max", "cosine", 1.0), ("count", "euclidean", 0.5)]
-
-
-def why_not() -> str | None:
-    """Why Spark cannot run here."""
-    try:
-        require_spark()
-    except AtlasError as error:
-        return str(error)
-    return None
-
-
-REASON = why_not()
-needs_spark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
-needs_sqlglot = pytest.mark.skipif(importlib.util.find_spec("sqlglot") is None, reason="sqlglot is not installed")
 
 
 @pytest.fixture(scope="module")

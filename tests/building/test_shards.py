@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 import tiny
-from test_build import assert_same, tables
+from contents import assert_same, tables
 
 import atlas.building.plan
 from atlas.building.build import build

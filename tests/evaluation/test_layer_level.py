@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from test_methods import make_target
+from targets import make_target
 
 import atlas.evaluation.layer_level
 from atlas.evaluation.layer_level import activity, firing, layer_figures

@@ -12,8 +12,8 @@ import polars as pl
 import pytest
 import tiny
 import torch
+from command import run
 from scipy import stats
-from test_cli import run
 
 import atlas
 import atlas.evaluation.detection
