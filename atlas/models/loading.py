@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from atlas.errors import AtlasError, ModelError
+from atlas.errors import AtlasError, ModelError, UnknownName
 from atlas.models.configs import context_size
 from atlas.models.fingerprints import hash_model, hash_tokenizer
 from atlas.models.quiet import quiet
 
 SAFELY = {"use_safetensors": True, "trust_remote_code": False}  # neither pickles nor code from a model's folder
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CONVERT = "load it where you trust it, and save it with save_pretrained, which writes safetensors"
 PANIC = "PanicException"  # of the Rust inside of tokenizers, for files it did not foresee; it is no Exception
 
@@ -57,7 +58,7 @@ def load_language_model(name: str, *, device: str = "cpu", dtype: str = "float32
         config = _load_config(resolve_name(name))
     tokenizer = load_tokenizer(name)
     with quiet(), loading("language model", name):
-        plain, bridge = _wrap(resolve_name(name), config, copy.deepcopy(tokenizer), device, getattr(torch, dtype))
+        plain, bridge = _wrap(resolve_name(name), config, copy.deepcopy(tokenizer), device, number_format(dtype))
     return LanguageModel(
         resolve_name(name),
         bridge,
@@ -69,12 +70,19 @@ def load_language_model(name: str, *, device: str = "cpu", dtype: str = "float32
     )
 
 
+def number_format(name: str) -> torch.dtype:
+    """The number format of a name that a user or an atlas gives; UnknownName for one that weights are not loaded in."""
+    if name not in DTYPES:
+        raise UnknownName("number format", name, DTYPES)
+    return DTYPES[name]
+
+
 def load_transformer(name: str, *, device: str = "cpu", dtype: str = "float32") -> tuple[nn.Module, Any]:
     """A hub name or local folder as a plain Hugging Face causal model and its tokenizer."""
     require_model_folder(name)
     with quiet(), loading("language model", name):
         place = resolve_name(name)
-        model = _load_weights(_model_class(_load_config(place)), place, dtype=getattr(torch, dtype))
+        model = _load_weights(_model_class(_load_config(place)), place, dtype=number_format(dtype))
     return model.to(device).eval().requires_grad_(False), load_tokenizer(name)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import polars as pl
 
+from atlas.store.contents import stack_vectors
 from atlas.store.session import Session
 
 DISTANCES = {
@@ -46,11 +47,11 @@ def measure_distances(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Batches of prompts: the topics' ids in ascending order, the prompts' ids, distances [prompt, topic]."""
     topics = session.ask("topic_vectors", topic_ids=list(topic_ids))
-    texts = topics["vector"].explode().to_numpy().reshape(topics.height, -1)
+    texts = stack_vectors(topics["vector"])
     ids, starts = np.unique(topics["topic_id"].to_numpy(), return_index=True)
     first = 0
     while (prompts := session.ask("embedding_batch", first=first, count=BATCH)).height:
-        vectors = prompts["vector"].explode().to_numpy().reshape(prompts.height, -1)
+        vectors = stack_vectors(prompts["vector"], texts.shape[1])
         nearest = np.minimum.reduceat(squared_distances(vectors, texts), starts, axis=1)
         yield ids, prompts["prompt_id"].to_numpy(), np.sqrt(nearest)
         first += BATCH

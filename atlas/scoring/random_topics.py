@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from atlas.scoring.products import columns_at_once, weight_runs
+from atlas.store.contents import stack_vectors
 from atlas.store.session import Scan, Session, scan_here
 
 NULL_SEED = 0
@@ -112,7 +113,7 @@ def random_topics(
     A matrix product gives these distances: its error of 1e-3 near 0 does not matter where the near prompts are left out.
     """
     ids = embeddings["prompt_id"].to_numpy()
-    vectors = embeddings["vector"].explode().to_numpy().reshape(len(ids), -1)
+    vectors = stack_vectors(embeddings["vector"])
     generator = np.random.default_rng(NULL_SEED)
     columns: dict[str, np.ndarray | pl.Series] = {"prompt_id": ids}
     members = []

@@ -1,5 +1,7 @@
 """Is everything in an atlas file ours? What its catalog holds, against sql/schema.sql, sql/views.sql and sql/macros.sql.
 
+And do its rows fit together? sql/faults.sql asks them. What reads the rows later takes that for granted.
+
 The bodies of views and macros are not compared: sessions use this program's own, whatever a file has under their names.
 """
 
@@ -11,8 +13,13 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from atlas.errors import StoreError, shown
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
 
 TABLE = re.compile(r"^create table (\w+) \((.*?)\);$", re.MULTILINE | re.DOTALL)
 DEFINED = re.compile(r"^create or replace (?P<rest>(?P<kind>view|macro) (?P<name>\w+).*?;)$", re.MULTILINE | re.DOTALL)
@@ -93,6 +100,29 @@ def require_functions(path: Path, functions: Iterable[tuple[str, str]]) -> None:
     for kind, name in functions:
         if kind != "table_macro" or name not in our_names("macro"):
             raise _foreign(path, "macro", name)
+
+
+def require_sound(path: Path, faults: Iterable[tuple[str, str | None]]) -> None:
+    """Raise StoreError when there is a row of sql/faults.sql: rows that contradict each other, or lack what is needed."""
+    for fault, value in faults:
+        named = "" if value is None else f": {shown(value)}"
+        raise StoreError(
+            f"{path} is damaged ({fault}{named}): build it again, or get the file again from where it came"
+        )
+
+
+def stack_vectors(vectors: pl.Series, width: int | None = None) -> np.ndarray:
+    """Embeddings as an array [row, dimension]; StoreError unless they are of one width, and numbers."""
+    import numpy as np
+
+    found = vectors.explode().to_numpy()
+    widths = vectors.list.len().fill_null(0).unique().to_list()
+    if widths != [width or max(widths)] or not np.isfinite(found).all():
+        raise StoreError(
+            "the atlas is damaged (an embedding is of another width than others, or no number): build it again, or get the "
+            "file again from where it came"
+        )
+    return found.reshape(len(vectors), -1)
 
 
 def _foreign(path: Path, kind: str, name: str) -> StoreError:

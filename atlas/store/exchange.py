@@ -18,7 +18,7 @@ from pathlib import Path
 
 from atlas.errors import StoreError, shown
 from atlas.progress import Progress, silent
-from atlas.store.contents import read_sql
+from atlas.store.contents import read_sql, require_sound
 from atlas.store.file import MANIFEST, STREAMING_LIMIT, STREAMING_THREADS, Store, require_writable
 from atlas.store.manifest import Manifest, check_files, read_manifest, sae_key_of, write_manifest
 from atlas.store.replacement import replacement
@@ -116,6 +116,7 @@ def import_atlas(folder: str | Path, path: str | Path, *, progress: Progress = s
                 for name in manifest.tables[table]:
                     read_file(session, manifest_here, table, name)
             _require_reference(session, manifest)
+            require_sound(manifest.folder, session.ask("faults").rows())
             progress("importing", len(manifest.tables), len(manifest.tables))
         new.checkpoint()
     return manifest
@@ -179,6 +180,7 @@ def open_export(folder: str | Path) -> Iterator[Store]:
             for table in VIEWED:
                 if manifest.tables[table]:
                     session.view_parquet(table, _parts(manifest_here, table))
+            require_sound(manifest.folder, session.ask("faults").rows())
         yield store
 
 

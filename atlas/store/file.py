@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy
 
 from atlas.errors import StoreError, shown
-from atlas.store.contents import require_functions, require_table, require_tables
+from atlas.store.contents import require_functions, require_sound, require_table, require_tables
 from atlas.store.database import NAME, Access, connect
 from atlas.store.failures import explained
 from atlas.store.querying import explain_error
@@ -184,6 +184,7 @@ class Store:
                 )
             if things is not None:
                 require_tables(self.path, things)
+                require_sound(self.path, session.ask("faults").rows())
 
     def _require_functions(self, session: Session) -> None:
         """For sessions that write or run a user's SQL; others call no function by a name that only a file has."""

@@ -73,14 +73,17 @@ def _append_sae(session, key: int, raw: np.ndarray, totals: np.ndarray) -> None:
     mass, square = weights.sum(axis=1), (weights**2).sum(axis=1)
     sae_key = pl.lit(key, pl.UInt32).alias("sae_key")
     neurons = range(raw.shape[2])
-    session.append(
-        "saes", pl.DataFrame({"sae_id": [f"sae-{key}"], "release": ["r"], "model": ["m"]}).with_columns(sae_key)
-    )
+    session.append("saes", pl.DataFrame({
+        "sae_id": [f"sae-{key}"], "release": ["r"], "sae_hash": ["s"], "model": ["m"], "model_hash": ["m"],
+        "tokenizer_hash": ["t"], "hook_name": ["blocks.0.hook_resid_post"], "d_in": [8], "d_sae": [raw.shape[2]],
+        "dtype": ["float32"], "context_size": [16], "prepend_bos": [True], "center_writing_weights": [False],
+    }).with_columns(sae_key))  # fmt: skip
     session.append("neurons", pl.DataFrame({
         "neuron": neurons, "support": (raw[2] > 0).sum(axis=0), "mass_mean": mass[0], "mass_max": mass[1],
         "mass_count": mass[2], "square_mean": square[0], "square_max": square[1], "square_count": square[2],
         "density": raw[2].sum(axis=0) / raw.shape[1] / TOKENS,
         "max_activation": raw[1].max(axis=0), "top_tokens": [[f" t{n}"] for n in neurons],
+        "decoder_norm": [1.0] * len(neurons),
     }).with_columns(sae_key))  # fmt: skip
     session.append("prompt_totals", pl.DataFrame({
         "prompt_id": range(raw.shape[1]), "sum_total": totals[0], "max_total": totals[1], "count_total": totals[2],

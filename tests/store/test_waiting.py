@@ -41,7 +41,7 @@ time.sleep(float(sys.argv[3])) if len(sys.argv) > 3 else sys.stdin.read()
 """
 WATCH = """
 import sys, time
-from atlas.store import Store
+from atlas.store.file import Store
 print("ready", flush=True)
 while True:
     with Store(sys.argv[1], patience=60).read() as session:
@@ -253,7 +253,7 @@ def test_a_signal_while_duckdb_works_is_an_interrupt(atlas_file, number, mode):
 
 STOPPED = """
 import os, signal, sys
-from atlas.store import Session
+from atlas.store.session import Session
 from atlas.cli.main import main
 run, number = getattr(Session, sys.argv[1]), int(sys.argv[3])
 def stop(session, name, *arguments, **parameters):
