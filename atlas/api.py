@@ -115,13 +115,13 @@ class Atlas:
         from atlas.models.embeddings import count_cut, embed_frame
         from atlas.models.encoders import check_encoder, load_encoder
 
-        recorded = self._row()
+        built = self._row()
         loaded: list[Any] = []
 
         def embed(found: Sequence[str]) -> pl.DataFrame:
             if not loaded:
-                loaded.append(load_encoder(encoder or str(recorded["encoder"])))
-                check_encoder(loaded[0], recorded)
+                loaded.append(load_encoder(encoder or str(built["encoder"])))
+                check_encoder(loaded[0], built)
             cut = count_cut(loaded[0], found)
             if cut:
                 tell(
@@ -137,10 +137,10 @@ class Atlas:
 
         settled = ScoringConfig(**config)
         if SCORERS[settled.scorer].needs and probe is None:
-            from atlas.models.recorded import Steerer
+            from atlas.models.recorded import RecordedModels
             from atlas.scoring.model_evidence import ModelProbe
 
-            probe = ModelProbe(Steerer(self.store))
+            probe = ModelProbe(RecordedModels(self.store))
         return score_topics(
             self.store,
             sets,
@@ -224,10 +224,12 @@ class Atlas:
         Args:
             name: the behaviour.
             pairs: (prompt, positive, negative) each, or a file of them.
-            settings: those of atlas.contrast.make_vectors: tau, position, sae_ids, replace, steerer, progress.
+            settings: those of atlas.contrast.make_vectors: tau, position, sae_ids, replace, steerer (the loaded
+                models, an atlas.models.recorded.RecordedModels), progress.
         """
         from atlas.contrast.make_vectors import make_vectors
 
+        settings = {"recorded" if key == "steerer" else key: value for key, value in settings.items()}
         return make_vectors(self.store, name, as_pair_set(pairs, name), **settings)
 
     def vector(self, name: str, n: int = 10, *, sae_id: str | int | None = None) -> pl.DataFrame:
@@ -285,14 +287,14 @@ class Atlas:
         """
         from atlas.models.fingerprints import check_model
         from atlas.models.loading import load_tokenizer
-        from atlas.models.recorded import Steerer
+        from atlas.models.recorded import RecordedModels
         from atlas.models.tokens import special_ids
         from atlas.steering.calibrations import with_picked
         from atlas.steering.call_watching import bare_model, measuring
         from atlas.steering.intervention import Steering
         from atlas.steering.methods import DEFAULT_METHOD, Options, settle_options
         from atlas.steering.signals import ensure_signals
-        from atlas.steering.targets import load_layers
+        from atlas.steering.targets import load_steered_saes
 
         chosen = None if sae_id is None else [sae_id] if isinstance(sae_id, str | int) else list(sae_id)
         keys = None if chosen is None else [self.sae_key(one) for one in chosen]
@@ -303,12 +305,12 @@ class Atlas:
         tokenizer = tokenizer or getattr(model, "tokenizer", None) or load_tokenizer(row["model"])
         check_model(model, tokenizer, row)
         place = (release, str(next(model.parameters()).device))
-        steerer = Steerer(self.store, release=release, device=place[1], loaded=(model, tokenizer))
-        steerer.saes = self._saes.setdefault(place, {})
+        recorded = RecordedModels(self.store, release=release, device=place[1], loaded=(model, tokenizer))
+        recorded.saes = self._saes.setdefault(place, {})
         named = [vector] if isinstance(vector, str) else list(vector)
         with measuring(model):
-            ensure_signals(steerer, topic, select, keys)
-            layers, _, rows = load_layers(steerer, topic, keys, scorer=scorer, select=select, vectors=named)
+            ensure_signals(recorded, topic, select, keys)
+            layers, _, rows = load_steered_saes(recorded, topic, keys, scorer=scorer, select=select, vectors=named)
         method = method or ("sas" if named else DEFAULT_METHOD)
         options = settle_options(method, Options(strength, neurons, sigma))
         if strength is None:

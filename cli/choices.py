@@ -148,7 +148,7 @@ def choices(
     from atlas.evaluation.choice_trial import STRENGTHS, ChoiceConfig, ChoiceSet
     from atlas.evaluation.choices import evaluate_choices
     from atlas.models.encoders import load_encoder
-    from atlas.models.recorded import Steerer
+    from atlas.models.recorded import RecordedModels
     from atlas.steering.generation import Sampling
     from atlas.texts import bundled
     from atlas.texts.prompts import read_texts
@@ -186,7 +186,7 @@ def choices(
             config=config,
             sae_ids=sae_ids or None,
             each_sae=each_sae,
-            steerer=Steerer(opened.store, model=model, release=release, device=device),
+            recorded=RecordedModels(opened.store, model=model, release=release, device=device),
             encoder=load_encoder(encoder) if samples and encoder is not None else None,
             progress=progress,
             show=show,

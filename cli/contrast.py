@@ -69,7 +69,7 @@ def contrast(
     import polars as pl
 
     import atlas as library
-    from atlas.models.recorded import Steerer
+    from atlas.models.recorded import RecordedModels
 
     opened = library.open(atlas)
     if given is None:
@@ -83,7 +83,7 @@ def contrast(
             position=position or ("last" if topic is None else "mean"),
             sae_ids=sae_ids or None,
             replace=replace,
-            steerer=Steerer(opened.store, model=model, release=release, device=device),
+            recorded=RecordedModels(opened.store, model=model, release=release, device=device),
             progress=progress,
         )
     finally:

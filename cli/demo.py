@@ -30,7 +30,7 @@ def demo(folder: str) -> None:
     """
     import atlas as library
     from atlas.building.build import build
-    from atlas.models.recorded import Steerer
+    from atlas.models.recorded import RecordedModels
     from atlas.steering.generation import Sampling
     from atlas.steering.steer import steer_prompts
     from atlas.texts import bundled
@@ -53,7 +53,7 @@ def demo(folder: str) -> None:
                 shorten(atlas.top(topic, 5).select("sae_id", "neuron", "score", "support", "fires_on", "top_tokens"))
             )
         echo(f"\n{PROMPT} ...")
-        steerer = Steerer(atlas.store)
+        recorded = RecordedModels(atlas.store)
         for topic in STEERED:
             methods = METHODS if topic == STEERED[0] else METHODS[1:]
             texts = steer_prompts(
@@ -62,7 +62,7 @@ def demo(folder: str) -> None:
                 [PROMPT],
                 methods=methods,
                 settings={},
-                steerer=steerer,
+                recorded=recorded,
                 sampling=Sampling(max_new_tokens=30),
                 progress=progress,
             )

@@ -121,14 +121,14 @@ def evaluate(
     from atlas.evaluation.remeasure import measure_again as measure
     from atlas.evaluation.runs import MethodSetting
     from atlas.models.encoders import load_encoder
-    from atlas.models.recorded import Steerer
+    from atlas.models.recorded import RecordedModels
     from atlas.steering.generation import Sampling
     from atlas.steering.methods import METHODS
     from atlas.steering.selection import DEFAULT_RULE
     from atlas.steering.steer import options_for
 
     opened = library.open(atlas)
-    steerer = Steerer(opened.store, model=model, release=release, device=device)
+    recorded = RecordedModels(opened.store, model=model, release=release, device=device)
     progress = Progress()
 
     def show_curve(method: str, calibrated: tuple[pl.DataFrame, float | None]) -> None:
@@ -143,7 +143,7 @@ def evaluate(
     try:
         if measure_again:
             texts = read_held_out(topic, held_out)
-            added = measure(opened.store, topic, texts, steerer=steerer, encoder=encoder, progress=progress)
+            added = measure(opened.store, topic, texts, recorded=recorded, encoder=encoder, progress=progress)
             echo(f"{atlas}: {added:,} figures added")
             return
         data = read_data(topic, held_out, unaligned, others, prompts)
@@ -167,9 +167,9 @@ def evaluate(
         if "finetuned" in chosen:
             if finetune is None:
                 raise click.UsageError("method finetuned needs --finetune FOLDER, where its weights are kept")
-            tuned["finetuned"] = make_finetuned(opened, steerer, topic, finetune)
+            tuned["finetuned"] = make_finetuned(opened, recorded, topic, finetune)
         halves = (data.prompts[0::2], data.prompts[1::2]) if calibrate else ((), data.prompts)
-        judging = load_encoder(encoder or steerer.recorded_encoder)
+        judging = load_encoder(encoder or recorded.recorded_encoder)
 
         def examine(some: Sequence[str]) -> Examiner:
             return Examiner(
@@ -178,7 +178,7 @@ def evaluate(
                 replace(data, prompts=some),
                 config,
                 sae_ids=sae_ids or None,
-                steerer=steerer,
+                recorded=recorded,
                 encoder=judging,
                 models=tuned,
                 vectors=vectors,
@@ -236,7 +236,7 @@ def read_data(
     )
 
 
-def make_finetuned(opened: Any, steerer: Any, topic: str, folder: str) -> Any:
+def make_finetuned(opened: Any, recorded: Any, topic: str, folder: str) -> Any:
     """The fine-tuned model of a topic, trained now when it is not there."""
     from atlas.errors import AtlasError
     from atlas.evaluation.finetune import finetuned
@@ -249,7 +249,7 @@ def make_finetuned(opened: Any, steerer: Any, topic: str, folder: str) -> Any:
         texts = session.ask("topic_texts", topic=topic)["text"].to_list()
         row = session.ask("all_saes").to_dicts()[0]
     found, seconds = finetuned(
-        steerer.model_name, texts, Path(folder) / topic, prepend_bos=row["prepend_bos"], device=steerer.device
+        recorded.model_name, texts, Path(folder) / topic, prepend_bos=row["prepend_bos"], device=recorded.device
     )
     echo(f"fine-tuned on {len(texts)} texts in {seconds:.1f} s: {Path(folder) / topic}", err=True)
     return found

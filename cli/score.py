@@ -107,10 +107,10 @@ def score(
     probe = None
     with closing(Progress()) as progress, open_to_score(engine, atlas, master=master, into=into) as (opened, scan):
         if scorer in SCORERS and SCORERS[scorer].needs:
-            from atlas.models.recorded import Steerer
+            from atlas.models.recorded import RecordedModels
             from atlas.scoring.model_evidence import ModelProbe
 
-            probe = ModelProbe(Steerer(opened.store, model=model, release=release), progress=progress)
+            probe = ModelProbe(RecordedModels(opened.store, model=model, release=release), progress=progress)
         opened.score_many(
             sets,
             sae_id=sae_id,

@@ -88,7 +88,7 @@ def steer(
       atlas steer pocket.atlas - "We went to see the film, and" --vector praise --strength -1
     """
     import atlas as library
-    from atlas.models.recorded import Steerer
+    from atlas.models.recorded import RecordedModels
     from atlas.steering.generation import Sampling
     from atlas.steering.methods import DEFAULT_METHOD
     from atlas.steering.selection import DEFAULT_RULE
@@ -119,7 +119,7 @@ def steer(
             keep_error=not paper or bool(vectors) if keep_error is None else keep_error,
             calibrated=not paper,
             positions=positions,
-            steerer=Steerer(opened.store, model=model, release=release, device=device),
+            recorded=RecordedModels(opened.store, model=model, release=release, device=device),
             sampling=sampling,
             save=not no_save,
             progress=progress,

@@ -16,7 +16,7 @@ import torch
 from atlas.contrast.pair_tokens import CODE_POSITIONS, Sides, tokenize_pairs
 from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.models.hooks import catch_activations
-from atlas.models.recorded import Steerer
+from atlas.models.recorded import RecordedModels
 from atlas.models.saes import LoadedSae
 from atlas.models.tokens import pad_rows
 from atlas.progress import Progress, silent
@@ -50,7 +50,7 @@ def make_vectors(
     position: str = "last",
     sae_ids: Sequence[str | int] | None = None,
     replace: bool = False,
-    steerer: Steerer | None = None,
+    recorded: RecordedModels | None = None,
     progress: Progress = silent,
 ) -> pl.DataFrame:
     """Store the sparse and the dense vector of a behaviour for each SAE, and make them the current ones.
@@ -65,7 +65,7 @@ def make_vectors(
         position: key of CODE_POSITIONS.
         sae_ids: which SAEs; None for all.
         replace: give a behaviour that exists these pairs, dropping the vectors made from the others.
-        steerer: the loaded model and SAEs; None loads them from where they were at build, if they are needed.
+        recorded: the loaded model and SAEs; None loads them from where they were at build, if they are needed.
         progress: called with (stage, done, total).
 
     Returns:
@@ -95,7 +95,7 @@ def make_vectors(
             )
         have = {key: session.value("coded_pairs", behaviour=name, sae_key=key, position=position) for key in keys}
     todo = [key for key in keys if changed or have[key] is None]
-    codes = run_pairs(steerer or Steerer(store), pairs, [rows[key] for key in todo], position, progress)
+    codes = run_pairs(recorded or RecordedModels(store), pairs, [rows[key] for key in todo], position, progress)
     found = []
     with patient(), store.write() as session:  # running the model took long
         session.renew_views()  # an atlas that is older than vector_overlap gets it with its vectors
@@ -138,15 +138,15 @@ def count_sides(kept: pl.DataFrame) -> dict[str, int]:
 
 
 def run_pairs(
-    steerer: Steerer, pairs: PairSet, rows: Sequence[dict[str, Any]], position: str, progress: Progress = silent
+    recorded: RecordedModels, pairs: PairSet, rows: Sequence[dict[str, Any]], position: str, progress: Progress = silent
 ) -> dict[int, _Codes]:
     """Run the plain model over the pairs: sae_key -> codes and dense vector, for these rows of `saes`."""
     found: dict[int, _Codes] = {}
     if not rows:
         return found
     progress("loading SAEs and model", 0, 0)
-    saes = {row["sae_key"]: steerer.placed_sae(row) for row in rows}
-    model, tokenizer = steerer.model
+    saes = {row["sae_key"]: recorded.placed_sae(row) for row in rows}
+    model, tokenizer = recorded.model
     context = min(row["context_size"] for row in rows)
     for prepend_bos in {row["prepend_bos"] for row in rows}:
         chosen = {row["sae_key"]: saes[row["sae_key"]] for row in rows if row["prepend_bos"] == prepend_bos}

@@ -17,11 +17,11 @@ from atlas.evaluation.metrics import Judge, make_judge, measure
 from atlas.evaluation.runs import MethodSetting, Run, compare
 from atlas.evaluation.vector_variants import Vectors
 from atlas.models.likelihood import log_probabilities, perplexities
-from atlas.models.recorded import Steerer
+from atlas.models.recorded import RecordedModels
 from atlas.models.tokens import special_ids, with_bos
 from atlas.steering.generation import Sampling, generate_in_turn
 from atlas.steering.intervention import Steering
-from atlas.steering.methods import Layer, Options, settle_options
+from atlas.steering.methods import Options, SteeredSae, settle_options
 from atlas.texts.pairs import PairSet
 
 PREFIX = "The answer is"  # put before the answer in the second round
@@ -95,7 +95,7 @@ class Trial:
     """Held-out pairs, unrelated pairs and texts, and what the unsteered model says of them.
 
     Args:
-        steerer: the loaded model.
+        recorded: the loaded model.
         data: what is tried; its pairs are all held out.
         config: how.
         prepend_bos: whether texts begin with a BOS token.
@@ -110,17 +110,17 @@ class Trial:
 
     def __init__(
         self,
-        steerer: Steerer,
+        recorded: RecordedModels,
         data: ChoiceSet,
         config: ChoiceConfig,
         *,
         prepend_bos: bool,
         context: int,
-        layers: Sequence[Layer],
+        layers: Sequence[SteeredSae],
         encoder: Any = None,
     ) -> None:
         self.config, self.prepend_bos = config, prepend_bos
-        self.model, self.tokenizer = steerer.model
+        self.model, self.tokenizer = recorded.model
         pairs = data.pairs
         prefixed = replace(pairs, prompts=tuple(f"{prompt}\n\n{PREFIX}".lstrip() for prompt in pairs.prompts))
         self.quantities: dict[str, Quantity] = {}
@@ -192,7 +192,7 @@ class Trial:
         if "unrelated probability" in measured:
             _keep(run, "unrelated accuracy", (measured["unrelated probability"] > 0.5).astype(float))
 
-    def _generate(self, run: Run, sets: Sequence[Sequence[Layer]], *, keep_error: bool = True) -> None:
+    def _generate(self, run: Run, sets: Sequence[Sequence[SteeredSae]], *, keep_error: bool = True) -> None:
         """Give a run its texts, their metrics and the differences from unsteered texts."""
         if self.judge is None:
             return

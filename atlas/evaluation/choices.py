@@ -20,7 +20,7 @@ from atlas.evaluation.choice_trial import ChoiceConfig, ChoiceSet, Trial
 from atlas.evaluation.runs import MethodSetting, Run, store_runs
 from atlas.evaluation.vector_variants import USERS, Vectors, load_vectors
 from atlas.models.encoders import check_encoder, load_encoder
-from atlas.models.recorded import Steerer
+from atlas.models.recorded import RecordedModels
 from atlas.progress import Progress, silent
 from atlas.steering.methods import METHODS
 from atlas.store.file import Store
@@ -39,7 +39,7 @@ def evaluate_choices(
     config: ChoiceConfig = ChoiceConfig(),
     sae_ids: Sequence[str | int] | None = None,
     each_sae: bool = False,
-    steerer: Steerer | None = None,
+    recorded: RecordedModels | None = None,
     encoder: Any = None,
     progress: Progress = silent,
     show: Callable[[pl.DataFrame], None] = show_nobody,
@@ -56,7 +56,7 @@ def evaluate_choices(
         config: how.
         sae_ids: which SAEs at once; None for the first, or with each_sae for all.
         each_sae: steer by one SAE at a time.
-        steerer: the loaded model and SAEs.
+        recorded: the loaded model and SAEs.
         encoder: the atlas's sentence encoder, when it is loaded already; needed for config.samples only.
         progress: called with (stage, done, total).
         show: called with what is returned before it is stored; when storing fails, there is a warning.
@@ -75,7 +75,7 @@ def evaluate_choices(
     for method in methods:
         if method not in USERS:
             raise UnknownName("method that steers by a vector", method, USERS)
-    steerer = steerer or Steerer(store)
+    recorded = recorded or RecordedModels(store)
     made, tried = split_pairs(data.pairs, config.held_out)
     if tried is None or (made is None and config.held_out < 1):
         raise AtlasError(f"{len(data.pairs)} pairs are too few to hold out {config.held_out:g} of them: give more")
@@ -83,10 +83,10 @@ def evaluate_choices(
     if made is None:
         _require_other_pairs(store, vector, tried)
     if config.samples:
-        encoder = encoder or load_encoder(steerer.recorded_encoder)
+        encoder = encoder or load_encoder(recorded.recorded_encoder)
         with store.read() as session:
             check_encoder(encoder, require_complete(session, store))
-    trials = _Trials(steerer, replace(data, pairs=tried, unrelated=_others(data)), config, encoder)
+    trials = _Trials(recorded, replace(data, pairs=tried, unrelated=_others(data)), config, encoder)
     runs: list[Run] = []
     groups = _groups(store, sae_ids, each_sae)
     several = len(groups) * len(config.taus) > 1
@@ -96,9 +96,9 @@ def evaluate_choices(
                 if made is not None:
                     make_vectors(
                         store, vector, made, tau=tau, position=config.position, sae_ids=group, replace=True,
-                        steerer=steerer, progress=progress,
+                        recorded=recorded, progress=progress,
                     )  # fmt: skip
-                vectors = load_vectors(store, steerer, vector, group, config.topic)
+                vectors = load_vectors(store, recorded, vector, group, config.topic)
                 trial = trials.of(vectors)
                 chosen = [method for method in methods if not number or METHODS[method].vector == "sas"]
                 runs += [trial.unsteered] * (trial.unsteered not in runs)
@@ -128,8 +128,8 @@ def evaluate_choices(
 class _Trials:
     """A Trial per BOS policy and context; SAEs that share them share what the unsteered model says."""
 
-    def __init__(self, steerer: Steerer, data: ChoiceSet, config: ChoiceConfig, encoder: Any) -> None:
-        self._arguments = (steerer, data, config)
+    def __init__(self, recorded: RecordedModels, data: ChoiceSet, config: ChoiceConfig, encoder: Any) -> None:
+        self._arguments = (recorded, data, config)
         self._encoder = encoder
         self._found: dict[tuple[bool, int], Trial] = {}
         self._users: dict[tuple[bool, int], list[dict[str, Any]]] = {}

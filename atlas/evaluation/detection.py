@@ -10,7 +10,7 @@ import numpy as np
 
 from atlas.evaluation.intervals import Interval, auroc, auroc_interval
 from atlas.evaluation.layer_level import activity
-from atlas.steering.methods import Layer
+from atlas.steering.methods import SteeredSae
 
 BEST = 20  # neurons that detection sums
 DRAWS = 200  # random sets of neurons it is compared with
@@ -32,7 +32,7 @@ class Activity:
 def measure_activity(
     model: Any,
     tokenizer: Any,
-    layer: Layer,
+    layer: SteeredSae,
     own: Sequence[str],
     others: Mapping[str, Sequence[str]],
     *,

@@ -22,16 +22,16 @@ from atlas.evaluation.layer_level import layer_figures
 from atlas.evaluation.metrics import make_judge, measure
 from atlas.evaluation.runs import BASELINES, MethodSetting, Run, compare, store_runs, table
 from atlas.models.encoders import check_encoder, load_encoder
-from atlas.models.recorded import Steerer
+from atlas.models.recorded import RecordedModels
 from atlas.progress import Progress, silent
 from atlas.steering.calibrations import Purpose, purpose_of
 from atlas.steering.generation import Sampling, generate_in_turn
 from atlas.steering.intervention import check_positions
-from atlas.steering.methods import METHODS, Layer, Options, settle_options
+from atlas.steering.methods import METHODS, Options, SteeredSae, settle_options
 from atlas.steering.selection import DEFAULT_RULE
 from atlas.steering.signals import ensure_signals
 from atlas.steering.steer import KEEP_ERROR, check_sources
-from atlas.steering.targets import load_layers
+from atlas.steering.targets import load_steered_saes
 from atlas.store.file import Store
 from atlas.store.keeping import show_nobody, storing
 from atlas.store.session import Session
@@ -107,7 +107,7 @@ class Examiner:
         data: what to run on.
         config: how to run.
         sae_ids: which SAEs at once; None for the first that the topic is scored for.
-        steerer: the loaded model and SAEs.
+        recorded: the loaded model and SAEs.
         encoder: the atlas's sentence encoder, when it is loaded already.
         models: models to generate with under a method's name, such as {"finetuned": model}.
         vectors: behaviours whose contrastive vectors are added up, for the methods that steer by them.
@@ -121,23 +121,23 @@ class Examiner:
         config: EvaluationConfig = EvaluationConfig(),
         *,
         sae_ids: Sequence[str | int] | None = None,
-        steerer: Steerer | None = None,
+        recorded: RecordedModels | None = None,
         encoder: Any = None,
         models: Mapping[str, Any] | None = None,
         vectors: Sequence[str] = (),
     ) -> None:
-        steerer = steerer or Steerer(store)
-        self.steerer = steerer
+        recorded = recorded or RecordedModels(store)
+        self.recorded = recorded
         keys = find_sae_keys(store, sae_ids)
         self.store, self.topic, self.data, self.config = store, topic, data, config
-        ensure_signals(steerer, topic, config.select, keys)
-        self.layers, self.scoring_ids, self.rows = load_layers(
-            steerer, topic, keys, scorer=config.scorer, select=config.select, vectors=vectors
+        ensure_signals(recorded, topic, config.select, keys)
+        self.layers, self.scoring_ids, self.rows = load_steered_saes(
+            recorded, topic, keys, scorer=config.scorer, select=config.select, vectors=vectors
         )
-        self.model, self.tokenizer = steerer.model
+        self.model, self.tokenizer = recorded.model
         self.prepend_bos = bool(self.rows[0]["prepend_bos"])
         self.models, self.vectors = dict(models or {}), tuple(vectors)
-        self.encoder = encoder or load_encoder(steerer.recorded_encoder)
+        self.encoder = encoder or load_encoder(recorded.recorded_encoder)
         with store.read() as session:
             check_encoder(self.encoder, require_complete(session, store))
             self.topic_texts = session.ask("topic_texts", topic=topic)["text"].to_list()
@@ -236,7 +236,7 @@ class Examiner:
                 scored = set(session.ask("current_scorings", topic=self.topic, scorer=scorer)["sae_key"])
             if not set(self.sae_keys) <= scored:
                 continue
-            layers = load_layers(self.steerer, self.topic, self.sae_keys, scorer=scorer, select="score").layers
+            layers = load_steered_saes(self.recorded, self.topic, self.sae_keys, scorer=scorer, select="score").saes
             found[name] = [layer.target.best.cpu().numpy() for layer in layers]
         return found
 
@@ -254,7 +254,7 @@ class Examiner:
                     found[f"{column} on {name}"] = mean
         return found
 
-    def _controlled(self, setting: MethodSetting, number: int = 0) -> list[Layer]:
+    def _controlled(self, setting: MethodSetting, number: int = 0) -> list[SteeredSae]:
         """The layers, under the control's permutation of that number."""
         if setting.control is None:
             return self.layers

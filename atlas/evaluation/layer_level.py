@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from atlas.models.hooks import hook_activations
-from atlas.steering.methods import METHODS, Layer, Options
+from atlas.steering.methods import METHODS, Options, SteeredSae
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LayerFigures:
     changed_deviation: np.ndarray
 
 
-def activity(model: Any, tokenizer: Any, layer: Layer, texts: Sequence[str], *, prepend_bos: bool) -> np.ndarray:
+def activity(model: Any, tokenizer: Any, layer: SteeredSae, texts: Sequence[str], *, prepend_bos: bool) -> np.ndarray:
     """Mean activation per token of every neuron [text, d_sae], as absolute values."""
     parts = []
     for x, mask in hook_activations(model, tokenizer, texts, layer.hook_name, prepend_bos=prepend_bos):
@@ -40,7 +40,7 @@ def activity(model: Any, tokenizer: Any, layer: Layer, texts: Sequence[str], *, 
 
 
 def firing(
-    model: Any, tokenizer: Any, layer: Layer, texts: Sequence[str], ranks: np.ndarray, *, prepend_bos: bool
+    model: Any, tokenizer: Any, layer: SteeredSae, texts: Sequence[str], ranks: np.ndarray, *, prepend_bos: bool
 ) -> np.ndarray:
     """Per token the best rank among its active neurons [all tokens of all texts]; len(ranks) where none is ranked.
 
@@ -57,7 +57,14 @@ def firing(
 
 
 def layer_figures(
-    model: Any, tokenizer: Any, layer: Layer, texts: Sequence[str], method: str, options: Options, *, prepend_bos: bool
+    model: Any,
+    tokenizer: Any,
+    layer: SteeredSae,
+    texts: Sequence[str],
+    method: str,
+    options: Options,
+    *,
+    prepend_bos: bool,
 ) -> LayerFigures:
     """What a method that edits the code does on texts (method: section 6, point 2)."""
     edit_code = METHODS[method].edit

@@ -13,7 +13,7 @@ from atlas.errors import AtlasError
 from atlas.evaluation.metrics import METRICS, make_judge
 from atlas.evaluation.runs import MethodSetting, Run, compare, store_figures
 from atlas.models.encoders import check_encoder, load_encoder
-from atlas.models.recorded import Steerer
+from atlas.models.recorded import RecordedModels
 from atlas.progress import Progress, silent
 from atlas.steering.generation import Generation
 from atlas.steering.generations import OWN_FIGURES
@@ -28,7 +28,7 @@ def measure_again(
     topic: str,
     held_out: Sequence[str],
     *,
-    steerer: Steerer | None = None,
+    recorded: RecordedModels | None = None,
     encoder: str | None = None,
     progress: Progress = silent,
 ) -> int:
@@ -40,7 +40,7 @@ def measure_again(
         store: a finished atlas.
         topic: the topic, or the behaviour of a vector.
         held_out: texts about it that it was not scored by; may be empty.
-        steerer: the loaded model.
+        recorded: the loaded model.
         encoder: where the sentence encoder is now; None for where it was at build.
         progress: called with (stage, done, total).
 
@@ -51,7 +51,7 @@ def measure_again(
         AtlasError: the topic has no evaluated text, or it cannot be told by which SAE its texts were steered.
     """
     with store.read() as session:
-        recorded = require_complete(session, store)
+        built = require_complete(session, store)
         topic_texts = session.ask("topic_texts", topic=topic)["text"].to_list()
         texts = session.ask("run_generations", topic=topic)
         have = session.ask("run_metrics", topic=topic)
@@ -59,9 +59,9 @@ def measure_again(
     if texts.is_empty():
         raise AtlasError(f"topic {topic!r} has no evaluated text: run `atlas evaluate` without --measure-again first")
     progress("loading model and encoder", 0, 0)
-    model, tokenizer = (steerer or Steerer(store)).model
-    loaded = load_encoder(encoder or str(recorded["encoder"]))
-    check_encoder(loaded, recorded)
+    model, tokenizer = (recorded or RecordedModels(store)).model
+    loaded = load_encoder(encoder or str(built["encoder"]))
+    check_encoder(loaded, built)
     judge = make_judge(model, tokenizer, loaded, prepend_bos=True, topic=topic_texts, held_out=held_out)
     texts = texts.with_columns(prepend_bos=pl.col("run_id").replace_strict(policies, return_dtype=pl.Boolean))
     found = []

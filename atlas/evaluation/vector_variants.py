@@ -13,9 +13,9 @@ from atlas.contrast.vectors import current_vectors, vector_ids
 from atlas.evaluation.controls import PERMUTATIONS, control_vectors
 from atlas.evaluation.intervals import Interval
 from atlas.evaluation.runs import MethodSetting, Run
-from atlas.models.recorded import Steerer
-from atlas.steering.methods import METHODS, Layer, Options, settle_options
-from atlas.steering.targets import load_layers
+from atlas.models.recorded import RecordedModels
+from atlas.steering.methods import METHODS, Options, SteeredSae, settle_options
+from atlas.steering.targets import load_steered_saes
 from atlas.store.file import Store
 from atlas.store.state import find_sae_keys
 
@@ -42,7 +42,7 @@ class Vectors:
         columns: per SAE what a control is matched by.
     """
 
-    layers: list[Layer]
+    layers: list[SteeredSae]
     rows: list[dict[str, Any]]
     scoring_ids: list[int]
     vector_ids: dict[str, list[int]]
@@ -64,7 +64,7 @@ class Vectors:
             for strength in strengths
         ]
 
-    def layer_sets(self, setting: MethodSetting, seed: int) -> list[list[Layer]]:
+    def layer_sets(self, setting: MethodSetting, seed: int) -> list[list[SteeredSae]]:
         """The layers under a control or an ablation; a set per permutation, none where an ablation leaves nothing."""
         if setting.control in (None, "error dropped"):
             return [self.layers]
@@ -93,11 +93,11 @@ class Vectors:
             run.figures["share of neurons"] = Interval(count / sum(row["d_sae"] for row in self.rows), None, None)
         return run
 
-    def _moved(self, i: int, seed: int) -> Layer:
+    def _moved(self, i: int, seed: int) -> SteeredSae:
         support, norm = (self.columns[i][name].to_numpy() for name in ("support", "decoder_norm"))
         return replace(self.layers[i], target=control_vectors(self.layers[i].target, RANDOM, support, norm, seed))
 
-    def _part(self, i: int, side: str) -> Layer:
+    def _part(self, i: int, side: str) -> SteeredSae:
         target = self.layers[i].target
         rows = self.parts[i].filter((pl.col("side") == side) & ~pl.col("shared"))
         part = torch.zeros_like(target.scores)
@@ -106,11 +106,15 @@ class Vectors:
 
 
 def load_vectors(
-    store: Store, steerer: Steerer, name: str, sae_ids: Sequence[str | int] | None = None, topic: str | None = None
+    store: Store,
+    recorded: RecordedModels,
+    name: str,
+    sae_ids: Sequence[str | int] | None = None,
+    topic: str | None = None,
 ) -> Vectors:
     """A behaviour's current vectors for some SAEs, by default the first that has them."""
     keys = find_sae_keys(store, sae_ids)
-    layers, scoring_ids, rows = load_layers(steerer, topic, keys, vectors=[name])
+    layers, scoring_ids, rows = load_steered_saes(recorded, topic, keys, vectors=[name])
     with store.read() as session:
         chosen = [row["sae_key"] for row in rows]
         made = current_vectors(session, [name]).filter(pl.col("kind") == "sas")
@@ -127,5 +131,5 @@ def load_vectors(
         )
 
 
-def _count_entries(layers: Sequence[Layer]) -> int:
+def _count_entries(layers: Sequence[SteeredSae]) -> int:
     return sum(int((layer.target.sas != 0).sum()) for layer in layers if layer.target.sas is not None)

@@ -16,8 +16,8 @@ from atlas.store.file import Store
 from atlas.store.state import require_complete
 
 
-class Steerer:
-    """The language model and the SAEs of an atlas, each loaded once and checked.
+class RecordedModels:
+    """The language model and the SAEs that an atlas was built with, each loaded once and checked.
 
     Args:
         store: a finished atlas.

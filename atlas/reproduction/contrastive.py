@@ -21,12 +21,12 @@ def choices(material: Material) -> pl.DataFrame:
     """behaviour, method, strength, name, value, low, high of every behaviour; vectors go into a copy of the atlas."""
     if not material.texts.pairs:
         raise NotAvailable("there are no contrast pairs", "atlas reproduce {atlas} --out {out} --pairs FOLDER")
-    steerer = material.steerer_of(material.copy)
+    recorded = material.recorded_of(material.copy)
     frames = []
     for name, pairs in material.texts.pairs.items():
         data = ChoiceSet(pairs, list(material.texts.unaligned)[:TEXTS], unrelated_pairs(material, name))
         found = evaluate_choices(
-            material.copy.store, name, data, config=CONFIG, steerer=steerer, progress=material.progress
+            material.copy.store, name, data, config=CONFIG, recorded=recorded, progress=material.progress
         )
         frames.append(found.with_columns(behaviour=pl.lit(name)))
     return pl.concat(frames)

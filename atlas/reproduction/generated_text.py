@@ -16,7 +16,7 @@ from atlas.evaluation.runs import MethodSetting, Run, compare
 from atlas.reproduction.material import Material, NotAvailable
 from atlas.steering.calibrations import picked_strength
 from atlas.steering.methods import METHODS, Options, settle_options
-from atlas.steering.targets import load_layers
+from atlas.steering.targets import load_steered_saes
 
 PAPER, OURS = "paper", "default"  # arithmetic
 CONFIG = EvaluationConfig(samples=1)  # one text per prompt, so that the page is made in minutes
@@ -112,7 +112,7 @@ def examiner_of(material: Material, topic: str, arithmetic: str, prompts: Any) -
     data = EvaluationSet(material.held_out(topic), list(material.texts.unaligned), list(prompts))
     return Examiner(
         material.steering.store, topic, data, config_of(arithmetic),
-        sae_ids=[material.saes[0]["sae_key"]], steerer=material.steering_model, encoder=material.encoder,
+        sae_ids=[material.saes[0]["sae_key"]], recorded=material.steering_model, encoder=material.encoder,
     )  # fmt: skip
 
 
@@ -125,9 +125,9 @@ def with_arithmetic(examiner: Examiner, arithmetic: str) -> Examiner:
     """The same examiner under another configuration, its neurons selected anew."""
     other = copy.copy(examiner)
     other.config = config_of(arithmetic)
-    other.layers = load_layers(
-        examiner.steerer, examiner.topic, examiner.sae_keys, scorer=other.config.scorer, select=other.config.select
-    ).layers
+    other.layers = load_steered_saes(
+        examiner.recorded, examiner.topic, examiner.sae_keys, scorer=other.config.scorer, select=other.config.select
+    ).saes
     return other
 
 
@@ -150,11 +150,11 @@ def finetuned_models(material: Material) -> dict[str, Any]:
     material.progress("fine-tuning", 0, 0)
     return {
         "finetuned": finetuned(
-            material.steerer.model_name,
+            material.recorded.model_name,
             material.topic_texts(material.topic),
             material.finetuned / material.topic,
             prepend_bos=bool(material.saes[0]["prepend_bos"]),
-            device=material.steerer.device,
+            device=material.recorded.device,
         )[0]
     }
 

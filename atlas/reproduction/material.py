@@ -18,12 +18,12 @@ from atlas.api import open as open_atlas
 from atlas.errors import AtlasError
 from atlas.models.encoders import Encoder, check_encoder, load_encoder
 from atlas.models.hooks import hook_activations
-from atlas.models.recorded import Steerer
+from atlas.models.recorded import RecordedModels
 from atlas.progress import Progress, silent
 from atlas.scoring.model_evidence import ModelProbe
-from atlas.steering.methods import Layer
+from atlas.steering.methods import SteeredSae
 from atlas.steering.selection import DEFAULT_RULE, RULES, SCORERS_OF, select_neurons
-from atlas.steering.targets import load_layers
+from atlas.steering.targets import load_steered_saes
 from atlas.store.session import Session
 from atlas.store.state import require_complete
 from atlas.texts.pairs import PairSet
@@ -143,13 +143,13 @@ class Material:
     ) -> None:
         self.atlas, self.texts, self.folder, self.progress = atlas, texts, folder, progress
         self._places = places = places or Places()
-        self.steerer = Steerer(atlas.store, model=places.model, release=places.release, device=places.device)
+        self.recorded = RecordedModels(atlas.store, model=places.model, release=places.release, device=places.device)
         self.finetuned = finetuned
         self._fired: dict[tuple[int, tuple[str, ...]], Fired] = {}
         self._once: dict[Callable[[Material], pl.DataFrame], pl.DataFrame] = {}
         with atlas.store.read() as session:
-            self.recorded = require_complete(session, atlas.store)
-            self.encoder_name = places.encoder or str(self.recorded["encoder"])
+            self.built = require_complete(session, atlas.store)
+            self.encoder_name = places.encoder or str(self.built["encoder"])
             self.saes = session.ask("all_saes").to_dicts()
             self.scorings = {
                 name: dict(
@@ -199,7 +199,7 @@ class Material:
         if not missing:
             return self.atlas
         atlas = self._copy("steering.atlas")
-        probe = ModelProbe(self.steerer_of(atlas), progress=self.progress)
+        probe = ModelProbe(self.recorded_of(atlas), progress=self.progress)
         for scorer in dict.fromkeys(scorer for scorer, _ in missing):
             texts = {name: collect_texts(self.topic_texts(name)) for of, name in missing if of == scorer}
             atlas.score_many(texts, scorer=scorer, probe=probe, min_support=self.min_support)
@@ -213,9 +213,9 @@ class Material:
             return int(min(session.ask("scoring", scoring_id=one).item(0, "min_support") for one in ids))
 
     @cached_property
-    def steering_model(self) -> Steerer:
+    def steering_model(self) -> RecordedModels:
         """The language model and SAEs for the scores of `steering`."""
-        return self.steerer_of(self.steering)
+        return self.recorded_of(self.steering)
 
     def _copy(self, name: str) -> Atlas:
         self.progress("copying the atlas", 0, 0)
@@ -227,26 +227,26 @@ class Material:
                     shutil.copy(source, f"{path}{ending}")
         return open_atlas(path)
 
-    def steerer_of(self, atlas: Atlas) -> Steerer:
+    def recorded_of(self, atlas: Atlas) -> RecordedModels:
         """The language model, loaded once, and the SAEs, for the scores and vectors of a copy of the atlas."""
-        return Steerer(atlas.store, release=self._places.release, device=self._places.device, loaded=self.model)
+        return RecordedModels(atlas.store, release=self._places.release, device=self._places.device, loaded=self.model)
 
     @cached_property
     def encoder(self) -> Encoder:
         """The atlas's sentence encoder; StoreError when it is another one."""
         self.progress("loading the sentence encoder", 0, 0)
         encoder = load_encoder(self.encoder_name)
-        check_encoder(encoder, self.recorded)
+        check_encoder(encoder, self.built)
         return encoder
 
     @property
     def model(self) -> tuple[Any, Any]:
         """The language model and its tokenizer; ModelError when it is gone."""
-        return self.steerer.model
+        return self.recorded.model
 
-    def layer(self, sae_key: int, topic: str | None = None, select: str = "score") -> Layer:
+    def layer(self, sae_key: int, topic: str | None = None, select: str = "score") -> SteeredSae:
         """An SAE with the scores of a topic, the exhibits' own by default, under a rule of atlas.selection."""
-        return load_layers(self.steerer, topic or self.topic, [sae_key], select=select).layers[0]
+        return load_steered_saes(self.recorded, topic or self.topic, [sae_key], select=select).saes[0]
 
     def selected(self, sae_key: int, topic: str) -> np.ndarray:
         """The neurons that steering selects when not told otherwise, best first."""

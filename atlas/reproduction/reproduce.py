@@ -171,7 +171,7 @@ def settings_of(material: Material) -> dict[str, Any]:
     with material.session() as session:
         own = {name: session.ask("topic_texts", topic=name)["text"].to_list() for name in material.topics}
     return {
-        "prompts of the atlas": material.recorded["reference_hash"],
+        "prompts of the atlas": material.built["reference_hash"],
         "SAEs": [row["sae_hash"] for row in material.saes],
         "topics": {name: hash_texts(found) for name, found in own.items()},
         "topic": material.topic,

@@ -17,7 +17,7 @@ from atlas.models.activations import entries_at, summarise
 from atlas.models.fingerprints import check_identity
 from atlas.models.hooks import find_site, hook_activations
 from atlas.models.loading import LanguageModel, load_language_model
-from atlas.models.recorded import Steerer
+from atlas.models.recorded import RecordedModels
 from atlas.models.saes import LoadedSae
 from atlas.models.tokens import with_bos
 from atlas.models.unembedding import promoted_ids
@@ -108,33 +108,33 @@ class ModelProbe:
     """The language model and SAEs of an atlas, loaded when they are first asked (score.Probe).
 
     Args:
-        steerer: the model and SAEs.
+        recorded: the model and SAEs.
         progress: called with (stage, done, total).
     """
 
-    def __init__(self, steerer: Steerer, *, progress: Progress = silent) -> None:
-        self._steerer, self._progress = steerer, progress
-        with steerer.store.read() as session:
-            require_complete(session, steerer.store)
+    def __init__(self, recorded: RecordedModels, *, progress: Progress = silent) -> None:
+        self._recorded, self._progress = recorded, progress
+        with recorded.store.read() as session:
+            require_complete(session, recorded.store)
             self._rows = {row["sae_key"]: row for row in session.ask("all_saes").to_dicts()}
 
     @cached_property
     def model(self) -> LanguageModel:
         """The language model as a TransformerBridge; StoreError when it is not the one the atlas was built with."""
-        row, steerer = next(iter(self._rows.values())), self._steerer
+        row, recorded = next(iter(self._rows.values())), self._recorded
         self._progress("loading model and SAEs", 0, 0)
-        loaded = load_language_model(steerer.model_name, device=steerer.device, dtype=row["dtype"])
+        loaded = load_language_model(recorded.model_name, device=recorded.device, dtype=row["dtype"])
         check_identity(row, loaded.model_hash, loaded.tokenizer_hash)
         return loaded
 
     def topic_activations(self, texts: Sequence[str], sae_keys: Sequence[int]) -> tuple[list[int], pl.DataFrame]:
         """Tokens per text, and rows of `topic_activations` without their topic_id."""
-        model, tokenizer = self._steerer.model
+        model, tokenizer = self._recorded.model
         counts: dict[int, list[int]] = {}
         frames: list[pl.DataFrame] = []
         for key in sae_keys:
             row = self._rows[key]
-            codec, done, counts[key] = self._steerer.placed_sae(row).codec, 0, []
+            codec, done, counts[key] = self._recorded.placed_sae(row).codec, 0, []
             batches = hook_activations(model, tokenizer, texts, row["hook_name"], prepend_bos=row["prepend_bos"])
             for x, mask in batches:
                 self._progress("running the model over the topic", done, len(texts))
@@ -156,14 +156,14 @@ class ModelProbe:
         Raises:
             ModelError: the SAE's hook does not write to the residual stream.
         """
-        sae, wanted = self._steerer.sae(self._rows[sae_key]), torch.tensor(list(neurons), dtype=torch.long)
+        sae, wanted = self._recorded.sae(self._rows[sae_key]), torch.tensor(list(neurons), dtype=torch.long)
         tokens = promoted_ids(self.model, sae, count=PROMOTED, neurons=wanted)
         if tokens is None:
             raise ModelError(
                 f"SAE {sae.sae_id}: {sae.hook_name} does not write to the residual stream, so its neurons have no "
                 "output score"
             )
-        with self._steerer.store.read() as session:
+        with self._recorded.store.read() as session:
             peaks = session.ask("steering_columns", sae_key=sae_key, scoring_id=None)["max_activation"].to_torch()
         values: list[Tensor] = []
         for start in range(0, len(wanted), BATCH_SIZE):
@@ -182,7 +182,7 @@ class ModelProbe:
         tokenizer, codec = self.model.tokenizer, sae.codec
         ids = tokenizer(NEUTRAL_PREFIX, add_special_tokens=False)["input_ids"]
         row = with_bos(tokenizer, ids, prepend_bos=sae.prepend_bos)
-        batch = torch.tensor([row] * len(neurons), device=self._steerer.device)
+        batch = torch.tensor([row] * len(neurons), device=self._recorded.device)
         steps = raises.to(codec.decoder_rows).unsqueeze(-1) * codec.decoder_rows[neurons.to(codec.decoder_rows.device)]
 
         def raise_last(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from atlas.models.codec import Code
-from atlas.steering.methods import Layer
+from atlas.steering.methods import SteeredSae
 from atlas.steering.token_records import Call, Step, Text
 
 WAITING = 1 << 19  # values of codes that wait for their figures
@@ -17,7 +17,7 @@ WAITING = 1 << 19  # values of codes that wait for their figures
 class Figures:
     """The figures of a text. What they come from waits until one is asked for, or until there is much of it."""
 
-    def __init__(self, layer: Layer, text: Text) -> None:
+    def __init__(self, layer: SteeredSae, text: Text) -> None:
         self._layer, self._text = layer, text
         self._codes: list[tuple[Tensor, Tensor, Tensor | None, Tensor, list[Step]]] = []
         self._activations: list[tuple[Tensor, Tensor, Step]] = []

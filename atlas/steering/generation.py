@@ -14,7 +14,7 @@ from atlas.models.sampling import seeded_sampler
 from atlas.models.tokens import special_ids, with_bos
 from atlas.steering.call_watching import token_ids
 from atlas.steering.intervention import Steering
-from atlas.steering.methods import Layer, Options
+from atlas.steering.methods import Options, SteeredSae
 
 BATCH_SIZE = 32  # texts generated at once
 
@@ -68,7 +68,7 @@ def generate(
     model: Any,
     tokenizer: Any,
     prompts: Sequence[str],
-    layers: Sequence[Layer],
+    layers: Sequence[SteeredSae],
     *,
     method: str,
     options: Options,
@@ -123,7 +123,7 @@ def generate_in_turn(
     model: Any,
     tokenizer: Any,
     prompts: Sequence[str],
-    layer_sets: Sequence[Sequence[Layer]],
+    layer_sets: Sequence[Sequence[SteeredSae]],
     *,
     seeds: Sequence[int],
     **settings: Any,

@@ -18,7 +18,7 @@ from atlas.errors import AtlasError, UnknownName
 from atlas.models.hooks import Handle, find_site
 from atlas.steering.call_watching import ModelWatch, bare_model
 from atlas.steering.contamination import Figures
-from atlas.steering.methods import DEFAULT_METHOD, METHODS, Edit, Layer, Options, settle_options
+from atlas.steering.methods import DEFAULT_METHOD, METHODS, Edit, Options, SteeredSae, settle_options
 from atlas.steering.token_records import Call, Text
 from atlas.steering.token_tracking import TokenTracker
 
@@ -72,7 +72,7 @@ class Steering:
     def __init__(
         self,
         model: nn.Module,
-        layers: Sequence[Layer],
+        layers: Sequence[SteeredSae],
         *,
         method: str = DEFAULT_METHOD,
         options: Options = Options(),
@@ -225,7 +225,7 @@ class Steering:
                 figures.add_code(acts, code, mask, call)
         return out
 
-    def _recall(self, layer: Layer) -> Call:
+    def _recall(self, layer: SteeredSae) -> Call:
         """The call whose layers are run again for their gradients, to be steered as they were and counted no more."""
         if not self._recent:
             raise AtlasError(

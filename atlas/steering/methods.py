@@ -287,8 +287,8 @@ def _own_count(codec: Codec, code: Code, weights: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """An SAE at its hook, and the scores to steer it by.
+class SteeredSae:
+    """An SAE at its hook, and what it is steered by.
 
     Attributes:
         hook_name: TransformerLens name of the hook.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from atlas.errors import UnknownName
-from atlas.models.recorded import Steerer
+from atlas.models.recorded import RecordedModels
 from atlas.progress import Progress, silent
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.model_evidence import ModelProbe
@@ -18,7 +18,7 @@ from atlas.texts.prompts import collect_texts
 
 
 def ensure_signals(
-    steerer: Steerer,
+    recorded: RecordedModels,
     topic: str | None,
     rule: str,
     sae_keys: Sequence[int] | None = None,
@@ -40,17 +40,22 @@ def ensure_signals(
     wanted = [name for name in scorers if SCORERS[name].needs == "activations"]
     if topic is None or not wanted:
         return
-    with steerer.store.read() as session:
+    with recorded.store.read() as session:
         texts = session.ask("topic_texts", topic=topic)["text"].to_list()
         scored = {name: session.ask("current_scorings", topic=topic, scorer=name) for name in ("distance", *wanted)}
     keys = scored["distance"]["sae_key"].to_list() if sae_keys is None else list(sae_keys)
     for name in wanted:
         missing = [key for key in keys if key not in scored[name]["sae_key"].to_list()]
         if missing and texts:
-            probe = ModelProbe(steerer, progress=progress)
+            probe = ModelProbe(recorded, progress=progress)
             config = ScoringConfig(scorer=name)
             score_topics(
-                steerer.store, {topic: collect_texts(texts)}, embed=_never, config=config, sae_keys=missing, probe=probe
+                recorded.store,
+                {topic: collect_texts(texts)},
+                embed=_never,
+                config=config,
+                sae_keys=missing,
+                probe=probe,
             )
 
 

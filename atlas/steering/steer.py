@@ -8,7 +8,7 @@ from typing import Any
 
 from atlas.contrast.vectors import vector_ids
 from atlas.errors import AtlasError
-from atlas.models.recorded import Steerer
+from atlas.models.recorded import RecordedModels
 from atlas.progress import Progress, silent
 from atlas.steering.calibrations import with_picked
 from atlas.steering.generation import Generation, Sampling, generate
@@ -17,7 +17,7 @@ from atlas.steering.intervention import check_positions
 from atlas.steering.methods import METHODS, Options, settle_options, takes
 from atlas.steering.selection import DEFAULT_RULE
 from atlas.steering.signals import ensure_signals
-from atlas.steering.targets import load_layers
+from atlas.steering.targets import load_steered_saes
 from atlas.store.file import Store
 from atlas.store.keeping import show_nobody, storing
 from atlas.store.state import find_sae_keys
@@ -39,7 +39,7 @@ def steer_prompts(
     keep_error: bool = KEEP_ERROR,
     positions: str = "all",
     calibrated: bool = True,
-    steerer: Steerer | None = None,
+    recorded: RecordedModels | None = None,
     sampling: Sampling = Sampling(),
     save: bool = True,
     progress: Progress = silent,
@@ -60,7 +60,7 @@ def steer_prompts(
         keep_error: see Steering.
         positions: see Steering.
         calibrated: where no strength is given, whether to take the one that `atlas evaluate --calibrate` picked.
-        steerer: the loaded model and SAEs; None loads them from where they were at build.
+        recorded: the loaded model and SAEs; None loads them from where they were at build.
         sampling: the same for every method and prompt.
         save: whether to store the generations.
         progress: called with (stage, done, total).
@@ -71,9 +71,9 @@ def steer_prompts(
     check_sources(topic, methods, vectors)
     progress("loading SAEs and model", 0, 0)
     keys = find_sae_keys(store, sae_ids)
-    steerer = steerer or Steerer(store)
-    ensure_signals(steerer, topic, select, keys, progress=progress)
-    layers, scoring_ids, rows = load_layers(steerer, topic, keys, scorer=scorer, select=select, vectors=vectors)
+    recorded = recorded or RecordedModels(store)
+    ensure_signals(recorded, topic, select, keys, progress=progress)
+    layers, scoring_ids, rows = load_steered_saes(recorded, topic, keys, scorer=scorer, select=select, vectors=vectors)
     chosen_keys = [row["sae_key"] for row in rows]
     shared = {"scorer": scorer, "select": select, "keep_error": keep_error, "positions": positions}
     if calibrated and settings.get("strength") is None:
@@ -82,7 +82,7 @@ def steer_prompts(
                 options[method] = with_picked(
                     session, method, chosen, shared, topic=topic, sae_keys=chosen_keys, vectors=vectors
                 )
-    model, tokenizer = steerer.model
+    model, tokenizer = recorded.model
     results: list[Generation] = []
     for done, method in enumerate(methods):
         progress("generating", done * len(prompts), len(methods) * len(prompts))

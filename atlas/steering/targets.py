@@ -12,34 +12,34 @@ import torch
 
 from atlas.contrast.vectors import saes_with_vectors, sum_vectors
 from atlas.errors import StoreError
-from atlas.models.recorded import Steerer
+from atlas.models.recorded import RecordedModels
 from atlas.scoring.scored import require_scored
-from atlas.steering.methods import Layer, Target
+from atlas.steering.methods import SteeredSae, Target
 from atlas.steering.selection import DEFAULT_RULE, select_neurons
 from atlas.store.state import require_complete
 
 
-class Layers(NamedTuple):
-    """SAEs with scores, the scorings they come from, and the SAEs' rows in the store."""
+class SteeredSaes(NamedTuple):
+    """SAEs with what steers at them, the scorings it comes from, and the SAEs' rows in the store."""
 
-    layers: list[Layer]
+    saes: list[SteeredSae]
     scoring_ids: list[int]
     rows: list[dict[str, Any]]
 
 
-def load_layers(
-    steerer: Steerer,
+def load_steered_saes(
+    recorded: RecordedModels,
     topic: str | None,
     sae_keys: Sequence[int] | None = None,
     *,
     scorer: str = "distance",
     select: str = DEFAULT_RULE,
     vectors: Sequence[str] = (),
-) -> Layers:
+) -> SteeredSaes:
     """The SAEs with a topic's current scores, and with contrastive vectors.
 
     Args:
-        steerer: the model and SAEs of the atlas.
+        recorded: the model and SAEs of the atlas.
         topic: None gives every neuron the score 1.
         sae_keys: which SAEs; None for the first one that the topic is scored and the vectors are made for.
         scorer: whose scores.
@@ -53,8 +53,8 @@ def load_layers(
             has changed.
         ModelError: an SAE's folder is gone.
     """
-    with steerer.store.read() as session:
-        require_complete(session, steerer.store)
+    with recorded.store.read() as session:
+        require_complete(session, recorded.store)
         rows = {row["sae_key"]: row for row in session.ask("all_saes").to_dicts()}
         current = {} if topic is None else require_scored(session, topic, scorer)
         have = sorted(current or rows)
@@ -73,14 +73,14 @@ def load_layers(
         }
     layers = []
     for key in keys:
-        target = make_target(frames[key], topic is None, steerer.device, select)
+        target = make_target(frames[key], topic is None, recorded.device, select)
         if key in sums:
-            arrays = {name: torch.tensor(array, device=steerer.device) for name, array in vars(sums[key]).items()}
+            arrays = {name: torch.tensor(array, device=recorded.device) for name, array in vars(sums[key]).items()}
             target = replace(target, **arrays)
         scores = frames[key]["score"].fill_null(0).to_numpy()  # what contamination is measured by, whatever steers
-        ruler = None if topic is None else torch.tensor(scores, dtype=torch.float32, device=steerer.device)
-        layers.append(Layer(rows[key]["hook_name"], steerer.placed_sae(rows[key]).codec, target, ruler))
-    return Layers(layers, [current[key] for key in keys if key in current], [rows[key] for key in keys])
+        ruler = None if topic is None else torch.tensor(scores, dtype=torch.float32, device=recorded.device)
+        layers.append(SteeredSae(rows[key]["hook_name"], recorded.placed_sae(rows[key]).codec, target, ruler))
+    return SteeredSaes(layers, [current[key] for key in keys if key in current], [rows[key] for key in keys])
 
 
 def make_target(frame: pl.DataFrame, neutral: bool, device: str = "cpu", select: str = DEFAULT_RULE) -> Target:

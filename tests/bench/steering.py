@@ -17,7 +17,7 @@ from atlas.models.loading import load_language_model, load_tokenizer, load_trans
 from atlas.models.quiet import quiet
 from atlas.models.saes import load_sae
 from atlas.steering.intervention import Steering
-from atlas.steering.methods import Layer, Target
+from atlas.steering.methods import SteeredSae, Target
 from atlas.texts import bundled
 
 from .measure import Figure, Setting, figure
@@ -33,7 +33,7 @@ class Shape(NamedTuple):
     name: str
     transformer: Any
     bridge: Any
-    layer: Layer
+    layer: SteeredSae
     ids: torch.Tensor
     special_ids: list[int]
     target: float  # least ratio of steered to unsteered tokens/s
@@ -72,11 +72,11 @@ def make_ids(tokenizer: Any) -> torch.Tensor:
     return torch.tensor([tokenizer(PROMPT, add_special_tokens=False)["input_ids"]])
 
 
-def make_layer(codec: Codec, hook_name: str) -> Layer:
+def make_layer(codec: Codec, hook_name: str) -> SteeredSae:
     """The SAE with random scores."""
     generator = torch.Generator().manual_seed(1)
     scores = torch.rand(codec.d_sae, generator=generator)
-    return Layer(hook_name, codec, Target(scores, torch.ones(codec.d_sae), scores.argsort(descending=True)))
+    return SteeredSae(hook_name, codec, Target(scores, torch.ones(codec.d_sae), scores.argsort(descending=True)))
 
 
 def steer(setting: Setting) -> Iterator[Figure]:

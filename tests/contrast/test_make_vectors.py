@@ -19,12 +19,12 @@ from atlas.contrast.pair_tokens import CODE_POSITIONS, tokenize_pairs
 from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.models.codec import Codec
 from atlas.models.hooks import find_site
-from atlas.models.recorded import Steerer
+from atlas.models.recorded import RecordedModels
 from atlas.models.saes import load_sae
 from atlas.steering.generation import Sampling
 from atlas.steering.methods import Options
 from atlas.steering.steer import steer_prompts
-from atlas.steering.targets import load_layers
+from atlas.steering.targets import load_steered_saes
 from atlas.texts.pairs import collect_pairs
 
 PAIRS = collect_pairs(
@@ -163,17 +163,17 @@ def test_codes_and_both_vectors_are_those_of_the_plain_model_at_the_position(
 def test_the_same_again_needs_no_model_and_changes_nothing(opened):
     first = make_vectors(opened.store, "medical", PAIRS)
     before = [rows(opened, table) for table in ("pairs", "pair_codes", "vectors", "vector_entries")]
-    broken = Steerer(opened.store, model="/nowhere", release="/nowhere")
-    assert make_vectors(opened.store, "medical", PAIRS, steerer=broken).equals(first)
+    broken = RecordedModels(opened.store, model="/nowhere", release="/nowhere")
+    assert make_vectors(opened.store, "medical", PAIRS, recorded=broken).equals(first)
     assert [rows(opened, table) for table in ("pairs", "pair_codes", "vectors", "vector_entries")] == before
 
 
 def test_another_tau_makes_a_further_vector_without_the_model_and_the_last_one_asked_for_is_current(opened):
     make_vectors(opened.store, "medical", PAIRS, tau=0.9)
-    broken = Steerer(opened.store, model="/nowhere", release="/nowhere")
+    broken = RecordedModels(opened.store, model="/nowhere", release="/nowhere")
     current = "select distinct tau from vectors where kind = 'sas' and is_current"
     for tau in (0.3, 0.9):
-        make_vectors(opened.store, "medical", PAIRS, tau=tau, steerer=broken)
+        make_vectors(opened.store, "medical", PAIRS, tau=tau, recorded=broken)
         assert opened.sql(current)["tau"].to_list() == [tau]
     assert opened.sql("select count(*) as n from vectors where kind = 'sas'")["n"].to_list() == [4]
     assert opened.sql("select count(*) as n from vectors where kind = 'dense'")["n"].to_list() == [2]
@@ -320,17 +320,17 @@ class TestSteering:
         expected = torch.zeros(24)
         for row in codes.to_dicts():
             expected[row["neuron"]] += row["value"] * {"positive": 1, "negative": -1}[row["side"]] / len(PAIRS)
-        [layer] = load_layers(Steerer(both.store), None, [0], vectors=["medical"]).layers
+        [layer] = load_steered_saes(RecordedModels(both.store), None, [0], vectors=["medical"]).saes
         assert isinstance(layer.codec, Codec)
         torch.testing.assert_close(layer.target.difference, expected)
 
     def test_the_first_sae_that_has_every_vector_is_taken(self, opened):
         make_vectors(opened.store, "medical", PAIRS)
         make_vectors(opened.store, "sport", OTHER, sae_ids=["heads"])
-        found = load_layers(Steerer(opened.store), None, vectors=["medical", "sport"])
+        found = load_steered_saes(RecordedModels(opened.store), None, vectors=["medical", "sport"])
         assert [row["sae_id"] for row in found.rows] == ["heads"]
         with pytest.raises(StoreError, match="vector 'sport' is not there for SAE 0"):
-            load_layers(Steerer(opened.store), None, [0], vectors=["sport"])
+            load_steered_saes(RecordedModels(opened.store), None, [0], vectors=["sport"])
 
     def test_a_text_names_the_vectors_that_steered_it(self, both):
         found = steer_prompts(

@@ -13,7 +13,7 @@ from atlas.errors import AtlasError
 from atlas.evaluation.calibrate import LEAST_DISTINCT, MOST_PERPLEXITY, RULE, calibrate, pick
 from atlas.evaluation.evaluate import EvaluationConfig, EvaluationSet, Examiner
 from atlas.evaluation.runs import MethodSetting
-from atlas.models.recorded import Steerer
+from atlas.models.recorded import RecordedModels
 from atlas.steering.generation import Sampling
 from atlas.steering.methods import Options
 from atlas.steering.steer import steer_prompts
@@ -50,17 +50,17 @@ def opened(built_atlas, tmp_path_factory, encoder):
 
 
 @pytest.fixture(scope="module")
-def steerer(opened):
-    return Steerer(opened.store)
+def recorded(opened):
+    return RecordedModels(opened.store)
 
 
 @pytest.fixture
-def examiner(opened, steerer, encoder):
+def examiner(opened, recorded, encoder):
     data = EvaluationSet(["Waves broke over the bow."], ["He paid."], ["The doctor", "Rain"])
-    return Examiner(opened.store, "sea", data, CONFIG, steerer=steerer, encoder=encoder)
+    return Examiner(opened.store, "sea", data, CONFIG, recorded=recorded, encoder=encoder)
 
 
-def test_the_curve_and_the_picked_strength_are_stored_and_steer_takes_it(opened, examiner, steerer, monkeypatch):
+def test_the_curve_and_the_picked_strength_are_stored_and_steer_takes_it(opened, examiner, recorded, monkeypatch):
     monkeypatch.setattr("atlas.evaluation.calibrate.pick", lambda found, strengths: strengths[2])
     setting = MethodSetting("clamp", Options(neurons=2))
     curve, picked = calibrate(examiner, setting, strengths=[0.5, 1.5, 2.5])
@@ -76,7 +76,7 @@ def test_the_curve_and_the_picked_strength_are_stored_and_steer_takes_it(opened,
 
     def strength(**changes):
         settings = {"strength": None, "neurons": 2, "sigma": "own"} | changes.pop("settings", {})
-        shared = {"select": "score", "steerer": steerer, "sampling": SAMPLING, "save": False} | changes
+        shared = {"select": "score", "recorded": recorded, "sampling": SAMPLING, "save": False} | changes
         return steer_prompts(opened.store, "sea", ["Rain"], methods=["clamp"], settings=settings, **shared)[0].strength
 
     assert strength() == 1.5
@@ -86,7 +86,7 @@ def test_the_curve_and_the_picked_strength_are_stored_and_steer_takes_it(opened,
     assert strength(keep_error=False) == 10.0
 
     def in_python(**changes):
-        model, tokenizer = steerer.model
+        model, tokenizer = recorded.model
         settings = {"method": "clamp", "neurons": 2, "select": "score", "tokenizer": tokenizer} | changes
         return opened.steer(model, "sea", **settings).options.strength
 
@@ -98,26 +98,26 @@ class TestVectors:
 
     @pytest.fixture(scope="class")
     def picked(self, built_atlas, tmp_path_factory, encoder):
-        """An atlas where 1.5 was picked for sas and 2.5 for filtered on topic sea, and its steerer."""
+        """An atlas where 1.5 was picked for sas and 2.5 for filtered on topic sea, and its models."""
         found = atlas.open(shutil.copy(built_atlas, tmp_path_factory.mktemp("vectors") / "x.atlas"))
         for topic, texts in (("sea", tiny.SEA), ("medicine", tiny.MEDICINE)):
             found.score(topic, texts, min_support=2)
         found.contrast("sailing", PAIRS, tau=0.3, position="mean")
         found.contrast("other", PAIRS.rows()[:3], tau=0.3, position="mean")
-        steerer = Steerer(found.store)
+        recorded = RecordedModels(found.store)
         data = EvaluationSet(["Waves broke over the bow."], ["He paid."], ["The doctor", "Rain"])
-        examiner = Examiner(found.store, "sea", data, CONFIG, steerer=steerer, encoder=encoder, vectors=["sailing"])
+        examiner = Examiner(found.store, "sea", data, CONFIG, recorded=recorded, encoder=encoder, vectors=["sailing"])
         with pytest.MonkeyPatch.context() as patch:
             for method, best in (("sas", 1), ("filtered", 2)):
                 patch.setattr(
                     "atlas.evaluation.calibrate.pick", lambda figures, strengths, best=best: strengths[best + 1]
                 )
                 calibrate(examiner, MethodSetting(method), strengths=[0.5, 1.5, 2.5])
-        return found, steerer
+        return found, recorded
 
     def strength(self, picked, method, topic=None, **changes):
-        found, steerer = picked
-        shared = {"vectors": ["sailing"], "select": "score", "steerer": steerer, "sampling": SAMPLING, "save": False}
+        found, recorded = picked
+        shared = {"vectors": ["sailing"], "select": "score", "recorded": recorded, "sampling": SAMPLING, "save": False}
         settings = {"strength": None, **changes.pop("settings", {})}
         return steer_prompts(found.store, topic, ["Rain"], methods=[method], settings=settings, **shared | changes)[
             0

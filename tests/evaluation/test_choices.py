@@ -24,11 +24,11 @@ from atlas.evaluation.remeasure import measure_again
 from atlas.evaluation.runs import MethodSetting
 from atlas.evaluation.vector_variants import ABLATIONS, load_vectors
 from atlas.models.likelihood import log_probabilities, perplexities
-from atlas.models.recorded import Steerer
+from atlas.models.recorded import RecordedModels
 from atlas.steering.generation import Sampling, generate
 from atlas.steering.intervention import Steering
 from atlas.steering.methods import Options
-from atlas.steering.targets import load_layers
+from atlas.steering.targets import load_steered_saes
 from atlas.texts.pairs import collect_pairs, split_pairs
 
 LETTERS = collect_pairs([(f"{text}\n(A) yes\n(B) no", " (A)", " (B)") for text in ("Rain?", "The sea?")])
@@ -218,7 +218,7 @@ def test_what_is_returned_is_what_is_stored(evaluated):
 
 def test_a_random_control_has_the_same_entries_elsewhere_and_parts_add_up(evaluated):
     opened, _ = evaluated
-    vectors = load_vectors(opened.store, Steerer(opened.store), "medical/choices")
+    vectors = load_vectors(opened.store, RecordedModels(opened.store), "medical/choices")
     [own] = vectors.layers
     moved = vectors.layer_sets(MethodSetting("sas", Options(), "random"), 0)
     assert len(moved) == PERMUTATIONS
@@ -239,7 +239,7 @@ def test_a_random_control_has_the_same_entries_elsewhere_and_parts_add_up(evalua
 def test_a_control_answers_pair_i_under_its_permutation_i(evaluated, transformer, tokenizer):
     opened, frame = evaluated
     _, held = split_pairs(PAIRS, 0.5)
-    vectors = load_vectors(opened.store, Steerer(opened.store), "medical/choices")
+    vectors = load_vectors(opened.store, RecordedModels(opened.store), "medical/choices")
     setting = MethodSetting("dense", Options(2.0), "random")
     found = []
     for layers, pair in zip(vectors.layer_sets(setting, 0), sides_of(tokenizer, held), strict=False):
@@ -357,7 +357,7 @@ class TestGeneratedText:
         opened, _ = written
         _, held = split_pairs(PAIRS, 0.5)
         prompts = [prompt for prompt in held.prompts for _ in range(2)]
-        [layer] = load_vectors(opened.store, Steerer(opened.store), "medical/choices").layers
+        [layer] = load_vectors(opened.store, RecordedModels(opened.store), "medical/choices").layers
         for method in ("original", "dense"):
             stored = self.texts(opened, method)
             assert stored["prompt"].to_list() == prompts
@@ -492,7 +492,8 @@ def test_the_command_prints_a_row_per_method_and_strength(atlas_file, tmp_path):
     shift = next(row for row in found if (row["method"], row["strength"], row["name"]) == ("dense", -1.0, "shift"))
     assert " ".join(lines[2][3:6]) == f"{shift['value']:.3f} [{shift['low']:.3f}, {shift['high']:.3f}]"
     assert set(found[0]) == {"method", "sae_id", "tau", "strength", "name", "value", "low", "high"}
-    assert load_layers(Steerer(atlas.open(atlas_file).store), None, vectors=["medical/choices"]).rows[0]["sae_key"] == 0
+    made = load_steered_saes(RecordedModels(atlas.open(atlas_file).store), None, vectors=["medical/choices"])
+    assert made.rows[0]["sae_key"] == 0
 
 
 def test_the_command_shows_what_it_is_told_to_compare_and_finds_bundled_pairs(atlas_file, tmp_path):

@@ -27,7 +27,7 @@ from atlas.evaluation.layer_level import activity, layer_figures
 from atlas.evaluation.metrics import METRICS, Judge
 from atlas.evaluation.remeasure import measure_again
 from atlas.evaluation.runs import MethodSetting
-from atlas.models.recorded import Steerer
+from atlas.models.recorded import RecordedModels
 from atlas.steering.generation import Sampling, generate
 from atlas.steering.methods import METHODS, Options
 from atlas.texts.pairs import pair_texts
@@ -60,16 +60,16 @@ def path(built_atlas, tmp_path_factory, loaders):
 
 
 @pytest.fixture(scope="module")
-def steerer(path):
-    return Steerer(atlas.open(path).store)
+def recorded(path):
+    return RecordedModels(atlas.open(path).store)
 
 
 @pytest.fixture(scope="module")
-def examine(path, steerer, encoder):
+def examine(path, recorded, encoder):
     """An examiner of topic "sea"; give what should differ."""
 
     def make(data=DATA, config=CONFIG, *, topic="sea", where=path, **more):
-        return Examiner(atlas.open(where).store, topic, data, config, steerer=steerer, encoder=encoder, **more)
+        return Examiner(atlas.open(where).store, topic, data, config, recorded=recorded, encoder=encoder, **more)
 
     return make
 
@@ -330,10 +330,10 @@ class TestVectors:
     METHODS = ("sas", "dense", "filtered")
 
     @pytest.fixture(scope="class")
-    def by_vector(self, path, steerer, encoder, tmp_path_factory):
+    def by_vector(self, path, recorded, encoder, tmp_path_factory):
         """An evaluation of the three methods in an atlas of its own: examiner, frame and tables."""
         opened = atlas.open(shutil.copy(path, tmp_path_factory.mktemp("vectors") / "x.atlas"))
-        examiner = Examiner(opened.store, "sea", DATA, CONFIG, steerer=steerer, encoder=encoder, vectors=["sailing"])
+        examiner = Examiner(opened.store, "sea", DATA, CONFIG, recorded=recorded, encoder=encoder, vectors=["sailing"])
         settings = [
             MethodSetting(name, Options(2.0, sigma="none" if name == "sas" else "own")) for name in self.METHODS
         ]
@@ -420,24 +420,24 @@ def test_a_second_evaluation_stands_beside_the_first(done, path, examine, tmp_pa
 
 
 def test_a_new_metric_is_measured_on_stored_texts_without_generating(
-    done, path, tmp_path, encoder, steerer, monkeypatch
+    done, path, tmp_path, encoder, recorded, monkeypatch
 ):
     copy = atlas.open(shutil.copy(path, tmp_path / "x.atlas"))
     monkeypatch.setattr(atlas.evaluation.remeasure, "load_encoder", lambda name: encoder)
-    assert measure_again(copy.store, "sea", HELD_OUT, steerer=steerer) == 0
+    assert measure_again(copy.store, "sea", HELD_OUT, recorded=recorded) == 0
     length = replace(
         METRICS["perplexity"], measure=lambda judge, prompts, texts: [float(len(t)) or None for t in texts]
     )
     monkeypatch.setitem(METRICS, "length", length)
     monkeypatch.setattr(atlas.evaluation.evaluate, "generate_in_turn", None)
     texts = done[1]["generations"].filter(pl.col("text") != "")
-    assert measure_again(copy.store, "sea", HELD_OUT, steerer=steerer) == texts.height
+    assert measure_again(copy.store, "sea", HELD_OUT, recorded=recorded) == texts.height
     added = copy.sql("select g.text, m.value, m.run_id, g.run_id as of_text from metrics as m join generations as g "
                      "using (generation_id) where m.name = 'length'")  # fmt: skip
     assert added.height == texts.height
     assert all(len(text) == value and run == own for text, value, run, own in added.rows())
     assert copy.sql("select count(*) from generations").item() == done[1]["generations"].height
-    assert measure_again(copy.store, "sea", HELD_OUT, steerer=steerer) == 0
+    assert measure_again(copy.store, "sea", HELD_OUT, recorded=recorded) == 0
     tables = {name: copy.sql(f"from {name}") for name in ("runs", "generations", "metrics")}
     of_runs = tables["metrics"].filter(pl.col("generation_id").is_null())
     renewed = of_runs.join(tables["runs"], on="run_id").select("method", "name", "value", "low", "high")
@@ -453,14 +453,14 @@ def test_a_new_metric_is_measured_on_stored_texts_without_generating(
     assert rest.equals(done[0].sort("method", "name")), "the figures that were there are as they were"
 
 
-def test_texts_are_measured_again_with_the_values_they_had(done, path, tmp_path, encoder, steerer, monkeypatch):
+def test_texts_are_measured_again_with_the_values_they_had(done, path, tmp_path, encoder, recorded, monkeypatch):
     copy = atlas.open(shutil.copy(path, tmp_path / "x.atlas"))
     monkeypatch.setattr(atlas.evaluation.remeasure, "load_encoder", lambda name: encoder)
     gone = "name in ('perplexity', 'distance_held_out') and generation_id is not null"
     before = copy.sql(f"from metrics where {gone} order by generation_id, name")
     with copy.store.write() as session:
         session._connection.execute(f"delete from metrics where {gone}")
-    assert measure_again(copy.store, "sea", HELD_OUT, steerer=steerer) == before.height
+    assert measure_again(copy.store, "sea", HELD_OUT, recorded=recorded) == before.height
     after = copy.sql(f"from metrics where {gone} order by generation_id, name")
     assert after.select("run_id", "generation_id", "name").equals(before.select("run_id", "generation_id", "name"))
     np.testing.assert_allclose(after["value"], before["value"], rtol=1e-3)
@@ -468,7 +468,7 @@ def test_texts_are_measured_again_with_the_values_they_had(done, path, tmp_path,
 
 @pytest.mark.parametrize("told_by", ["parameters", "scorings", "nothing"])
 def test_texts_are_judged_with_the_bos_policy_of_the_sae_that_steered_them(
-    examine, path, tmp_path, encoder, steerer, monkeypatch, told_by
+    examine, path, tmp_path, encoder, recorded, monkeypatch, told_by
 ):
     copy = atlas.open(shutil.copy(path, tmp_path / "x.atlas"))
     monkeypatch.setattr(atlas.evaluation.remeasure, "load_encoder", lambda name: encoder)
@@ -487,16 +487,16 @@ def test_texts_are_judged_with_the_bos_policy_of_the_sae_that_steered_them(
             session._connection.execute("delete from scorings where sae_key = 1")
     if told_by == "nothing":
         with pytest.raises(AtlasError, match="does not say which SAE steered it, and the atlas's SAEs differ"):
-            measure_again(copy.store, "medicine", HELD_OUT, steerer=steerer)
+            measure_again(copy.store, "medicine", HELD_OUT, recorded=recorded)
         return
-    assert measure_again(copy.store, "medicine", HELD_OUT, steerer=steerer) == before.height > 0
+    assert measure_again(copy.store, "medicine", HELD_OUT, recorded=recorded) == before.height > 0
     after = copy.sql(f"from metrics where {gone} order by generation_id")
     np.testing.assert_allclose(after["value"], before["value"], rtol=1e-3)
 
 
-def test_a_topic_without_evaluated_texts_has_none_to_measure_again(path, steerer):
+def test_a_topic_without_evaluated_texts_has_none_to_measure_again(path, recorded):
     with pytest.raises(AtlasError, match="topic 'medicine' has no evaluated text: run `atlas evaluate` without"):
-        measure_again(atlas.open(path).store, "medicine", HELD_OUT, steerer=steerer)
+        measure_again(atlas.open(path).store, "medicine", HELD_OUT, recorded=recorded)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from atlas.models.activations import encode_entries, run_model, summarise, token
 from atlas.models.codec import Codec
 from atlas.models.hooks import hook_activations
 from atlas.models.saes import load_sae
-from atlas.steering.methods import METHODS, Layer, Options, settle_options
+from atlas.steering.methods import METHODS, Options, SteeredSae, settle_options
 
 TEXTS = ["Rain.", "The crowd <|endoftext|> cheered for the home team.", "The ferry was late again.", "Fish"]
 WITH_FIGURES = [name for name, method in METHODS.items() if method.has_code and method.vector is None]
@@ -26,7 +26,7 @@ def tokenizer(language_model):
 
 
 def make_layer(kind="topk", hook_name="blocks.0.hook_resid_post", **settings):
-    return Layer(hook_name, Codec(tiny.make_kind(kind, hook_name=hook_name, **settings)), make_target())
+    return SteeredSae(hook_name, Codec(tiny.make_kind(kind, hook_name=hook_name, **settings)), make_target())
 
 
 def token_codes(model, tokenizer, layer, text, *, prepend_bos=True):
@@ -48,7 +48,7 @@ def test_activity_is_what_a_build_would_store_per_token(transformer, language_mo
     expected = np.zeros((len(TEXTS), sae.codec.d_sae))
     expected[rows["prompt_id"], rows["neuron"]] = rows["act_sum"]
     expected /= [[sum(token not in special for token in row)] for row in ids]
-    layer = Layer(sae.hook_name, sae.codec, make_target(sae.codec.d_sae))
+    layer = SteeredSae(sae.hook_name, sae.codec, make_target(sae.codec.d_sae))
     found = activity(transformer, tokenizer, layer, TEXTS, prepend_bos=sae.prepend_bos)
     np.testing.assert_allclose(found, expected, atol=2e-3, rtol=2e-3)
     assert (found > 0).any(axis=1).all()

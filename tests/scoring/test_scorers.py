@@ -14,7 +14,7 @@ import atlas
 import atlas.scoring.model_evidence
 from atlas.errors import AtlasError, ModelError, StoreError, UnknownName
 from atlas.models.activations import encode_entries, run_model, tokenize
-from atlas.models.recorded import Steerer
+from atlas.models.recorded import RecordedModels
 from atlas.models.saes import load_sae
 from atlas.models.tokens import bos_token_id
 from atlas.models.unembedding import promoted_ids
@@ -107,7 +107,7 @@ def test_output_scores_are_those_of_one_forward_pass_per_neuron(opened, language
 def test_known_output_scores_are_not_computed_again(opened, monkeypatch):
     opened.score("medicine", tiny.MEDICINE, min_support=2)
     asked = []
-    probe = ModelProbe(Steerer(opened.store))
+    probe = ModelProbe(RecordedModels(opened.store))
     monkeypatch.setattr(
         probe,
         "output_scores",
@@ -150,7 +150,7 @@ def test_output_needs_distance_scores_first(opened):
 
 
 def test_a_hook_that_does_not_write_has_no_output_score(opened, sae_folder, monkeypatch):
-    probe = ModelProbe(Steerer(opened.store))
+    probe = ModelProbe(RecordedModels(opened.store))
     monkeypatch.setattr(atlas.scoring.model_evidence, "promoted_ids", lambda *args, **options: None)
     with pytest.raises(ModelError, match="does not write to the residual stream"):
         probe.output_scores(0, [1])

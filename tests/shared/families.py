@@ -25,7 +25,7 @@ from atlas.models.loading import LanguageModel, load_language_model
 from atlas.models.saes import describe_sae
 from atlas.models.tokens import special_ids
 from atlas.steering.intervention import Steering
-from atlas.steering.methods import Layer, Options, Target
+from atlas.steering.methods import Options, SteeredSae, Target
 
 TEXTS = (SENTENCE, "The ship sailed before the storm.", "Add two eggs.")
 LAYER = 1
@@ -268,7 +268,9 @@ def _codes_off(model: LanguageModel, sae: Any, ids: list[list[int]], states: lis
 def _steering_off(model: LanguageModel, sae: Any, ids: list[int]) -> tuple[float, float]:
     """(difference of the steered logits of plain model and bridge, how far steering moved them)."""
     scores = torch.linspace(0, 1, sae.codec.d_sae)
-    layer = Layer(sae.hook_name, sae.codec, Target(scores, torch.ones(len(scores)), scores.argsort(descending=True)))
+    layer = SteeredSae(
+        sae.hook_name, sae.codec, Target(scores, torch.ones(len(scores)), scores.argsort(descending=True))
+    )
     batch = torch.tensor([ids])
     with Steering(model.plain, [layer], method="add", options=Options(3.0), special_ids=[0]):
         plain = model.plain(batch).logits

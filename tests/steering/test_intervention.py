@@ -12,7 +12,7 @@ from targets import BY_VECTOR, EDITING, make_target
 from atlas.errors import AtlasError, ModelError, UnknownName
 from atlas.models.codec import Codec
 from atlas.steering.intervention import Steering
-from atlas.steering.methods import METHODS, Layer, Options, settle_options
+from atlas.steering.methods import METHODS, Options, SteeredSae, settle_options
 
 IDS = torch.tensor([[0, 30, 41, 52, 63, 74]])
 
@@ -22,8 +22,8 @@ def model(request, transformer, language_model):
     return transformer if request.param == "transformer" else language_model.bridge
 
 
-def make_layer(kind: str = "topk", hook_name: str = "blocks.0.hook_resid_post", *, ones: bool = False) -> Layer:
-    return Layer(hook_name, Codec(tiny.make_kind(kind, hook_name=hook_name)), make_target(ones=ones))
+def make_layer(kind: str = "topk", hook_name: str = "blocks.0.hook_resid_post", *, ones: bool = False) -> SteeredSae:
+    return SteeredSae(hook_name, Codec(tiny.make_kind(kind, hook_name=hook_name)), make_target(ones=ones))
 
 
 def logits(model, ids=IDS):

@@ -25,7 +25,7 @@ from transformers import (
 from atlas.errors import AtlasError
 from atlas.models.codec import Codec
 from atlas.steering.intervention import Steering
-from atlas.steering.methods import METHODS, Layer, Options, settle_options
+from atlas.steering.methods import METHODS, Options, SteeredSae, settle_options
 
 HOOK = "blocks.0.hook_resid_post"
 SPECIAL = 0
@@ -62,7 +62,7 @@ def models():
 
 def make_layer(hook_name=HOOK, *, double=False):
     sae = tiny.make_kind("topk", hook_name=hook_name)
-    return Layer(hook_name, Codec(sae.to(torch.float64) if double else sae), make_target())
+    return SteeredSae(hook_name, Codec(sae.to(torch.float64) if double else sae), make_target())
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,10 @@ from atlas.contrast.make_vectors import make_vectors
 from atlas.errors import StoreError
 from atlas.evaluation.remeasure import measure_again
 from atlas.models.embeddings import embed_frame
-from atlas.models.recorded import Steerer
+from atlas.models.recorded import RecordedModels
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.score import score_topics
-from atlas.steering.targets import load_layers
+from atlas.steering.targets import load_steered_saes
 from atlas.store.exchange import export_atlas
 from atlas.store.file import Store
 from atlas.texts.pairs import collect_pairs
@@ -196,7 +196,7 @@ def words(path, tmp_path, encoder):
         ),
         "score by model": lambda: opened.score("sea", list(tiny.SEA), scorer="contrast"),
         "contrast": lambda: make_vectors(opened.store, "mirth", collect_pairs([("a", " b", " c")], origin="here")),
-        "steer": lambda: load_layers(Steerer(store), "sea"),
+        "steer": lambda: load_steered_saes(RecordedModels(store), "sea"),
         "measure": lambda: measure_again(opened.store, "sea", []),
         "export": lambda: export_atlas(store, tmp_path / "export"),
         "build": lambda: atlas.building.build.build(

@@ -24,7 +24,7 @@ from atlas.contrast.make_vectors import make_vectors
 from atlas.errors import AtlasError
 from atlas.evaluation.evaluate import EvaluationConfig, EvaluationSet, Examiner, evaluate
 from atlas.evaluation.runs import MethodSetting
-from atlas.models.recorded import Steerer
+from atlas.models.recorded import RecordedModels
 from atlas.steering.generation import Sampling
 from atlas.steering.steer import steer_prompts
 from atlas.store.keeping import NotStored
@@ -72,7 +72,7 @@ def scored(atlas_file, loaded_once):
 @pytest.fixture
 def steering(scored):
     """Arguments of steer_prompts."""
-    return {"methods": ["add"], "settings": {}, "sampling": Sampling(3), "steerer": Steerer(scored.store)}
+    return {"methods": ["add"], "settings": {}, "sampling": Sampling(3), "recorded": RecordedModels(scored.store)}
 
 
 class Taken:
@@ -171,7 +171,7 @@ def test_texts_are_shown_before_the_wait_to_store_them(scored, steering, monkeyp
 def test_figures_that_cannot_be_stored_are_given_all_the_same_with_a_warning(scored, steering, encoder):
     data = EvaluationSet(("A boat at sea.",), ("The soup.",), ("Rain",))
     config = EvaluationConfig(samples=1, sampling=Sampling(3))
-    examiner = Examiner(scored.store, "sea", data, config, steerer=steering["steerer"], encoder=encoder)
+    examiner = Examiner(scored.store, "sea", data, config, recorded=steering["recorded"], encoder=encoder)
     shown = []
     with process(HOLD, scored.store.path, "reading"), pytest.warns(NotStored, match="these texts and figures are not"):
         frame = evaluate(examiner, [MethodSetting("prefix")], show=shown.append)
@@ -301,7 +301,7 @@ def test_an_import_that_is_stopped_inside_duckdb_leaves_nothing(atlas_file, tmp_
 
 def test_threads_share_an_atlas_in_any_mix(scored, steering, gpt2_folder):
     """Reads, scores, steering and SQL at once, each with the result that it has alone."""
-    model, tokenizer = steering["steerer"].model
+    model, tokenizer = steering["recorded"].model
     expected = scored.top("sea", 3)
     errors, found = [], []
 
