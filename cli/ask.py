@@ -175,10 +175,9 @@ def read_stdin() -> str:
 @contextmanager
 def stopped_soon() -> Iterator[None]:
     """On Ctrl-C, leave within a second, whatever DuckDB is at: some of what it does cannot be interrupted."""
-
     timers: list[threading.Timer] = []
 
-    def stop(number: int, frame: object) -> None:
+    def stop(_number: int, _frame: object) -> None:
         timers.append(threading.Timer(PATIENCE, leave))
         timers[-1].daemon = True
         timers[-1].start()

@@ -11,6 +11,7 @@ from atlas.cli.output import echo
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
+    from atlas.spark.query import SparkStore
     from atlas.store.session import Scan
 
 ENGINES = ("duckdb", "spark")
@@ -38,6 +39,12 @@ def open_on(engine: str, path: str, *, master: str) -> Iterator[Atlas]:
     if engine == "duckdb":
         yield library.Atlas(Store(path))  # the first question checks the file
         return
+    with _open_on_spark(path, master=master) as store:
+        yield library.Atlas(store)
+
+
+@contextmanager
+def _open_on_spark(path: str, *, master: str) -> Iterator[SparkStore]:
     from atlas.cli.exchange import warn_of_missing_hashes
 
     from atlas.spark.query import open_spark
@@ -45,7 +52,7 @@ def open_on(engine: str, path: str, *, master: str) -> Iterator[Atlas]:
     echo("starting Spark ...", err=True)
     with open_spark(path, master=master) as store:
         warn_of_missing_hashes(store.manifest)
-        yield library.Atlas(store)
+        yield store
 
 
 @contextmanager
@@ -61,14 +68,12 @@ def open_to_score(engine: str, path: str, *, master: str, into: str | None) -> I
     if engine == "duckdb":
         yield library.open(path), scan_here
         return
-    from atlas.spark.query import SparkStore
     from atlas.store.exchange import open_export
 
-    with open_on(engine, path, master=master) as export:
-        assert isinstance(export.store, SparkStore)
+    with _open_on_spark(path, master=master) as export:
         if into is None:
             with open_export(path) as store:
-                yield library.Atlas(store), export.store.scan
+                yield library.Atlas(store), export.scan
         else:
-            export.store.require_same(Store(into))
-            yield library.open(into), export.store.scan
+            export.require_same(Store(into))
+            yield library.open(into), export.scan

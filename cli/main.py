@@ -40,9 +40,11 @@ class LazyGroup(click.Group):
     """Loads a command's module when it is run, and lists all without loading any."""
 
     def list_commands(self, context: click.Context) -> list[str]:
+        """The names of all commands."""
         return list(COMMANDS)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """A command, or None for an unknown one; only its module is loaded."""
         if name not in COMMANDS:
             return None
         function = f"{name}_" if keyword.iskeyword(name) else name
@@ -51,10 +53,12 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, context: click.Context, arguments: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """A command, its options put before its arguments."""
         name, command, rest = super().resolve_command(context, arguments)
         return name, command, rest if command is None else options_first(command, rest)
 
     def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a line per command."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
@@ -92,7 +96,7 @@ def main(arguments: list[str] | None = None) -> None:
     finish(code)
 
 
-def stop(number: int, frame: object) -> None:
+def stop(_number: int, _frame: object) -> None:
     """What SIGTERM does: the same as Ctrl-C, so that nothing half written is left."""
     raise KeyboardInterrupt
 

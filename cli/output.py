@@ -118,6 +118,7 @@ class Progress:
         self._stage = ""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show that `done` of `total` are done; a total of 0 has no bar."""
         stage = visible(stage)
         if stage != self._stage:
             self.close()

@@ -20,7 +20,8 @@ def command_reference() -> str:
     parts = []
     for name in COMMANDS:
         command = cli.get_command(parent, name)
-        assert command is not None
+        if command is None:
+            raise LookupError(f"there is no command {name}")
         context = click.Context(command, parent, info_name=name, terminal_width=100)
         parts.append(f"### atlas {name}\n\n```\n{command.get_help(context)}\n```")
     return "\n\n".join(parts)

@@ -1,0 +1,1 @@
+"""The queries, schema, views and macros."""

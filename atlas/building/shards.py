@@ -67,7 +67,8 @@ class Shard:
 class RunShards(Protocol):
     """Computes every unfinished shard and takes it into the atlas; how many there were: what an engine of a build does."""
 
-    def __call__(self, store: Store, equipment: Equipment, progress: Progress) -> int: ...
+    def __call__(self, store: Store, equipment: Equipment, progress: Progress) -> int:
+        """See the class."""
 
 
 def run_here(store: Store, equipment: Equipment, progress: Progress) -> int:
@@ -87,7 +88,7 @@ def run_here(store: Store, equipment: Equipment, progress: Progress) -> int:
 
 
 def compute_shard(
-    shard: Shard, prompts: pl.DataFrame, equipment: Equipment, *, tell: Callable[[int], None] = lambda count: None
+    shard: Shard, prompts: pl.DataFrame, equipment: Equipment, *, tell: Callable[[int], None] = lambda _: None
 ) -> Tables:
     """The rows that a shard adds to the tables: table -> frame.
 

@@ -233,7 +233,8 @@ def _keep_vector(
     """Store a vector unless it is there, and make it the current one; `entries` may be None only for one that is there."""
     vector_id = session.value("same_vector", kind=kind, **settings)
     if vector_id is None:
-        assert entries is not None, "a behaviour that was run has its dense vector"
+        if entries is None:
+            raise LookupError(f"a behaviour that was run has its {kind} vector")
         vector_id = int(session.value("next_vector_id"))
         row = {
             **settings,

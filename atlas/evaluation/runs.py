@@ -36,6 +36,7 @@ class MethodSetting:
 
     @property
     def name(self) -> str:
+        """The method, with its control after a slash."""
         return self.method if self.control is None else f"{self.method}/{self.control}"
 
 

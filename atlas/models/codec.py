@@ -64,14 +64,17 @@ class Codec:
 
     @property
     def hook_name(self) -> str:
+        """The hook of the model whose activations the SAE reads."""
         return str(self.sae.cfg.metadata.hook_name)
 
     @property
     def d_in(self) -> int:
+        """Size of an activation."""
         return self.sae.cfg.d_in
 
     @property
     def d_sae(self) -> int:
+        """Number of neurons."""
         return self.sae.cfg.d_sae
 
     @property
@@ -120,7 +123,7 @@ class Codec:
         """The code of `flat` [..., d_in], its pre-activations changed on the way, and those before the change."""
         captured: list[Tensor] = []
 
-        def weigh(module: Any, inputs: Any, pre: Tensor) -> Tensor | None:
+        def weigh(_module: Any, _inputs: Any, pre: Tensor) -> Tensor | None:
             captured.append(pre)
             return change(pre) if change else None
 
@@ -143,7 +146,7 @@ class Codec:
         return {name: self.sae.__dict__[name] for name in STATISTICS if name in self.sae.__dict__}
 
     def decode(self, acts: Tensor, code: Code, like: Tensor) -> Tensor:
-        """decode(acts) under the statistics of `code`, in the shape and dtype of `like`; `acts` of the code's neurons."""
+        """Decode the activations of a code's neurons under its statistics, in the shape and dtype of `like`."""
         self.sae.__dict__.update(code.statistics)
         moved = torch.addmm(self.sae.b_dec, acts.reshape(-1, acts.shape[-1]), self._rows(code))
         out = self.sae.run_time_activation_norm_fn_out(moved.view(*acts.shape[:-1], -1))

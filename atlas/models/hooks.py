@@ -65,7 +65,7 @@ class Site:
     block: nn.Module | None = None
     adds_residual: bool = False
 
-    def edit(self, function: Callable[[Tensor], Tensor]) -> Handle:
+    def edit(self, function: Callable[[Tensor], Tensor]) -> Handle:  # noqa: C901 - small hooks that share two lists
         """Pass the activation [batch, token, ...] through `function` at every forward call, until the handle is removed."""
         shape: list[torch.Size] = []  # [batch, token] of the call that is on
         residuals: list[Tensor] = []
@@ -88,10 +88,10 @@ class Site:
                 )
             return x
 
-        def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def look(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             shape[:] = [_stream(args, kwargs).shape[:2]]
 
-        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             return _replace_stream(change(_stream(args, kwargs)), args, kwargs)
 
         def withhold(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -100,7 +100,7 @@ class Site:
             given.arguments[RESIDUAL] = torch.zeros_like(residuals[0])
             return given.args, given.kwargs
 
-        def after(module: nn.Module, args: Any, output: Any) -> Any:
+        def after(_module: nn.Module, _args: Any, output: Any) -> Any:
             first = output[0] if isinstance(output, tuple | list) else output
             changed = change(first)
             if residuals:

@@ -26,7 +26,7 @@ def seeded_sampler(seeds: Iterable[int], temperature: float, top_k: int, top_p: 
         return LogitsProcessorList()
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
-    def add_noise(ids: Tensor, scores: Tensor) -> Tensor:
+    def add_noise(_ids: Tensor, scores: Tensor) -> Tensor:
         uniform = torch.stack([torch.rand(scores.shape[-1], generator=generator) for generator in generators])
         return scores - torch.log(-torch.log(uniform.clamp(min=1e-20))).to(scores)
 

@@ -94,7 +94,8 @@ def gather_evidence(
 
 
 def _require(probe: Probe | None, config: ScoringConfig) -> Probe:
-    assert probe is not None, f"scorer {config.scorer} needs a probe"
+    if probe is None:
+        raise ValueError(f"scorer {config.scorer} needs a probe")
     return probe
 
 

@@ -39,6 +39,7 @@ def store_topics(
 
 
 def store_activations(session: Session, ids: Mapping[str, int], evidence: Evidence) -> None:
+    """Store the activations on the texts of topics (name -> id) that the model was run over, and count their tokens."""
     for name in evidence.activations.keys() & ids.keys():
         n_tokens, rows = evidence.activations[name]
         counts = pl.DataFrame({"text_id": range(len(n_tokens)), "n_tokens": n_tokens})
@@ -50,6 +51,7 @@ def store_activations(session: Session, ids: Mapping[str, int], evidence: Eviden
 def make_current(
     session: Session, topic_ids: Sequence[int], sae_key: int, config: ScoringConfig, scoring_ids: Sequence[int]
 ) -> None:
+    """Make these scorings the current ones of an SAE, a scorer and some topics, and no others."""
     session.run(
         "make_current",
         topic_ids=list(topic_ids),
@@ -60,4 +62,5 @@ def make_current(
 
 
 def topic_frame(ids: Iterable[int]) -> pl.DataFrame:
+    """A frame with a column `topic_id`."""
     return pl.DataFrame({"topic_id": pl.Series(list(ids), dtype=pl.UInt32)})

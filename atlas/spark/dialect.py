@@ -133,7 +133,7 @@ def _body(macro: Macro, arguments: Sequence[exp.Expr]) -> exp.Expr:
 
 
 def _write_out_unpivot(tree: exp.Expr, columns: Sequence[str]) -> exp.Expr:
-    """unpivot (...) on columns('x') into name a value b -> select * from (...) unpivot (b for a in (x1, x2, ...))"""
+    """unpivot (...) on columns('x') into name a value b -> select * from (...) unpivot (b for a in (x1, x2, ...))."""
     for pivot in [p for p in tree.find_all(exp.Pivot) if p.args.get("unpivot") and p.args.get("into")]:
         names = [
             name
@@ -164,7 +164,7 @@ def _write_out_columns(tree: exp.Expr, columns: Sequence[str]) -> exp.Expr:
 
 
 def _for_column(item: exp.Expr, name: str) -> exp.Expr:
-    """The item for one of the columns it matches, under the name that its alias makes of it: 'far_\\1', or the same."""
+    r"""The item for one of the columns it matches, under the name that its alias makes of it: 'far_\1', or the same."""
     expression = item.this if isinstance(item, exp.Alias) else item
     found = exp.alias_(expression.copy(), _new_name(item, name))
     for pattern in list(found.find_all(exp.Columns)):
@@ -179,7 +179,7 @@ def _new_name(item: exp.Expr, name: str) -> str:
 
 
 def _renamed(tree: exp.Expr, columns: Sequence[str]) -> list[str]:
-    """The names that columns get inside a query by aliases such as columns('sample_([0-9]+)') as 'far_\\1'."""
+    r"""The names that columns get inside a query by aliases such as columns('sample_([0-9]+)') as 'far_\1'."""
     items = [(item, item.find(exp.Columns)) for item in tree.find_all(exp.Alias) if "\\" in item.alias]
     return [_new_name(item, name) for item, pattern in items if pattern for name in _matched(pattern, columns)]
 

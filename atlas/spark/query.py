@@ -101,8 +101,9 @@ class ExportSession(Session):
                 columns += frame.columns
                 self._spark.createDataFrame(_signed(frame).to_arrow()).createOrReplaceTempView(table)
         statement = translate(text, parameters, columns=columns)
+        if statement.target is None:
+            raise ValueError(f"query {name} leaves nothing in the session")
         rows = self._rows(statement.select)
-        assert statement.target is not None, f"{name} leaves nothing behind"
         if statement.kind == "create":
             session.keep(statement.target, rows)
         else:

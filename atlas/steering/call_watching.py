@@ -75,6 +75,7 @@ class ModelWatch:
         return self._stack is not None
 
     def start(self) -> None:
+        """Watch the model from now on."""
         self.calls = 0
         with ExitStack() as stack:
             stack.enter_context(uncompiled())
@@ -97,6 +98,7 @@ class ModelWatch:
             self._stack = stack.pop_all()
 
     def stop(self) -> None:
+        """Leave the model as it was."""
         if self._stack is not None:
             self._stack.close()
         self._stack = self._open = self.call = None

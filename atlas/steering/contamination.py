@@ -60,12 +60,14 @@ class Figures:
         self._codes, self._activations, self._values = [], [], 0
 
     def contamination(self) -> list[float | None]:
+        """Per text the share of a token's code that is off topic, mean over tokens; None where no token has a code."""
         mask, impure, total, *_ = self._table()
         known = mask * (total > 0)
         sums = (known * impure / total.clamp(min=1e-30)).sum(1), known.sum(1)
         return [share / n if n else None for share, n in torch.stack(sums, dim=1).tolist()]
 
     def swapped(self) -> list[list[float]]:
+        """Per text the mean numbers of neurons of a token that stayed active, became active and ceased to be."""
         mask, _, _, kept, now, was = self._table()
         sums = (mask * torch.stack([kept, now - kept, was - kept])).sum(-1)
         return (sums / mask.sum(-1).clamp(min=1)).T.tolist()

@@ -59,5 +59,5 @@ def ensure_signals(
             )
 
 
-def _never(texts: Sequence[str]) -> pl.DataFrame:
+def _never(_texts: Sequence[str]) -> pl.DataFrame:
     raise AssertionError("a topic's own texts are embedded already")

@@ -48,6 +48,7 @@ class TokenTracker:
     # what `generate` says
 
     def start_run(self, run: Run) -> None:
+        """Take what comes from now on for tokens of `run`, until it ends."""
         self._runs.append(run)
 
     @property

@@ -262,7 +262,7 @@ def _hash_file(path: Path) -> str:
 
 
 @lru_cache(maxsize=100_000)
-def _hash_version(path: Path, size: int, changed: int) -> str:
+def _hash_version(path: Path, _size: int, _changed: int) -> str:
     """The hash of a file as it is now; a command that opens an export twice reads it once."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

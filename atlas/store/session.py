@@ -237,7 +237,8 @@ class Session:
 class Scan(Protocol):
     """Runs a query of sql/ that reads the activations, and leaves its rows in the session: the one thing an engine does."""
 
-    def __call__(self, session: Session, name: str, **parameters: Any) -> None: ...
+    def __call__(self, session: Session, name: str, **parameters: Any) -> None:
+        """See the class."""
 
 
 def scan_here(session: Session, name: str, **parameters: Any) -> None:

@@ -1,0 +1,1 @@
+"""The pocket model, its SAEs and texts."""

@@ -136,8 +136,8 @@ def score_many(setting: Setting) -> Iterator[Figure]:
     calls: dict[str, Callable[[], object]] = {"one": lambda: score_new(store, 1)}
     for count in MANY:
         powers = rng.random((matrix.shape[1], count), dtype=np.float32)
-        calls[f"ours {count}"] = lambda count=count: score_new(store, count)  # type: ignore[misc]
-        calls[f"scipy {count}"] = lambda powers=powers: matrix @ powers  # type: ignore[misc]
+        calls[f"ours {count}"] = lambda count=count: score_new(store, count)
+        calls[f"scipy {count}"] = lambda powers=powers: matrix @ powers
     seconds = setting.time_all(calls)
     for count in MANY:
         each, theirs = seconds[f"ours {count}"] / count, seconds[f"scipy {count}"] / count
@@ -232,10 +232,10 @@ def growth(setting: Setting) -> Iterator[Figure]:
         path = setting.folder / f"growth-{rows}.atlas"
         prompts = round(rows / neurons / DENSITY)
         store = write_shards(path, prompts=prompts, neurons=neurons, rows=rows, memory_limit=GROWTH_MEMORY)
-        built.append(setting.time_once(lambda store=store: write_sorted(store, EXAMPLES)))  # type: ignore[misc]
+        built.append(setting.time_once(lambda store=store: write_sorted(store, EXAMPLES)))
         with store.read() as session:
             rows_found.append(session.sql("select count(*) from activations").item())
-        scored.append(np.median(setting.time_all({"score": lambda store=store: score_new(store, 1)})["score"]))  # type: ignore[misc]
+        scored.append(np.median(setting.time_all({"score": lambda store=store: score_new(store, 1)})["score"]))
         path.unlink()
         yield figure(f"finish a build of {rows_found[-1]:,} rows", built[-1], "s")
         yield figure(f"score {rows_found[-1]:,} rows", scored[-1], "s", runs=setting.runs)

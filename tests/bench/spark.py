@@ -49,7 +49,7 @@ def spark(setting: Setting) -> Iterator[Figure]:
         raise Unavailable(str(error)) from error
     setting = replace(setting, clock="wall")
     neurons, sizes = ROWS[setting.scale]
-    rows_found, medians, difference = [], {"spark": [], "duckdb": []}, 0.0  # type: ignore[var-annotated]
+    rows_found, medians, difference = [], {"spark": [], "duckdb": []}, 0.0
     for rows in sizes:
         store = make_atlas(
             setting.folder / f"spark-{rows}.atlas", prompts=round(rows / neurons / DENSITY), neurons=neurons, rows=rows

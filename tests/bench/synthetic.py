@@ -121,4 +121,4 @@ def make_topics(count: int, *, texts: int = 20, seed: int = 1, prefix: str = "to
 
 def embed(texts: object) -> pl.DataFrame:
     """Embeddings of texts that stand where an encoder's would; the same for the same number of texts."""
-    return vectors_frame(np.random.default_rng(7), len(list(texts)))  # type: ignore[call-overload]
+    return vectors_frame(np.random.default_rng(7), len(list(texts)))

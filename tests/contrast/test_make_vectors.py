@@ -103,7 +103,7 @@ def test_the_vector_in_sql_is_the_one_by_hand_for_every_tau(tmp_path, signed):
     entries = 0
     for tau in (0.05, 0.3, 0.5, 0.7, 0.95, 1.0):
         found, kept = vector_in_sql(store, tau, 20, 30)
-        np.testing.assert_allclose(found, vector_by_hand(*sides, tau), rtol=1e-6)
+        np.testing.assert_allclose(found, vector_by_hand(sides[0], sides[1], tau), rtol=1e-6)
         assert count_sides(kept)["entries"] == np.count_nonzero(found)
         entries += np.count_nonzero(found)
     assert entries > 30
@@ -150,7 +150,10 @@ def test_codes_and_both_vectors_are_those_of_the_plain_model_at_the_position(
             found = np.zeros_like(codes)
             found[stored["pair_id"].to_numpy(), stored["neuron"].to_numpy()] = stored["value"].to_numpy()
             np.testing.assert_allclose(found, codes, atol=1e-4)
-        for kind, expected in (("sas", vector_by_hand(*acts, 0.2)), ("dense", (dense[0] - dense[1]).mean(0))):
+        for kind, expected in (
+            ("sas", vector_by_hand(acts[0], acts[1], 0.2)),
+            ("dense", (dense[0] - dense[1]).mean(0)),
+        ):
             stored = opened.sql(
                 f"select e.* from vector_entries as e join vectors as v using (vector_id) where v.kind = '{kind}' and {where}"
             )

@@ -64,7 +64,8 @@ def test_summaries_of_a_case_worked_by_hand():
 
 
 def test_a_batch_in_which_nothing_fired_has_totals_of_zero_and_no_rows():
-    nothing = Entries(*(np.zeros(0, np.int64) for _ in range(3)), np.zeros(0, np.float32))
+    none = np.zeros(0, np.int64)
+    nothing = Entries(none, none, none, np.zeros(0, np.float32))
     rows, totals = summarise(nothing, IDS, 5)
     assert rows.height == 0
     assert totals.rows() == [(40, 0, 0, 0), (17, 0, 0, 0), (99, 0, 0, 0)]

@@ -82,7 +82,7 @@ def run_on_threads(store: Any, equipment: Any, progress: Any) -> int:
     """The shards of a build on Spark, without Spark."""
     from atlas.spark import build as spark_build
 
-    spark_build.start_spark = start_threads  # type: ignore[assignment]
+    spark_build.start_spark = start_threads
     return spark_build.run_on_spark(store, equipment, progress, master="none")
 
 
@@ -118,7 +118,7 @@ def build_until(build_arguments: dict[str, Any], moment: tuple[str, ...]) -> Non
             left[0] -= name == moment[1]
             die() if left[0] == 0 else run(session, name, **parameters)
 
-        Session.run = run_or_die  # type: ignore[method-assign]
+        Session.run = run_or_die
     atlas.building.build.build(**build_arguments, progress=progress)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import tiny
@@ -197,7 +198,8 @@ def by_hand(cache=None, *, use_cache=True, tuples=False):
 
 
 def compiled(model, ids):
-    return torch.compile(model, backend="eager").generate(torch.tensor([ids]), **settings())[0]
+    fast: Any = torch.compile(model, backend="eager")
+    return fast.generate(torch.tensor([ids]), **settings())[0]
 
 
 def within_inference_mode(model, ids):

@@ -292,7 +292,7 @@ def test_what_a_dead_process_left_in_the_log_is_moved_into_the_file_by_a_checkpo
 
 def test_every_query_is_used_by_the_program():
     used = set()
-    for folder in (Path(atlas.__file__).parent, files("atlas.cli")):
+    for folder in (Path(atlas.__file__).parent, Path(str(files("atlas.cli")))):
         for path in folder.rglob("*.py"):
             used |= set(re.findall(r'"(\w+)"', path.read_text()))
     assert [name for name in QUERIES if name not in used] == []

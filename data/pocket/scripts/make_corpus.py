@@ -89,6 +89,7 @@ def split_sentences(line: str) -> list[str]:
 
 
 def main() -> None:
+    """Write the corpus."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--p3", type=Path, required=True)
     parser.add_argument("--medquad", type=Path, required=True)

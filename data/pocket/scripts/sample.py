@@ -1,4 +1,4 @@
-"""Print samples of the pocket language model, one per neutral opening: python sample.py [--count 10]"""
+"""Print samples of the pocket language model, one per neutral opening (python sample.py [--count 10])."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ FOLDER = Path(__file__).parent.parent
 
 
 def main() -> None:
+    """Print texts that the model writes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--model", type=Path, default=FOLDER / "model")

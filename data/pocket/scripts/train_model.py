@@ -63,6 +63,7 @@ def stream(texts: list[list[int]], end: int, length: int, seed: int) -> Iterator
 
 
 def main() -> None:
+    """Train and save the model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--prose", type=Path, nargs="+", required=True)

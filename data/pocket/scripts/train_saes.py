@@ -59,10 +59,12 @@ class Plan:
 
     @property
     def hook_name(self) -> str:
+        """The hook whose activations it is trained on."""
         return f"blocks.{self.layer}.hook_resid_post"
 
     @property
     def name(self) -> str:
+        """The name of its folder."""
         return f"{self.hook_name}-{self.architecture}-{self.d_sae}"
 
 
@@ -74,6 +76,7 @@ class ClockedTrainer(SAETrainer):
         self.seconds, self.started = seconds, time.monotonic()
 
     def step(self, batch: torch.Tensor) -> TrainStepOutput:
+        """Train on a batch, and count it for as much of the training as the clock says."""
         output = super().step(batch)
         due = (time.monotonic() - self.started) / self.seconds * self.cfg.total_training_samples
         while self.n_training_samples + self.cfg.train_batch_size_samples <= due:
@@ -258,6 +261,7 @@ def measure(
 
 
 def parse() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="folder of the language model")
     parser.add_argument("--corpus", type=Path, required=True)
@@ -283,6 +287,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    """Train and save the SAEs."""
     args = parse()
     torch.manual_seed(args.seed)
     model = GPT2LMHeadModel.from_pretrained(args.model, dtype=torch.float32).eval()
