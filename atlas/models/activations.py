@@ -16,6 +16,7 @@ from torch import Tensor
 from atlas.models.codec import Codec
 from atlas.models.hooks import catching, require_finite, require_ran
 from atlas.models.loading import LanguageModel
+from atlas.models.quiet import no_notice_of_pads
 from atlas.models.saes import LoadedSae
 from atlas.models.tokens import pad_rows, with_bos
 
@@ -55,7 +56,7 @@ def run_model(model: LanguageModel, ids: Sequence[Sequence[int]], hook_names: Se
         ModelError: a hook never ran.
     """
     batch, _ = pad_rows(model.tokenizer, ids, next(model.bridge.parameters()).device)
-    with catching(model.plain if model.reads_plain else model.bridge, hook_names) as caught:
+    with no_notice_of_pads(), catching(model.plain if model.reads_plain else model.bridge, hook_names) as caught:
         if model.reads_plain:
             model.plain(batch, attention_mask=torch.ones_like(batch), use_cache=False)
         else:

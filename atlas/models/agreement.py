@@ -20,6 +20,7 @@ from atlas.errors import ModelError
 from atlas.models.codec import Codec
 from atlas.models.hooks import catch_activations, catching, find_site, require_finite, require_ran
 from atlas.models.loading import LanguageModel
+from atlas.models.quiet import no_notice_of_pads
 from atlas.models.saes import LoadedSae
 from atlas.models.tokens import special_ids, with_bos
 from atlas.store.session import Session
@@ -47,7 +48,7 @@ def check_hooks(model: LanguageModel, saes: Sequence[LoadedSae]) -> tuple[Langua
     """
     names = list(dict.fromkeys(sae.hook_name for sae in saes))
     batch = _probe(model)
-    with torch.no_grad(), catching(model.bridge, names) as bridged:
+    with torch.no_grad(), no_notice_of_pads(), catching(model.bridge, names) as bridged:
         logits = model.bridge(batch, return_type="logits")
     require_ran(bridged, names)
     for sae in saes:

@@ -127,3 +127,18 @@ def _no_progress_bars() -> Iterator[None]:
             hub.enable_progress_bars()
         elif shown:
             hub.disable_progress_bars()
+
+
+@contextmanager
+def no_notice_of_pads() -> Iterator[None]:
+    """Transformers asks for an attention mask where a row ends in pads; a causal model sees none of those on the right."""
+    logger = logging.getLogger("transformers.modeling_utils")
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "attention_mask" not in record.getMessage()
+
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)

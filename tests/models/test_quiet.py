@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from atlas.models.activations import run_model, tokenize
 from atlas.models.loading import load_tokenizer, load_transformer
 from atlas.models.quiet import quiet
 
@@ -169,3 +170,17 @@ def test_what_is_printed_after_threads_have_loaded_is_there(gpt2_folder, talk):
             thread.join()
         print("the result")
     assert (heard.out.getvalue(), heard.err.getvalue()) == ("the result\n", "")
+
+
+def test_rows_padded_on_the_right_bring_no_notice_of_transformers(language_model, caplog):
+    ids, _ = tokenize(language_model, ["The sea.", "The ship sailed before the storm."], prepend_bos=True)
+    assert len(ids[0]) < len(ids[1])
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addHandler(caplog.handler)
+    try:
+        run_model(language_model, ids, ["blocks.0.hook_resid_post"])
+        assert not caplog.messages
+        logger.warning("anything else")
+        assert set(caplog.messages) == {"anything else"}
+    finally:
+        logger.removeHandler(caplog.handler)
