@@ -1,4 +1,7 @@
-"""An atlas file whose rows do not fit together, and one from a stranger: every command refuses it in one line."""
+"""An atlas file whose rows do not fit together, and one from a stranger: every command refuses it in one line.
+
+And one that the released version made is taken as before.
+"""
 
 from __future__ import annotations
 
@@ -86,6 +89,7 @@ FAULTS = {  # what was done to a good file: what is said of it
     "insert into vector_entries values (0, 0, 'nan')": "a vector has an entry beyond its size, or none that is a number",
     "insert into calibrations by name select 'sea' as topic, '{' as parameters": "no settings as JSON: '{'",
 }  # fmt: skip
+RELEASED = Path(__file__).parent / "released.sql"
 SECRET = "the secret of another file"
 HOSTILE = """
     alter table atlas rename to real;
@@ -198,3 +202,32 @@ def test_an_export_whose_rows_do_not_fit_together_is_not_imported(good_file, tmp
 def test_a_number_format_is_one_of_those_that_weights_are_loaded_in(gpt2_folder):
     with pytest.raises(UnknownName, match="unknown number format '__class__': known are"):
         load_transformer(str(gpt2_folder), dtype="__class__")
+
+
+@pytest.mark.parametrize("storage", ["v1.0.0", "v1.2.0"])
+def test_a_file_that_the_released_version_made_opens_and_answers_as_one_of_today(storage, good_file, tmp_path):
+    path = tmp_path / "old.atlas"
+    with duckdb.connect() as connection:
+        connection.execute(
+            f"attach '{path}' as old (storage_version '{storage}'); attach '{good_file}' as good (read_only)"
+        )
+        connection.execute("use old")
+        connection.execute(RELEASED.read_text())
+        for (table,) in connection.sql(
+            "select table_name from duckdb_tables() where database_name = 'good'"
+        ).fetchall():
+            connection.execute(f'insert into "{table}" from good."{table}"')
+    questions = [commands(path, tmp_path)[word] for word in ("info", "top", "why", "query")]
+    for arguments in [
+        *questions,
+        ["query", path, "from top_neurons('sea', 3)"],
+        ["query", path, "from neuron_coverage"],
+    ]:
+        code, stdout, stderr = run(*arguments)
+        assert (code, stderr) == (0, "")
+        assert (
+            stdout.replace(str(path), str(good_file))
+            == run(*[good_file if one == path else one for one in arguments])[1]
+        )
+    with Store(path).write() as session:
+        session.run("move_model", model="elsewhere")
