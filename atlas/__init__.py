@@ -9,6 +9,7 @@ with a.steer(model, "medicine", method="add"):
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import AtlasError, ModelError, PromptError, StoreError, UnknownName
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Atlas", "AtlasError", "ModelError", "PromptError", "StoreError", "UnknownName", "open"]
+
+_HERE = Path(__file__).parent
+if not (_HERE / "sql").exists() and all(
+    (_HERE.parent / name).exists() for name in ("pyproject.toml", "sql/schema.sql")
+):
+    __path__.append(
+        str(_HERE.parent)
+    )  # in a checkout atlas.cli, atlas.sql and atlas.data lie beside this folder, not in it
 
 
 def __getattr__(name: str) -> Any:

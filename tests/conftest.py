@@ -116,6 +116,6 @@ def pytest_collection_finish(session):
     """Let the process that `elsewhere` forks from import in the background."""
     if any("elsewhere" in item.fixturenames for item in session.items):
         PROCESSES.set_forkserver_preload(
-            ["transformer_lens.model_bridge", "sae_lens", "sentence_transformers", "atlas.build"]
+            ["transformer_lens.model_bridge", "sae_lens", "sentence_transformers", "atlas.building.build"]
         )
         forkserver.ensure_running()

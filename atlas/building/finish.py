@@ -44,7 +44,6 @@ def write_sorted(store: Store, examples: pl.DataFrame) -> None:
             session.run("copy_tables")
             for first in range(0, prompts, COPIED_PROMPTS):
                 session.run("copy_prompts", first=first, count=COPIED_PROMPTS)
-                session.run("copy_embeddings", first=first, count=COPIED_PROMPTS)
             for neurons in ranges:
                 session.run("copy_activations", **neurons)
             session.append("examples", examples)

@@ -100,8 +100,7 @@ def make_vectors(
     with patient(), store.write() as session:  # running the model took long
         session.renew_views()  # an atlas that is older than vector_overlap gets it with its vectors
         if changed:
-            for query in ("drop_vector_entries", "drop_vectors", "drop_pair_codes", "drop_pairs"):
-                session.run(query, behaviour=name)
+            session.run("drop_behaviour", behaviour=name)
             session.append("pairs", _pair_frame(name, pairs))
         for key in keys:
             count = codes[key].pairs if key in codes else int(have[key])
@@ -235,7 +234,7 @@ def _keep_vector(
     if vector_id is None:
         if entries is None:
             raise LookupError(f"a behaviour that was run has its {kind} vector")
-        vector_id = int(session.value("next_vector_id"))
+        vector_id = session.next_id("vector_id")
         row = {
             **settings,
             "vector_id": vector_id,

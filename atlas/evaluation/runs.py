@@ -108,8 +108,8 @@ def table(runs: Sequence[Run]) -> pl.DataFrame:
 def store_runs(store: Store, topic: str, runs: Sequence[Run], shared: Mapping[str, Any]) -> int:
     """Append an evaluation to `runs`, `generations` and `metrics`; its id. `shared` settings include the seed."""
     with store.write() as session:
-        evaluation = int(session.value("next_evaluation_id"))
-        first = int(session.value("next_run_id"))
+        evaluation = session.next_id("evaluation_id")
+        first = session.next_id("run_id")
         for run_id, run in enumerate(runs, start=first):
             parameters = {**asdict(run.setting), **shared, **run.parameters}
             source = Source(parameters, run.scoring_ids, run.vector_ids)

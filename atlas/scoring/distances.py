@@ -22,7 +22,7 @@ ROUNDING = 1e-14  # a squared distance below it is the rounding of the vectors' 
 
 def make_distances(session: Session, topic_ids: Sequence[int]) -> None:
     """Make the temporary table `distances`: a (topic, prompt) and the Euclidean distance to the topic's nearest text."""
-    session.run("make_distances")
+    session.run("empty_distances")
     for ids, prompts, far in measure_distances(session, topic_ids):
         session.append(
             "distances",

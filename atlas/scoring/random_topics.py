@@ -52,10 +52,10 @@ def ensure_null(
     found = session.value("same_null", **settings)
     if found is not None:
         return int(found)
-    null_id = int(session.value("next_null_id"))
+    null_id = session.next_id("null_id")
     powers, members = random_topics(session.ask("embedding_vectors"), texts, null_topics, distance, power)
     session.append("nulls", pl.DataFrame([{"null_id": null_id, **settings}]))
-    session.run("make_random_means")
+    session.run("empty_random_means")
     if scan is scan_here:
         sum_random_topics(session, powers, members, sae_key=sae_key, summary=summary, min_support=min_support)
         session.run("store_null", null_id=null_id)

@@ -237,7 +237,7 @@ def _store_scores(session: Session, ids: Mapping[str, int], sae_key: int, work: 
             nulls[count] = ensure_null(
                 session, sae_key, texts=count, reference_hash=work.reference_hash, scan=work.scan, **settings
             )
-    first = session.value("next_scoring_id")
+    first = session.next_id("scoring_id")
     highest = dict(session.ask("score_ranges").select("topic_id", "highest").iter_rows())
     numbered = topic_frame(topic_ids).with_columns(
         scoring_id=pl.Series(range(first, first + len(ids)), dtype=pl.UInt32),

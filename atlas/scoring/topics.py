@@ -13,8 +13,7 @@ from atlas.store.session import Session, now
 
 def drop_topic(session: Session, name: str) -> None:
     """Drop a topic's texts, and what was computed from them."""
-    for query in ("drop_topic_scores", "drop_topic_scorings", "drop_topic_activations", "drop_topic_texts"):
-        session.run(query, topic=name)
+    session.run("drop_topic", topic=name)
 
 
 def store_topics(
@@ -22,7 +21,7 @@ def store_topics(
 ) -> dict[str, int]:
     """Store the topics that are new, and the texts of those of which there are vectors; name -> topic_id of all."""
     known = dict(session.ask("topic_ids", names=list(texts)).iter_rows())
-    first = int(session.value("next_topic_id"))
+    first = session.next_id("topic_id")
     new = {name: topic_id for topic_id, name in enumerate((n for n in texts if n not in known), start=first)}
     topics = {"topic_id": pl.Series(list(new.values()), dtype=pl.UInt32), "name": pl.Series(list(new), dtype=pl.String)}
     session.append("topics", pl.DataFrame(topics).with_columns(created_at=pl.lit(now())))

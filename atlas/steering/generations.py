@@ -37,7 +37,7 @@ def store_generations(
         sources: method, as the generations name it -> where its texts come from.
         run_id: the run they belong to; None for none.
     """
-    first = session.value("next_generation_id")
+    first = session.next_id("generation_id")
     ids = list(range(first, first + len(generations)))
     found = [sources[one.method] for one in generations]
     session.append(

@@ -103,11 +103,18 @@ class Session:
         return read_batches(self._connection, text, limit=limit)
 
     def run(self, name: str, /, **parameters: Any) -> None:
-        """Run the named statements in sql/ that give no rows."""
-        self._define(read_sql(name))
-        self._execute(read_sql(name), _writable(parameters) or None)
+        """Run the named statements in sql/ that give no rows; each is given the parameters that it names."""
+        text = read_sql(name)
+        self._define(text)
+        statements = self._connection.extract_statements(text)  # DuckDB binds parameters in the last of a text alone
+        named = set[str]().union(*(statement.named_parameters for statement in statements))
+        if named != parameters.keys():
+            raise TypeError(f"{name} takes the parameters {sorted(named)}, not {sorted(parameters)}")
+        for statement in statements:
+            bound = {key: parameters[key] for key in statement.named_parameters}
+            self._execute(statement, _writable(bound) or None)
 
-    def _execute(self, text: str, parameters: Any = None) -> list[tuple[Any, ...]]:
+    def _execute(self, text: Any, parameters: Any = None) -> list[tuple[Any, ...]]:
         """Run statements that Ctrl-C may stop; their rows, of which there are few."""
         return stoppable(self._connection, lambda: self._connection.execute(text, parameters).fetchall())
 
@@ -121,6 +128,10 @@ class Session:
         """The first column of the first row of a named query; None when there is no row."""
         frame = self.ask(name, **parameters)
         return frame.item(0, 0) if frame.height else None
+
+    def next_id(self, column: str) -> int:
+        """The next free id of the kind that is kept in this column, such as run_id."""
+        return int(self.ask("next_ids")[column].item())
 
     @contextmanager
     def frame(self, name: str, frame: pl.DataFrame) -> Iterator[None]:

@@ -1,5 +1,5 @@
 -- every table of the attached atlas `old`, sorted; `neurons` and `examples` are made anew, and what is wide or long is copied
--- in parts (copy_prompts, copy_embeddings, copy_activations)
+-- in parts (copy_prompts, copy_activations)
 insert into atlas by name select * from old.atlas;
 insert into saes by name select * from old.saes order by sae_key;
 insert into shards by name select * from old.shards order by sae_key, shard;

@@ -56,7 +56,7 @@ def build_loaded(path: Path, prompts: TextSet) -> None:
         "load_sae": lambda *a, **k: first_sae(),
     }
     path.unlink(missing_ok=True)
-    with patch.multiple(atlas.build, **loaders):
+    with patch.multiple(atlas.building.build, **loaders):
         atlas.building.build.build(
             path, prompts, model=str(bundled.MODEL), saes=[(str(bundled.SAES), bundled.sae_ids()[0])]
         )

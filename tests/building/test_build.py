@@ -13,10 +13,11 @@ import polars as pl
 import pytest
 import tiny
 import torch
-from contents import assert_same, tables
+from contents import assert_same, change, tables
 from polars.testing import assert_frame_equal
 
 import atlas.building.build
+import atlas.building.finish
 import atlas.building.plan
 from atlas.building.build import build
 from atlas.errors import ModelError, StoreError, UnknownName
@@ -140,7 +141,7 @@ def test_the_row_of_an_sae_says_how_it_reads(built_atlas, gpt2_folder, sae_folde
 
 def test_tables_written_in_small_parts_are_those_written_at_once(few, loaded_once, tmp_path, arguments, monkeypatch):
     for name, size in {"SORTED_ROWS": 100, "COPIED_PROMPTS": 7, "TOKENIZED_PROMPTS": 3}.items():
-        monkeypatch.setattr(atlas.building.build, name, size)
+        monkeypatch.setattr(atlas.building.finish, name, size)
     monkeypatch.setattr(atlas.building.plan, "TOKENIZED_PROMPTS", 3)
     build(tmp_path / "parts.atlas", FEW, **arguments)
     assert tables(few)["activations"].height > 200
@@ -401,7 +402,7 @@ def test_topics_and_labels_live_through_an_addition_and_scores_over_fewer_prompt
     topics, config = {"sea": collect_texts(tiny.SEA)}, ScoringConfig(min_support=3)
     old = score_topics(Store(few), topics, embed=lambda t: embed_frame(encoder, t), config=config)["sea"]
     with Store(few).write() as session:
-        session._connection.execute("update neurons set label = 'mine' where sae_key = 1 and neuron = 3")
+        change(session, "update neurons set label = 'mine' where sae_key = 1 and neuron = 3")
     build(few, collect_texts(["A new prompt about a ship."]), **arguments)
     with Store(few).read() as session:
         assert session.ask("current_scorings", topic="sea", scorer="distance").height == 0

@@ -11,6 +11,7 @@ import pytest
 import tiny
 from atlas.cli.main import COMMANDS, cli, main
 from command import run
+from contents import change
 
 from atlas.building.build import BuildReport
 
@@ -261,7 +262,7 @@ def test_a_model_folder_that_has_moved_is_asked_for(scored, gpt2_folder, tmp_pat
         session.append(
             "topics", session.sql("select 9::uinteger as topic_id, 'unused' as name, null::timestamp as created_at")
         )
-        session._connection.execute("update saes set model = '/gone/model'")
+        change(session, "update saes set model = '/gone/model'")
     code, _, stderr = run("steer", scored, "medicine", "The doctor", "--select", "score", "--max-new-tokens", 2)
     assert code == 1 and "/gone/model is gone: say where it is now with --model" in stderr
     assert (
@@ -274,7 +275,7 @@ def test_a_folder_of_saes_that_has_moved_is_asked_for(scored, tmp_path, sae_fold
     from atlas.store.file import Store
 
     with Store(scored).write() as session:
-        session._connection.execute("update saes set release = '/gone/saes'")
+        change(session, "update saes set release = '/gone/saes'")
     code, _, stderr = run("steer", scored, "medicine", "The doctor", "--select", "score")
     assert code == 1 and "/gone/saes is gone: say where it is now with --release" in stderr
     assert (

@@ -12,6 +12,7 @@ import pytest
 import tiny
 import torch
 from command import run
+from contents import change
 
 import atlas
 from atlas.contrast.make_vectors import compare_vectors, count_sides, make_vectors, sweep_tau
@@ -367,8 +368,7 @@ class TestSteering:
         with pytest.raises(AtlasError, match="the vector has no entry for method sas"):
             make_vectors(both.store, "medical", PAIRS, tau=1.0, position="answer")
             with both.store.write() as session:
-                session.sql("select 1")
-                session.run("drop_vector_entries", behaviour="medical")
+                change(session, "delete from vector_entries")
             both.steer(transformer, None, method="sas", vector="medical", tokenizer=language_model.tokenizer)
 
 

@@ -11,6 +11,7 @@ import pytest
 import tiny
 import torch
 from command import run
+from contents import change
 
 import atlas
 from atlas.contrast.make_vectors import make_vectors, sweep_tau
@@ -422,7 +423,7 @@ class TestGeneratedText:
         before = opened.sql(f"from metrics where {lost} order by generation_id")
         figures = opened.sql("from metrics where generation_id is null order by run_id, name")
         with opened.store.write() as session:
-            session._connection.execute(f"delete from metrics where {lost}")
+            change(session, f"delete from metrics where {lost}")
         monkeypatch.setattr("atlas.evaluation.remeasure.load_encoder", lambda name: encoder)
         assert measure_again(opened.store, "medical", ()) == before.height > 0
         after = opened.sql(f"from metrics where {lost} order by generation_id")

@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 from command import run
+from contents import change
 from scipy import stats
 
 import atlas
@@ -459,7 +460,7 @@ def test_texts_are_measured_again_with_the_values_they_had(done, path, tmp_path,
     gone = "name in ('perplexity', 'distance_held_out') and generation_id is not null"
     before = copy.sql(f"from metrics where {gone} order by generation_id, name")
     with copy.store.write() as session:
-        session._connection.execute(f"delete from metrics where {gone}")
+        change(session, f"delete from metrics where {gone}")
     assert measure_again(copy.store, "sea", HELD_OUT, recorded=recorded) == before.height
     after = copy.sql(f"from metrics where {gone} order by generation_id, name")
     assert after.select("run_id", "generation_id", "name").equals(before.select("run_id", "generation_id", "name"))
@@ -478,13 +479,11 @@ def test_texts_are_judged_with_the_bos_policy_of_the_sae_that_steered_them(
     gone = "name = 'perplexity' and generation_id is not null and run_id in (select run_id from runs where topic = 'medicine')"
     before = copy.sql(f"from metrics where {gone} order by generation_id")
     with copy.store.write() as session:
-        session._connection.execute(f"delete from metrics where {gone}")
+        change(session, f"delete from metrics where {gone}")
         if told_by != "parameters":
-            session._connection.execute(
-                "update runs set parameters = json_merge_patch(parameters, '{\"sae_keys\": null}')"
-            )
+            change(session, "update runs set parameters = json_merge_patch(parameters, '{\"sae_keys\": null}')")
         if told_by == "nothing":
-            session._connection.execute("delete from scorings where sae_key = 1")
+            change(session, "delete from scorings where sae_key = 1")
     if told_by == "nothing":
         with pytest.raises(AtlasError, match="does not say which SAE steered it, and the atlas's SAEs differ"):
             measure_again(copy.store, "medicine", HELD_OUT, recorded=recorded)

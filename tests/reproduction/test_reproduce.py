@@ -18,6 +18,7 @@ import pytest
 import tiny
 from atlas.cli.main import cli
 from click.testing import CliRunner
+from contents import change
 from scipy.stats import kendalltau
 
 import atlas as library
@@ -77,7 +78,7 @@ def by_hand(tmp_path_factory, raws, vectors, topics):
     store = handmade.make_store(folder / "x.atlas", raws, vectors)
     with store.write() as session:
         for key, raw in enumerate(raws):
-            session._connection.execute("update saes set d_sae = ? where sae_key = ?", [raw.shape[2], key])
+            change(session, "update saes set d_sae = ? where sae_key = ?", [raw.shape[2], key])
     score_topics(store, topics[0], embed=topics[1], config=ScoringConfig(min_support=5, null_topics=0))
     return Material(library.open(store.path), NOTHING, folder=folder, topic="first")
 
@@ -329,7 +330,7 @@ def test_a_folder_made_from_something_else_is_refused_and_redo_clears_it(whole, 
 def test_a_model_that_is_gone_leaves_what_needs_no_model(scored, small, encoders, tmp_path):
     path = Path(shutil.copy(scored.store.path, tmp_path / "moved.atlas"))
     with library.open(path).store.write() as session:
-        session._connection.execute("update saes set model = '/gone/model'")
+        change(session, "update saes set model = '/gone/model'")
     wanted = ["table_4", "figure_5", "figure_3", "topic_distances"]
     frame = reproduce(library.open(path), tmp_path / "out", TEXTS, only=wanted)
     rows = {row["name"]: row for row in frame.to_dicts()}
@@ -342,7 +343,7 @@ def test_a_model_that_is_gone_leaves_what_needs_no_model(scored, small, encoders
 def test_a_model_elsewhere_is_taken(scored, small, encoders, gpt2_folder, tmp_path):
     path = Path(shutil.copy(scored.store.path, tmp_path / "moved.atlas"))
     with library.open(path).store.write() as session:
-        session._connection.execute("update saes set model = '/gone/model'")
+        change(session, "update saes set model = '/gone/model'")
     frame = reproduce(
         library.open(path), tmp_path / "out", TEXTS, only=["table_4"], places=Places(model=str(gpt2_folder))
     )

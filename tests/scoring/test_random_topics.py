@@ -191,10 +191,10 @@ def test_random_topics_by_matrix_products_are_those_of_the_query(store):
     powers, members = random_topics(embeddings, TEXTS, 5, "euclidean", 2.0)
     settings = {"sae_key": 0, "summary": "max"}
     with store.write() as session:
-        session.run("make_random_means")
+        session.run("empty_random_means")
         sum_random_topics(session, powers, members, min_support=20, **settings)
         found = session.sql("from random_means order by topic, neuron")
-        session.run("make_random_means")
+        session.run("empty_random_means")
         with session.frame("random_powers", powers), session.frame("random_members", members):
             session.run("make_random_factors", **settings)
             scan_here(session, "compute_null", min_support=20, **settings)
@@ -213,7 +213,7 @@ def test_a_random_topic_that_holds_all_of_a_neurons_prompts_says_nothing_of_it(t
     members = pl.DataFrame({"name": ["null_0"] * 3, "prompt_id": [4, 7, 9]}, schema_overrides={"prompt_id": pl.UInt32})
     with few.write() as session:
         for engine in ("products", "query"):
-            session.run("make_random_means")
+            session.run("empty_random_means")
             if engine == "products":
                 sum_random_topics(session, powers, members, sae_key=0, summary="mean", min_support=1)
             else:

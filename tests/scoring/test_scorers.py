@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import tiny
 import torch
+from contents import change
 
 import atlas
 import atlas.scoring.model_evidence
@@ -171,21 +172,19 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 
 def test_steering_by_a_rule_that_needs_contrast_scores_the_topic_by_it_first(opened, language_model, transformer):
     opened.score("harbour", ["Ships lie in the harbour."], min_support=2)
+    harbour = "select topic_id from topics where name = 'harbour'"
     for model in (transformer, language_model.bridge):
         opened.sql("select 1")
         with opened.store.write() as session:
-            session.run("drop_topic_activations", topic="harbour")
-            session._connection.execute(
-                "delete from scorings where scorer = 'contrast' and topic_id = "
-                "(select topic_id from topics where name = 'harbour')"
-            )
+            change(session, f"delete from topic_activations where topic_id in ({harbour})")
+            change(session, f"delete from scorings where scorer = 'contrast' and topic_id in ({harbour})")
         opened.steer(model, "harbour", tokenizer=language_model.tokenizer, select="remarkable")
         count = (
             "select count(*) from scorings join topics using (topic_id) where name = 'harbour' and scorer = 'contrast'"
         )
         assert opened.sql(count).item() == 0
         with opened.store.write() as session:  # so that some neuron is chosen in a tiny atlas
-            session._connection.execute("update scores set z = -3 where score is not null and z is not null")
+            change(session, "update scores set z = -3 where score is not null and z is not null")
         opened.steer(model, "harbour", tokenizer=language_model.tokenizer, select="combined")
         assert opened.sql(count).item() == 2
 

@@ -1,4 +1,4 @@
-"""What an atlas file holds, to be compared."""
+"""What an atlas file holds: to compare it, and to change it as no word of the program does."""
 
 from __future__ import annotations
 
@@ -20,3 +20,8 @@ def tables(path, *, without=()):
 def assert_same(found, expected, **tolerance):
     for name, frame in expected.items():
         assert_frame_equal(found[name], frame, check_exact=not tolerance, **tolerance)
+
+
+def change(session, statement, parameters=None):
+    """Run a statement of the test's own in a writing session."""
+    session._connection.execute(statement, parameters)

@@ -98,6 +98,7 @@ def fork(function: Any) -> int:
 def build_until(build_arguments: dict[str, Any], moment: tuple[str, ...]) -> None:
     """Build until a moment: ("progress", stage, done), ("call", function that a build calls) or ("sql", query, nth time)."""
     import atlas.building.build
+    import atlas.building.finish
     import atlas.store.replacement
     from atlas.store.session import Session
 
@@ -109,7 +110,8 @@ def build_until(build_arguments: dict[str, Any], moment: tuple[str, ...]) -> Non
             die()
 
     if moment[0] == "call":
-        module = atlas.build if hasattr(atlas.build, moment[1]) else atlas.replacement
+        finish, replacement = atlas.building.finish, atlas.store.replacement
+        module = finish if hasattr(finish, moment[1]) else replacement
         setattr(module, moment[1], die)
     if moment[0] == "sql":
         run, left = Session.run, [moment[2]]

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 import tiny
+from contents import change
 from polars.testing import assert_frame_equal
 from spark_here import QUICK, needs_spark, needs_sqlglot
 
@@ -44,7 +45,7 @@ def store(tmp_path_factory):
     """Two SAEs, two scored topics, examples."""
     store = handmade.make_store(tmp_path_factory.mktemp("spark") / "x.atlas", [RAW, RAW[:, :, ::-1]], VECTORS)
     with store.write() as session:
-        session._connection.execute(f"update saes set d_sae = {NEURONS}")
+        change(session, f"update saes set d_sae = {NEURONS}")
         session.append("examples", pl.DataFrame({
             "sae_key": [0] * 9, "neuron": [2] * 9, "rank": range(1, 10), "prompt_id": range(9), "position": [1] * 9,
             "token": [" b", "B", "a", "c", "c", "e", "d", "g", "f"], "activation": [1.0] * 9, "context": [""] * 9,

@@ -1,2 +1,0 @@
--- the pairs of a behaviour go
-delete from pairs where name = $behaviour

@@ -1,2 +1,0 @@
--- the vectors of a behaviour go
-delete from vectors where name = $behaviour
