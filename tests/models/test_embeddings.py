@@ -9,7 +9,7 @@ import pytest
 import tiny
 from command import run
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import StaticEmbedding
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 import atlas
 import atlas.building.build
