@@ -38,7 +38,10 @@ def imported(*folders):
 
 @pytest.mark.parametrize(
     ("folders", "extras"),
-    [(("atlas", "cli", "sql"), ("minilm", "plots", "spark")), (("tests", "data"), ("minilm", "plots", "spark", "test"))],
+    [
+        (("atlas", "cli", "sql"), ("minilm", "plots", "spark")),
+        (("tests", "data"), ("minilm", "plots", "spark", "test")),
+    ],
     ids=["program", "tests"],
 )
 def test_every_package_that_is_imported_is_declared(folders, extras):

@@ -7,13 +7,13 @@ for many topics at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
-from atlas.errors import StoreError, UnknownName
+from atlas.errors import UnknownName
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.distances import distance_matrix, make_distances, raise_distances
 from atlas.scoring.model_evidence import Evidence, Probe, gather_evidence
@@ -22,12 +22,22 @@ from atlas.scoring.random_topics import ensure_null
 from atlas.scoring.resolution import check_scores, resolution
 from atlas.scoring.scored import require_scored
 from atlas.scoring.stability import measure_stability
-from atlas.scoring.topics import drop_topic, make_current, store_activations, store_topics, topic_frame
+from atlas.scoring.topics import (
+    Embed,
+    TopicTexts,
+    drop_topic,
+    embed_changed,
+    make_current,
+    settle_texts,
+    store_activations,
+    store_topics,
+    stored_texts,
+    topic_frame,
+)
 from atlas.store.file import Store
 from atlas.store.session import Scan, Session, now, scan_here
 from atlas.store.state import require_complete
 from atlas.store.waiting import patient
-from atlas.texts.names import require_name
 from atlas.texts.prompts import TextSet
 
 TOPICS_PER_SCAN = 8  # by a query, the columns of more leave the processor's cache; more are summed by atlas.products
@@ -38,7 +48,7 @@ def score_topics(
     store: Store,
     topics: Mapping[str, TextSet],
     *,
-    embed: Callable[[Sequence[str]], pl.DataFrame],
+    embed: Embed,
     config: ScoringConfig = ScoringConfig(),
     sae_keys: Sequence[int] | None = None,
     replace: bool = False,
@@ -69,66 +79,35 @@ def score_topics(
         AtlasError: fewer than two neurons of an SAE can be scored, or all have the same score; or a new topic has a name
             that cannot be read.
     """
-    for name in topics:
-        if not isinstance(name, str):
-            require_name("topic", name)
-    keys, reference_hash, stored = _look(store, topics, sae_keys)
-    for name in topics:
-        if not stored[name]:  # names in older atlases stay as they are
-            require_name("topic", name)
-    changed = [name for name, texts in topics.items() if set(stored[name]) != set(texts.texts)]
-    for name in changed:
-        if stored[name] and not replace:
-            raise StoreError(
-                f"topic {name!r} has {len(stored[name])} other texts already: "
-                "choose another name, or --replace to give it these texts and drop its scorings"
-            )
-    texts = {name: list(topics[name].texts) if name in changed else stored[name] for name in topics}
-    vectors = _embed(embed, {name: texts[name] for name in changed})
-    work = _Work(config, keys, reference_hash, texts, gather_evidence(store, config, texts, changed, keys, probe), scan)
-    names = list(topics)
-    for start in range(0, len(names), TOPICS_PER_TRANSACTION):
-        some = names[start : start + TOPICS_PER_TRANSACTION]
-        with patient(), store.write() as session:  # embedding and running the model took long
-            for name in some:
-                if name in vectors and stored[name]:
-                    drop_topic(session, name)
-            ids = store_topics(session, {name: texts[name] for name in some}, vectors)
-            store_activations(session, ids, work.evidence)
-            for chunk in _chunks(session, ids, work):
-                _score_chunk(session, chunk, work)
-            if bootstraps and config.scorer == "distance":
-                _measure_stability(session, ids, work, bootstraps)
-    with patient(), store.read() as session:
-        found = session.ask("scorings_of_topics", names=list(topics), scorer=config.scorer)
-    return {name: found.filter(pl.col("name") == name)["scoring_id"].to_list() for name in topics}
-
-
-def _look(
-    store: Store, topics: Iterable[str], sae_keys: Sequence[int] | None
-) -> tuple[list[int], object, dict[str, list[str]]]:
-    """The SAEs to score, the hash of the reference prompts, and the texts that each topic has already."""
     with store.read() as session:
-        reference_hash = require_complete(session, store)["reference_hash"]
-        known = session.ask("all_saes")["sae_key"].to_list()
-        found = session.ask("texts_of_topics", names=list(topics))
+        keys, reference_hash = _settle_saes(session, store, sae_keys)
+        texts = settle_texts(session, topics, replace=replace)
+    vectors = embed_changed(embed, texts)
+    evidence = gather_evidence(store, config, texts.wanted, texts.changed, keys, probe)
+    work = _Work(config, keys, reference_hash, texts, vectors, evidence, scan)
+    return _score(store, work, bootstraps=bootstraps)
+
+
+def score_stored_topics(
+    store: Store, topics: Sequence[str], *, config: ScoringConfig, sae_keys: Sequence[int], probe: Probe
+) -> dict[str, list[int]]:
+    """Score topics by the texts that the atlas has of them, so that nothing is embedded; else as `score_topics`."""
+    with store.read() as session:
+        keys, reference_hash = _settle_saes(session, store, sae_keys)
+        stored = stored_texts(session, topics)
+    evidence = gather_evidence(store, config, stored, [], keys, probe)
+    return _score(store, _Work(config, keys, reference_hash, TopicTexts(stored, stored), {}, evidence, scan_here))
+
+
+def _settle_saes(session: Session, store: Store, sae_keys: Sequence[int] | None) -> tuple[list[int], object]:
+    """The SAEs to score, and the hash of the reference prompts."""
+    reference_hash = require_complete(session, store)["reference_hash"]
+    known = session.ask("all_saes")["sae_key"].to_list()
     keys = list(sae_keys) if sae_keys is not None else known
     for key in keys:
         if key not in known:
             raise UnknownName("SAE key", key, known)
-    stored: dict[str, list[str]] = {name: [] for name in topics}
-    for name, text in found.select("name", "text").iter_rows():
-        stored[name].append(text)
-    return keys, reference_hash, stored
-
-
-def _embed(embed: Callable[[Sequence[str]], pl.DataFrame], texts: Mapping[str, Sequence[str]]) -> dict[str, pl.Series]:
-    """Topic -> the embeddings of its texts, from one call of the encoder, which sorts them by length itself."""
-    place = {text: row for row, text in enumerate(dict.fromkeys(text for some in texts.values() for text in some))}
-    if not place:
-        return {}
-    vectors = embed(list(place))["vector"]
-    return {name: vectors.gather([place[text] for text in some]) for name, some in texts.items()}
+    return keys, reference_hash
 
 
 @dataclass(frozen=True)
@@ -139,7 +118,8 @@ class _Work:
         config: how.
         keys: the SAEs.
         reference_hash: of the reference prompts.
-        texts: topic -> its texts.
+        texts: of the topics.
+        vectors: topic -> the embeddings of its texts, of topics whose texts changed.
         evidence: what the language model said.
         scan: runs the queries that read the activations.
     """
@@ -147,9 +127,30 @@ class _Work:
     config: ScoringConfig
     keys: Sequence[int]
     reference_hash: object
-    texts: Mapping[str, Sequence[str]]
+    texts: TopicTexts
+    vectors: Mapping[str, pl.Series]
     evidence: Evidence
     scan: Scan
+
+
+def _score(store: Store, work: _Work, *, bootstraps: int = 0) -> dict[str, list[int]]:
+    """Store topics and their scorings; topic -> scoring ids, in the order of the SAEs."""
+    names = list(work.texts.wanted)
+    for start in range(0, len(names), TOPICS_PER_TRANSACTION):
+        some = names[start : start + TOPICS_PER_TRANSACTION]
+        with patient(), store.write() as session:  # embedding and running the model took long
+            for name in some:
+                if name in work.vectors and work.texts.stored[name]:
+                    drop_topic(session, name)
+            ids = store_topics(session, {name: work.texts.wanted[name] for name in some}, work.vectors)
+            store_activations(session, ids, work.evidence)
+            for chunk in _chunks(session, ids, work):
+                _score_chunk(session, chunk, work)
+            if bootstraps and work.config.scorer == "distance":
+                _measure_stability(session, ids, work, bootstraps)
+    with patient(), store.read() as session:
+        found = session.ask("scorings_of_topics", names=names, scorer=work.config.scorer)
+    return {name: found.filter(pl.col("name") == name)["scoring_id"].to_list() for name in names}
 
 
 def _chunks(session: Session, ids: Mapping[str, int], work: _Work) -> Iterator[dict[str, int]]:
@@ -233,7 +234,7 @@ def _store_scores(session: Session, ids: Mapping[str, int], sae_key: int, work: 
     nulls: dict[int, int | None] = {}
     if config.scorer == "distance":
         settings = {name: value for name, value in config.columns().items() if name not in ("scorer", "candidates")}
-        for count in {len(work.texts[name]) for name in ids}:
+        for count in {len(work.texts.wanted[name]) for name in ids}:
             nulls[count] = ensure_null(
                 session, sae_key, texts=count, reference_hash=work.reference_hash, scan=work.scan, **settings
             )
@@ -241,7 +242,7 @@ def _store_scores(session: Session, ids: Mapping[str, int], sae_key: int, work: 
     highest = dict(session.ask("score_ranges").select("topic_id", "highest").iter_rows())
     numbered = topic_frame(topic_ids).with_columns(
         scoring_id=pl.Series(range(first, first + len(ids)), dtype=pl.UInt32),
-        null_id=pl.Series([nulls.get(len(work.texts[name])) for name in ids], dtype=pl.UInt32),
+        null_id=pl.Series([nulls.get(len(work.texts.wanted[name])) for name in ids], dtype=pl.UInt32),
         noise=pl.Series([resolution(config, highest[topic_id]) for topic_id in topic_ids], dtype=pl.Float64),
     )
     make_current(session, topic_ids, sae_key, config, [])

@@ -2,13 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import polars as pl
 
+from atlas.errors import StoreError
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.model_evidence import Evidence
 from atlas.store.session import Session, now
+from atlas.texts.names import require_name
+from atlas.texts.prompts import TextSet
+
+Embed = Callable[[Sequence[str]], pl.DataFrame]  # texts -> frame with a column `vector`
+
+
+@dataclass(frozen=True)
+class TopicTexts:
+    """The texts of topics that are to be scored.
+
+    Attributes:
+        wanted: topic -> the texts it is scored by.
+        stored: topic -> the texts that the atlas has of it; none for a new topic.
+    """
+
+    wanted: Mapping[str, Sequence[str]]
+    stored: Mapping[str, Sequence[str]]
+
+    @property
+    def changed(self) -> list[str]:
+        """The topics that get other texts than they have; the order of texts is none of it."""
+        return [name for name, texts in self.wanted.items() if texts != self.stored[name]]
+
+
+def stored_texts(session: Session, topics: Iterable[str]) -> dict[str, list[str]]:
+    """Topic -> the texts that the atlas has of it; none for a new topic."""
+    found: dict[str, list[str]] = {name: [] for name in topics}
+    for name, text in session.ask("texts_of_topics", names=list(found)).select("name", "text").iter_rows():
+        found[name].append(text)
+    return found
+
+
+def settle_texts(session: Session, topics: Mapping[str, TextSet], *, replace: bool) -> TopicTexts:
+    """The texts to score topics by: the atlas's own order where it has the same texts.
+
+    Raises:
+        StoreError: a topic has other texts, and `replace` is off.
+        AtlasError: a new topic has a name that cannot be read.
+    """
+    for name in topics:
+        if not isinstance(name, str):
+            require_name("topic", name)
+    stored = stored_texts(session, topics)
+    for name in topics:
+        if not stored[name]:  # names in older atlases stay as they are
+            require_name("topic", name)
+    wanted = {
+        name: stored[name] if set(stored[name]) == set(given.texts) else list(given.texts)
+        for name, given in topics.items()
+    }
+    texts = TopicTexts(wanted, stored)
+    for name in texts.changed:
+        if stored[name] and not replace:
+            raise StoreError(
+                f"topic {name!r} has {len(stored[name])} other texts already: "
+                "choose another name, or --replace to give it these texts and drop its scorings"
+            )
+    return texts
+
+
+def embed_changed(embed: Embed, texts: TopicTexts) -> dict[str, pl.Series]:
+    """Topic -> the embeddings of its texts where they changed, from one call of the encoder, which sorts by length."""
+    new = list(dict.fromkeys(text for name in texts.changed for text in texts.wanted[name]))
+    if not new:
+        return {}
+    place = {text: row for row, text in enumerate(new)}
+    vectors = embed(new)["vector"]
+    return {name: vectors.gather([place[text] for text in texts.wanted[name]]) for name in texts.changed}
 
 
 def drop_topic(session: Session, name: str) -> None:

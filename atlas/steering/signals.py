@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import polars as pl
-
 from atlas.errors import UnknownName
 from atlas.models.recorded import RecordedModels
 from atlas.progress import Progress, silent
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.model_evidence import ModelProbe
-from atlas.scoring.score import score_topics
+from atlas.scoring.score import score_stored_topics
 from atlas.scoring.scorers import SCORERS
 from atlas.steering.selection import RULES, SCORERS_OF
-from atlas.texts.prompts import collect_texts
 
 
 def ensure_signals(
@@ -49,15 +46,4 @@ def ensure_signals(
         if missing and texts:
             probe = ModelProbe(recorded, progress=progress)
             config = ScoringConfig(scorer=name)
-            score_topics(
-                recorded.store,
-                {topic: collect_texts(texts)},
-                embed=_never,
-                config=config,
-                sae_keys=missing,
-                probe=probe,
-            )
-
-
-def _never(_texts: Sequence[str]) -> pl.DataFrame:
-    raise AssertionError("a topic's own texts are embedded already")
+            score_stored_topics(recorded.store, [topic], config=config, sae_keys=missing, probe=probe)
