@@ -17,6 +17,8 @@ from atlas.cli.options import (
 )
 from atlas.cli.output import Progress, format_option, interval, print_frame
 
+from atlas.evaluation.figures import Figure
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -30,17 +32,17 @@ def mean(row: dict[str, Any]) -> float:
     return float(row["value"])
 
 
-FIGURES: dict[str, tuple[str, Callable[[dict[str, Any]], object]]] = {  # column of the printed table -> figure, how
-    "entries": ("entries", lambda row: int(row["value"])),
-    "probability": ("probability", mean),
-    "shift": ("shift", interval),
-    "shift_prefixed": ("shift after 'The answer is'", mean),
-    "unrelated_shift": ("unrelated shift", mean),
-    "unrelated_accuracy": ("unrelated accuracy", mean),
-    "perplexity_ratio": ("unrelated perplexity ratio", mean),
-    "leaning_gain": ("leaning - original", interval),
-    "text_perplexity_ratio": ("perplexity / original", mean),
-    "distinct_2": ("distinct_2", mean),
+FIGURES: dict[str, tuple[Figure, Callable[[dict[str, Any]], object]]] = {  # column of the printed table -> figure, how
+    "entries": (Figure("entries"), lambda row: int(row["value"])),
+    "probability": (Figure("probability"), mean),
+    "shift": (Figure("shift"), interval),
+    "shift_prefixed": (Figure("shift", after="The answer is"), mean),
+    "unrelated_shift": (Figure("shift", unrelated=True), mean),
+    "unrelated_accuracy": (Figure("accuracy", unrelated=True), mean),
+    "perplexity_ratio": (Figure("perplexity ratio", unrelated=True), mean),
+    "leaning_gain": (Figure("leaning", minus="original"), interval),
+    "text_perplexity_ratio": (Figure("perplexity", over="original"), mean),
+    "distinct_2": (Figure("distinct_2"), mean),
 }
 
 
@@ -214,7 +216,7 @@ def summarise(frame: pl.DataFrame) -> pl.DataFrame:
         rows.setdefault(key, dict(zip(KEYS, key, strict=True)))[row["name"]] = row
     table = [
         {name: row[name] for name in KEYS}
-        | {column: show(row[figure]) for column, (figure, show) in FIGURES.items() if figure in row}
+        | {column: show(row[str(figure)]) for column, (figure, show) in FIGURES.items() if str(figure) in row}
         for row in rows.values()
     ]
     columns = [*KEYS, *(name for name in FIGURES if any(name in row for row in table))]

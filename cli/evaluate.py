@@ -23,6 +23,8 @@ from atlas.cli.options import (
 )
 from atlas.cli.output import Progress, echo, format_option, interval, print_frame, print_table
 
+from atlas.evaluation.figures import ALIGNED, CODE_METRICS, UNALIGNED, Figure
+
 if TYPE_CHECKING:
     import polars as pl
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 SHOWN = ("perplexity", "distinct_2", "acceptability", "contamination", "distance_held_out")
 AGAINST = ("original", "sae", "shuffled")
+OF_CODE = {str(Figure(metric, texts=texts)) for metric in CODE_METRICS for texts in (ALIGNED, UNALIGNED)}
 
 
 @click.command()
@@ -284,10 +287,10 @@ def print_summary(frame: pl.DataFrame) -> None:
         for name in SHOWN:
             found = figures.get((method, name))
             row[name] = None if found is None else found["value"]
-        ratio = figures.get((method, "perplexity / original"))
+        ratio = figures.get((method, str(Figure("perplexity", over="original"))))
         row["perplexity / original"] = None if ratio is None else interval(ratio)
         for other in AGAINST:
-            found = figures.get((method, f"distance_held_out - {other}"))
+            found = figures.get((method, str(Figure("distance_held_out", minus=other))))
             row[f"closer than {other}"] = None if found is None else interval(found, sign=-1)
         rows.append(row)
     echo("\nGenerated text (differences of distance_held_out, 95 % intervals, paired by prompt):")
@@ -300,16 +303,10 @@ def print_summary(frame: pl.DataFrame) -> None:
     for (method, name), row in figures.items():
         if method == "detection":
             echo(f"  {name}: {interval(row)}")
-    if any(" on " in name for _, name in figures):
+    of_code: dict[str, dict[str, Any]] = {}
+    for (method, name), row in figures.items():
+        if name in OF_CODE:
+            of_code.setdefault(method, {"method": method})[name] = row["value"]
+    if of_code:
         echo("\nWhat the methods do to the code of held-out (aligned) and everyday (unaligned) texts, per token:")
-        print_table(
-            pl.DataFrame(
-                [
-                    {
-                        "method": method,
-                        **{n: figures[method, n]["value"] for m, n in figures if m == method and " on " in n},
-                    }
-                    for method in dict.fromkeys(m for m, n in figures if " on " in n)
-                ]
-            )
-        )
+        print_table(pl.DataFrame(list(of_code.values())))

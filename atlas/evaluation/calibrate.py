@@ -67,7 +67,7 @@ def calibrate(
             runs.append(examiner.run(one))
     for run in runs[1:]:
         compare([runs[0], run], examiner.data.prompts)
-    picked = pick([{name: figure.value for name, figure in run.figures.items()} for run in runs], [0.0, *doses])
+    picked = pick([{str(figure): found.value for figure, found in run.figures.items()} for run in runs], [0.0, *doses])
     curve = pl.concat(
         [table([run]).with_columns(strength=pl.lit(dose)) for run, dose in zip(runs, [0.0, *doses], strict=True)]
     ).select("strength", "name", "value", "low", "high")

@@ -12,10 +12,11 @@ import numpy as np
 from atlas.contrast.make_vectors import TAU, check_settings
 from atlas.contrast.pair_tokens import Sides, tokenize_pairs
 from atlas.errors import AtlasError
+from atlas.evaluation.figures import Figure
 from atlas.evaluation.intervals import mean_interval
 from atlas.evaluation.metrics import Judge, make_judge, measure
 from atlas.evaluation.runs import MethodSetting, Run, compare
-from atlas.evaluation.vector_variants import Vectors
+from atlas.evaluation.vector_variants import ABLATIONS, Vectors
 from atlas.models.likelihood import log_probabilities, perplexities
 from atlas.models.recorded import RecordedModels
 from atlas.models.tokens import special_ids, with_bos
@@ -25,6 +26,8 @@ from atlas.steering.methods import Options, SteeredSae, settle_options
 from atlas.texts.pairs import PairSet
 
 PREFIX = "The answer is"  # put before the answer in the second round
+OWN, UNRELATED = Figure("probability"), Figure("probability", unrelated=True)  # of matching completions
+PRICE = Figure("perplexity", unrelated=True)
 STRENGTHS = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
 
 
@@ -104,7 +107,7 @@ class Trial:
         encoder: the sentence encoder, where config.samples asks for texts.
 
     Attributes:
-        quantities: name -> (what is measured, the function that measures it under the model as it is).
+        quantities: figure -> (what is measured, the function that measures it under the model as it is).
         unsteered: the model as it is.
     """
 
@@ -123,15 +126,14 @@ class Trial:
         self.model, self.tokenizer = recorded.model
         pairs = data.pairs
         prefixed = replace(pairs, prompts=tuple(f"{prompt}\n\n{PREFIX}".lstrip() for prompt in pairs.prompts))
-        self.quantities: dict[str, Quantity] = {}
-        for name, given in (("", pairs), (f" after '{PREFIX}'", prefixed), ("unrelated ", data.unrelated)):
+        self.quantities: dict[Figure, Quantity] = {}
+        for figure, given in ((OWN, pairs), (replace(OWN, after=PREFIX), prefixed), (UNRELATED, data.unrelated)):
             if given is not None:
                 sides = tokenize_pairs(self.tokenizer, given, prepend_bos=prepend_bos, context=context)
-                before, after = (name, "") if name.endswith(" ") else ("", name)
-                self.quantities[f"{before}probability{after}"] = (sides, choose)
+                self.quantities[figure] = (sides, choose)
         ids = self.tokenizer(list(data.texts), add_special_tokens=False, verbose=False)["input_ids"]
         rows = [with_bos(self.tokenizer, row, prepend_bos=prepend_bos)[:context] for row in ids]
-        self.quantities["unrelated perplexity"] = (rows, perplexities)
+        self.quantities[PRICE] = (rows, perplexities)
         self.prompts: list[str] = []
         self.judge: Judge | None = None
         if config.samples:
@@ -141,7 +143,7 @@ class Trial:
                 negative=pairs.negatives,
             )  # fmt: skip
         self.unsteered = Run(MethodSetting("original", settle_options("original", Options())))
-        self.unsteered.parameters = {"pairs": len(self.quantities["probability"][0])}
+        self.unsteered.parameters = {"pairs": len(self.quantities[OWN][0])}
         self._plain = self._measure([nullcontext()])
         self._describe(self.unsteered, self._plain)
         self._generate(self.unsteered, [layers])
@@ -151,7 +153,7 @@ class Trial:
         run = vectors.run(setting)
         run.parameters |= self.unsteered.parameters
         sets = vectors.layer_sets(setting, self.config.sampling.seed)
-        keep_error = setting.control != "error dropped"
+        keep_error = setting.ablation is None or ABLATIONS[setting.ablation].keep_error
         own = self._measure(
             [
                 Steering(
@@ -166,31 +168,31 @@ class Trial:
             ]
         )
         self._describe(run, own)
-        for name, plain in self._plain.items():
-            if "perplexity" in name:
+        for figure, plain in self._plain.items():
+            if figure == PRICE:
                 with np.errstate(invalid="ignore"):  # both infinite
-                    _keep(run, f"{name} ratio", own[name] / plain)
+                    _keep(run, replace(figure, metric="perplexity ratio"), own[figure] / plain)
             else:
-                _keep(run, name.replace("probability", "shift"), own[name] - plain)
+                _keep(run, replace(figure, metric="shift"), own[figure] - plain)
         self._generate(run, sets, keep_error=keep_error)
         return run
 
-    def _measure(self, steerings: Sequence[AbstractContextManager[Any]]) -> dict[str, np.ndarray]:
+    def _measure(self, steerings: Sequence[AbstractContextManager[Any]]) -> dict[Figure, np.ndarray]:
         """Every quantity, item i under the i-th of some steerings, the first coming after the last."""
-        found = {name: np.empty(len(items)) for name, (items, _) in self.quantities.items()}
+        found = {figure: np.empty(len(items)) for figure, (items, _) in self.quantities.items()}
         for number, steering in enumerate(steerings):
             part = slice(number, None, len(steerings))
             with steering:
-                for name, (items, ask) in self.quantities.items():
+                for figure, (items, ask) in self.quantities.items():
                     if items[part]:
-                        found[name][part] = ask(self.model, self.tokenizer, items[part])
+                        found[figure][part] = ask(self.model, self.tokenizer, items[part])
         return found
 
-    def _describe(self, run: Run, measured: dict[str, np.ndarray]) -> None:
-        for name, values in measured.items():
-            _keep(run, name, values)
-        if "unrelated probability" in measured:
-            _keep(run, "unrelated accuracy", (measured["unrelated probability"] > 0.5).astype(float))
+    def _describe(self, run: Run, measured: dict[Figure, np.ndarray]) -> None:
+        for figure, values in measured.items():
+            _keep(run, figure, values)
+        if UNRELATED in measured:
+            _keep(run, replace(UNRELATED, metric="accuracy"), (measured[UNRELATED] > 0.5).astype(float))
 
     def _generate(self, run: Run, sets: Sequence[Sequence[SteeredSae]], *, keep_error: bool = True) -> None:
         """Give a run its texts, their metrics and the differences from unsteered texts."""
@@ -231,11 +233,11 @@ class Trial:
         return fitting
 
 
-def _keep(run: Run, name: str, values: np.ndarray) -> None:
+def _keep(run: Run, figure: Figure, values: np.ndarray) -> None:
     """Give a run a figure; none where a value is not a finite number, such as the perplexity of an impossible token."""
     interval = mean_interval(list(values))
     if interval is not None:
-        run.figures[name] = interval
+        run.figures[figure] = interval
 
 
 def choose(model: Any, tokenizer: Any, sides: Sequence[Sides]) -> np.ndarray:

@@ -159,11 +159,11 @@ def choice_table(runs: Sequence[Run]) -> pl.DataFrame:
             " + ".join(run.parameters["sae_ids"]) if "sae_ids" in run.parameters else None,
             run.parameters.get("tau"),
             run.setting.options.strength,
-            name,
-            *figure,
+            str(figure),
+            *found,
         )
         for run in runs
-        for name, figure in run.figures.items()
+        for figure, found in run.figures.items()
     ]
     texts = {"method": pl.String, "sae_id": pl.String}
     numbers = dict.fromkeys(("value", "low", "high"), pl.Float64)

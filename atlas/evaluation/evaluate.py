@@ -17,6 +17,7 @@ from atlas.contrast.vectors import vector_ids
 from atlas.errors import AtlasError, UnknownName
 from atlas.evaluation.controls import CONTROLS, PERMUTATIONS, control_target, control_vectors
 from atlas.evaluation.detection import BEST, detect, detect_at_random, measure_activity
+from atlas.evaluation.figures import ALIGNED, AT_RANDOM, SCORED, STRAWMAN, UNALIGNED, Figure
 from atlas.evaluation.intervals import Interval, mean_interval
 from atlas.evaluation.layer_level import layer_figures
 from atlas.evaluation.metrics import make_judge, measure
@@ -37,8 +38,6 @@ from atlas.store.keeping import show_nobody, storing
 from atlas.store.session import Session
 from atlas.store.state import find_sae_keys, require_complete
 from atlas.store.waiting import patient
-
-BY_SCORE = " by score"
 
 
 @dataclass(frozen=True)
@@ -217,19 +216,19 @@ class Examiner:
                 self.model, self.tokenizer, layer, self.data.held_out, others, prepend_bos=self.prepend_bos
             )
             support = self.columns[i]["support"].to_numpy()
-            suffix = "" if len(self.rows) == 1 else f" ({row['sae_id']})"
-            for name, ranked in rankings.items():
-                for figure, value in detect(texts, ranked[i][:BEST]).items():
-                    run.figures[figure + name + suffix] = value
-            scored, best = rankings[BY_SCORE if BY_SCORE in rankings else ""][i], rankings[""][i][:BEST]
-            for figure, value in detect_at_random(texts, support, scored, best, self.config.sampling.seed).items():
-                run.figures[f"{figure} of random neurons{suffix}"] = value
+            sae_id = "" if len(self.rows) == 1 else row["sae_id"]
+            for ranking, ranked in rankings.items():
+                for metric, area in detect(texts, ranked[i][:BEST]).items():
+                    run.figures[Figure(metric, ranking=ranking, sae_id=sae_id)] = area
+            scored, best = rankings[SCORED if SCORED in rankings else ""][i], rankings[""][i][:BEST]
+            for metric, area in detect_at_random(texts, support, scored, best, self.config.sampling.seed).items():
+                run.figures[Figure(metric, ranking=AT_RANDOM, sae_id=sae_id)] = area
         return run
 
     def _rankings(self) -> dict[str, list[np.ndarray]]:
         """What a ranking is called in the figures -> neurons per SAE, best first."""
         found = {"": [layer.target.best.cpu().numpy() for layer in self.layers]}
-        for name, scorer in ((BY_SCORE, "distance"), (" by strawman", "strawman")):
+        for name, scorer in ((SCORED, "distance"), (STRAWMAN, "strawman")):
             if (self.config.scorer, self.config.select) == (scorer, "score"):
                 continue
             with self.store.read() as session:
@@ -240,18 +239,18 @@ class Examiner:
             found[name] = [layer.target.best.cpu().numpy() for layer in layers]
         return found
 
-    def layer_level(self, setting: MethodSetting) -> dict[str, Interval]:
+    def layer_level(self, setting: MethodSetting) -> dict[Figure, Interval]:
         """What a method that edits the code does to held-out and to unaligned texts (first SAE)."""
         found = {}
         layer = self._controlled(setting)[0]
-        for name, texts in (("aligned", self.data.held_out), ("unaligned", self.data.unaligned)):
+        for name, texts in ((ALIGNED, self.data.held_out), (UNALIGNED, self.data.unaligned)):
             figures = layer_figures(
                 self.model, self.tokenizer, layer, texts, setting.method, setting.options, prepend_bos=self.prepend_bos
             )
             for column, values in asdict(figures).items():
                 mean = mean_interval(values[~np.isnan(values)])
                 if mean is not None:
-                    found[f"{column} on {name}"] = mean
+                    found[Figure(column, texts=name)] = mean
         return found
 
     def _controlled(self, setting: MethodSetting, number: int = 0) -> list[SteeredSae]:

@@ -12,6 +12,7 @@ import polars as pl
 from atlas.errors import AtlasError
 from atlas.evaluation.metrics import METRICS, make_judge
 from atlas.evaluation.runs import MethodSetting, Run, compare, store_figures
+from atlas.evaluation.vector_variants import ABLATIONS
 from atlas.models.encoders import check_encoder, load_encoder
 from atlas.models.recorded import RecordedModels
 from atlas.progress import Progress, silent
@@ -106,7 +107,7 @@ def renew_figures(session: Session, topic: str) -> None:
         prompts = list(dict.fromkeys(text.prompt for run in with_texts.values() for text in run.generations))
         compare(list(with_texts.values()), prompts)
         for run_id, run in with_texts.items():
-            session.run("drop_run_figures", run_id=run_id, names=list(run.figures))
+            session.run("drop_run_figures", run_id=run_id, names=[str(figure) for figure in run.figures])
             store_figures(session, run_id, run.figures)
 
 
@@ -118,7 +119,10 @@ def _stored_run(row: dict[str, Any], texts: pl.DataFrame, names: Sequence[str]) 
         for text in texts.to_dicts()
     ]
     values = {name: texts[name].to_list() for name in names}
-    return Run(MethodSetting(parameters["method"], control=parameters["control"]), generations, values)
+    variant = parameters["control"]
+    ablation = variant if variant in ABLATIONS else None
+    control = variant if ablation is None else None
+    return Run(MethodSetting(parameters["method"], control=control, ablation=ablation), generations, values)
 
 
 def _bos_policies(session: Session, topic: str) -> dict[int, bool]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 
+from atlas.evaluation.figures import Figure
 from atlas.evaluation.intervals import Interval, mean_interval
 from atlas.steering.generation import Generation
 from atlas.steering.generations import METRIC_SCHEMA, OWN_FIGURES, Source, store_generations, store_values
@@ -18,6 +19,7 @@ from atlas.store.file import Store
 from atlas.store.session import Session, now
 
 BASELINES = ("original", "sae")
+SHUFFLED = "shuffled"  # the control that a method is compared with, see atlas.evaluation.controls
 
 
 @dataclass(frozen=True)
@@ -28,16 +30,23 @@ class MethodSetting:
         method: key of METHODS, or "prefix" or "finetuned".
         options: settings; None where the method's defaults are meant.
         control: key of CONTROLS, or None.
+        ablation: key of ABLATIONS, or None.
     """
 
     method: str
     options: Options = Options()
     control: str | None = None
+    ablation: str | None = None
 
     @property
     def name(self) -> str:
-        """The method, with its control after a slash."""
-        return self.method if self.control is None else f"{self.method}/{self.control}"
+        """The method's name, followed by that of its control or ablation, such as "swap/shuffled"."""
+        variant = self.control or self.ablation
+        return self.method if variant is None else f"{self.method}/{variant}"
+
+    def flat(self) -> dict[str, Any]:
+        """As it is stored: an ablation stands in the place of a control."""
+        return {"method": self.method, "options": asdict(self.options), "control": self.control or self.ablation}
 
 
 @dataclass
@@ -57,7 +66,7 @@ class Run:
     setting: MethodSetting
     generations: list[Generation] = field(default_factory=list)
     values: dict[str, list[float | None]] = field(default_factory=dict)
-    figures: dict[str, Interval] = field(default_factory=dict)
+    figures: dict[Figure, Interval] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
     scoring_ids: Sequence[int] = ()
     vector_ids: Sequence[int] = ()
@@ -75,32 +84,32 @@ def compare(runs: Sequence[Run], prompts: Sequence[str]) -> None:
     """Give every run its means, and its differences, paired by prompt, from its baselines and its own shuffled control."""
     by_name = {run.setting.name: run for run in runs}
     for run in runs:
-        against = [name for name in BASELINES if name != run.setting.name and name in by_name]
-        control = f"{run.setting.method}/shuffled"
-        if run.setting.control is None and control in by_name:
-            against.append(control)
+        against = {name: by_name[name] for name in BASELINES if name != run.setting.name and name in by_name}
+        control = f"{run.setting.method}/{SHUFFLED}"
+        if run.setting.control is None and run.setting.ablation is None and control in by_name:
+            against[SHUFFLED] = by_name[control]
         for metric in run.values:
             own = run.per_prompt(metric, prompts)
             mean = mean_interval([value for value in own if value is not None])
             if mean is None:
                 continue
-            run.figures[metric] = mean
-            for other in against:
-                theirs = by_name[other].per_prompt(metric, prompts)
+            run.figures[Figure(metric)] = mean
+            for other, of_other in against.items():
+                theirs = of_other.per_prompt(metric, prompts)
                 pairs = [(a, b) for a, b in zip(own, theirs, strict=True) if a is not None and b is not None]
                 difference = mean_interval([a - b for a, b in pairs])
                 if difference is not None:
-                    run.figures[f"{metric} - {other.rpartition('/')[2]}"] = difference
+                    run.figures[Figure(metric, minus=other)] = difference
                 if metric == "perplexity" and pairs:  # a ratio, and a mean that no single broken text decides
                     ratio = mean_interval([math.log(a / b) for a, b in pairs])
                     assert ratio is not None
                     ends = [None if end is None else math.exp(end) for end in ratio]
-                    run.figures[f"perplexity / {other.rpartition('/')[2]}"] = Interval(math.exp(ratio.value), *ends[1:])
+                    run.figures[Figure(metric, over=other)] = Interval(math.exp(ratio.value), *ends[1:])
 
 
 def table(runs: Sequence[Run]) -> pl.DataFrame:
     """A row per method and figure."""
-    rows = [(run.setting.name, name, *figure) for run in runs for name, figure in run.figures.items()]
+    rows = [(run.setting.name, str(figure), *found) for run in runs for figure, found in run.figures.items()]
     schema = {"method": pl.String, "name": pl.String, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
@@ -111,7 +120,7 @@ def store_runs(store: Store, topic: str, runs: Sequence[Run], shared: Mapping[st
         evaluation = session.next_id("evaluation_id")
         first = session.next_id("run_id")
         for run_id, run in enumerate(runs, start=first):
-            parameters = {**asdict(run.setting), **shared, **run.parameters}
+            parameters = {**run.setting.flat(), **shared, **run.parameters}
             source = Source(parameters, run.scoring_ids, run.vector_ids)
             session.append(
                 "runs",
@@ -133,7 +142,7 @@ def store_runs(store: Store, topic: str, runs: Sequence[Run], shared: Mapping[st
     return evaluation
 
 
-def store_figures(session: Session, run_id: int, figures: Mapping[str, Interval]) -> None:
+def store_figures(session: Session, run_id: int, figures: Mapping[Figure, Interval]) -> None:
     """Append figures of a run as a whole to `metrics`."""
-    rows = [(run_id, None, name, *figure) for name, figure in figures.items()]
+    rows = [(run_id, None, str(figure), *found) for figure, found in figures.items()]
     session.append("metrics", pl.DataFrame(rows, schema=METRIC_SCHEMA, orient="row"))

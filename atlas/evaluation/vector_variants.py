@@ -11,6 +11,7 @@ import torch
 
 from atlas.contrast.vectors import current_vectors, vector_ids
 from atlas.evaluation.controls import PERMUTATIONS, control_vectors
+from atlas.evaluation.figures import Figure
 from atlas.evaluation.intervals import Interval
 from atlas.evaluation.runs import MethodSetting, Run
 from atlas.models.recorded import RecordedModels
@@ -20,10 +21,27 @@ from atlas.store.file import Store
 from atlas.store.state import find_sae_keys
 
 USERS = tuple(name for name, method in METHODS.items() if method.vector)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A sparse vector with something of it left out.
+
+    Attributes:
+        help: what it is, in a line.
+        side: the side whose neurons alone steer, "positive" or "negative"; None for both.
+        keep_error: see Steering.
+    """
+
+    help: str
+    side: str | None = None
+    keep_error: bool = True
+
+
 ABLATIONS = {
-    "positive part": "only the neurons of the positive side",
-    "negative part": "only the neurons of the negative side",
-    "error dropped": "x' = decode(a') instead of x + s (a' - a) D",
+    "positive part": Ablation("only the neurons of the positive side", side="positive"),
+    "negative part": Ablation("only the neurons of the negative side", side="negative"),
+    "error dropped": Ablation("x' = decode(a') instead of x + s (a' - a) D", keep_error=False),
 }
 RANDOM = "random"  # the control, see atlas.controls
 
@@ -54,23 +72,25 @@ class Vectors:
         self, method: str, strengths: Sequence[float], *, sigma: str = "own", ablations: bool = False
     ) -> list[MethodSetting]:
         """A method, its random control and, where asked for, its ablations, at every strength."""
-        variants: list[str | None] = [None, RANDOM]
+        variants = [MethodSetting(method), MethodSetting(method, control=RANDOM)]
         if method == "sas" and ablations:
-            variants += [variant for variant in ABLATIONS if self.layer_sets(MethodSetting(method, control=variant), 0)]
+            possible = [MethodSetting(method, ablation=name) for name in ABLATIONS]
+            variants += [setting for setting in possible if self.layer_sets(setting, 0)]
         chosen = sigma if METHODS[method].sigmas else "own"
-        return [
-            MethodSetting(method, settle_options(method, Options(strength, sigma=chosen)), variant)
-            for variant in variants
-            for strength in strengths
-        ]
+        options = [settle_options(method, Options(strength, sigma=chosen)) for strength in strengths]
+        return [replace(variant, options=one) for variant in variants for one in options]
 
     def layer_sets(self, setting: MethodSetting, seed: int) -> list[list[SteeredSae]]:
         """The layers under a control or an ablation; a set per permutation, none where an ablation leaves nothing."""
-        if setting.control in (None, "error dropped"):
+        if setting.control is not None:
+            return [
+                [self._moved(i, setting.control, seed + number) for i in range(len(self.layers))]
+                for number in range(PERMUTATIONS)
+            ]
+        side = None if setting.ablation is None else ABLATIONS[setting.ablation].side
+        if side is None:
             return [self.layers]
-        if setting.control == RANDOM:
-            return [[self._moved(i, seed + number) for i in range(len(self.layers))] for number in range(PERMUTATIONS)]
-        parts = [self._part(i, str(setting.control).split()[0]) for i in range(len(self.layers))]
+        parts = [self._part(i, side) for i in range(len(self.layers))]
         return [parts] if all(one.target.sas is not None and one.target.sas.any() for one in parts) else []
 
     @property
@@ -89,13 +109,15 @@ class Vectors:
         }
         if sparse:
             count = _count_entries(self.layer_sets(setting, 0)[0])
-            run.figures["entries"] = Interval(count, None, None)
-            run.figures["share of neurons"] = Interval(count / sum(row["d_sae"] for row in self.rows), None, None)
+            run.figures[Figure("entries")] = Interval(count, None, None)
+            run.figures[Figure("share of neurons")] = Interval(
+                count / sum(row["d_sae"] for row in self.rows), None, None
+            )
         return run
 
-    def _moved(self, i: int, seed: int) -> SteeredSae:
+    def _moved(self, i: int, control: str, seed: int) -> SteeredSae:
         support, norm = (self.columns[i][name].to_numpy() for name in ("support", "decoder_norm"))
-        return replace(self.layers[i], target=control_vectors(self.layers[i].target, RANDOM, support, norm, seed))
+        return replace(self.layers[i], target=control_vectors(self.layers[i].target, control, support, norm, seed))
 
     def _part(self, i: int, side: str) -> SteeredSae:
         target = self.layers[i].target

@@ -7,6 +7,7 @@ import polars as pl
 from atlas.contrast.make_vectors import compare_vectors, sweep_tau
 from atlas.evaluation.choice_trial import PREFIX, ChoiceConfig, ChoiceSet
 from atlas.evaluation.choices import evaluate_choices
+from atlas.evaluation.figures import Figure
 from atlas.reproduction.material import Material, NotAvailable
 from atlas.texts.pairs import PairSet, collect_pairs
 
@@ -40,7 +41,7 @@ def unrelated_pairs(material: Material, name: str) -> PairSet | None:
 
 def shifts(material: Material) -> pl.DataFrame:
     """behaviour, method, answer, strength, value, low, high; at strength 0 nothing shifts."""
-    names = {"shift": "plain", f"shift after '{PREFIX}'": f"after '{PREFIX}'"}
+    names = {str(Figure("shift")): "plain", str(Figure("shift", after=PREFIX)): f"after '{PREFIX}'"}
     frame = material.once(choices).filter(pl.col("name").is_in(list(names)))
     frame = frame.with_columns(answer=pl.col("name").replace_strict(names))
     return with_zero(frame.drop("name"), ["behaviour", "method", "answer"], 0.0)
@@ -60,14 +61,16 @@ def ablations(material: Material) -> pl.DataFrame:
 def price(material: Material) -> pl.DataFrame:
     """behaviour, method, strength, value, low, high: perplexity steered over unsteered."""
     frame = material.once(choices).filter(
-        (pl.col("name") == "unrelated perplexity ratio") & pl.col("method").is_in(WHOLE)
+        (pl.col("name") == str(Figure("perplexity ratio", unrelated=True))) & pl.col("method").is_in(WHOLE)
     )
     return with_zero(frame.drop("name"), ["behaviour", "method"], 1.0)
 
 
 def unrelated(material: Material) -> pl.DataFrame:
     """behaviour, method, strength, value, low, high: change in the probability of other behaviours' matching completions."""
-    frame = material.once(choices).filter((pl.col("name") == "unrelated shift") & pl.col("method").is_in(WHOLE))
+    frame = material.once(choices).filter(
+        (pl.col("name") == str(Figure("shift", unrelated=True))) & pl.col("method").is_in(WHOLE)
+    )
     if frame.is_empty():
         raise NotAvailable(
             "there are contrast pairs of one behaviour only", "atlas reproduce {atlas} --out {out} --pairs FOLDER"

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from atlas.evaluation.evaluate import EvaluationConfig, EvaluationSet, Examiner
+from atlas.evaluation.figures import Figure
 from atlas.evaluation.finetune import finetuned
 from atlas.evaluation.intervals import Interval
 from atlas.evaluation.metrics import measure
@@ -34,6 +35,7 @@ ON_DEFAULT = (
 PER_TOPIC = ((PAPER, "clamp"), (PAPER, "swap"), (OURS, "swap"), (OURS, "add"))
 TOPIC_PROMPTS = 20  # prompts per topic where every topic is shown
 FIGURES = ("perplexity", "distance_topic", "distance_held_out", "contamination", "distinct_2", "acceptability")
+PLAIN = {Figure(metric) for metric in FIGURES}
 SCHEMA = {
     "topic": pl.String, "method": pl.String, "arithmetic": pl.String, "strength": pl.Float64, "figure": pl.String,
     "value": pl.Float64, "low": pl.Float64, "high": pl.Float64,
@@ -161,11 +163,12 @@ def finetuned_models(material: Material) -> dict[str, Any]:
 
 def rows_of(topic: str, arithmetic: str, run: Run) -> list[tuple[Any, ...]]:
     """The figures of a run that are shown or compared; one without a value says so by a null."""
-    names = [name for name in run.figures if name.split(" - ")[0] in FIGURES]
-    rows: list[tuple[str, Interval | tuple[None, None, None]]] = [(name, run.figures[name]) for name in names]
-    rows += [(name, (None, None, None)) for name in ("acceptability",) if name not in run.figures]
+    shown: dict[Figure, Interval | tuple[None, None, None]] = {
+        figure: found for figure, found in run.figures.items() if replace(figure, minus="") in PLAIN
+    }
+    shown.setdefault(Figure("acceptability"), (None, None, None))
     strength = run.setting.options.strength
-    return [(topic, run.setting.name, arithmetic, strength, name, *figure) for name, figure in rows]
+    return [(topic, run.setting.name, arithmetic, strength, str(figure), *found) for figure, found in shown.items()]
 
 
 def say_one_topic(frame: pl.DataFrame) -> str:
@@ -205,7 +208,7 @@ MISSING_CLASSIFIER = (
 def _differences(frame: pl.DataFrame) -> str:
     """Methods, and for how many topics the difference in distance to held-out texts from `original` lies below 0."""
     found = frame.filter(
-        (pl.col("figure") == "distance_held_out - original")
+        (pl.col("figure") == str(Figure("distance_held_out", minus="original")))
         & ~pl.col("method").is_in(["sae", "prefix", "finetuned"])
         & ~pl.col("method").str.contains("/")
     )

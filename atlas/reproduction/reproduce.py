@@ -18,6 +18,7 @@ from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.progress import Progress, silent
 from atlas.reproduction import plots
 from atlas.reproduction.exhibits import EXHIBITS, Exhibit
+from atlas.reproduction.generated_text import FIGURES
 from atlas.reproduction.material import Material, NotAvailable, Places, TestTexts
 from atlas.reproduction.page import Entry, write_page
 from atlas.store.replacement import replacement
@@ -134,10 +135,10 @@ def command_of(name: str, where: dict[str, str]) -> str:
 
 
 def spread(frame: pl.DataFrame, index: Sequence[str], column: str) -> pl.DataFrame:
-    """A frame as it is set on the page: a column per value of `column`, each value with its 95 % interval."""
+    """A frame as it is set on the page: a column per metric that `column` names, each value with its 95 % interval."""
     if not column:
         return frame
-    plain = frame.filter(~pl.col(column).str.contains(" - ") & pl.col("value").is_not_null())
+    plain = frame.filter(pl.col(column).is_in(FIGURES) & pl.col("value").is_not_null())
     half = (pl.col("high") - pl.col("low")) / 2
     text = pl.struct("value", half.alias("half")).map_elements(
         lambda row: f"{row['value']:.3f}" + (f" ± {row['half']:.3f}" if row["half"] is not None else ""),

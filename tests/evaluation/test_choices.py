@@ -231,9 +231,7 @@ def test_a_random_control_has_the_same_entries_elsewhere_and_parts_add_up(evalua
         assert float(random.target.dense.norm()) == pytest.approx(float(own.target.dense.norm()), rel=1e-5)
         assert abs(float(torch.cosine_similarity(random.target.dense, own.target.dense, dim=0))) < 0.6
     assert len({tuple(random.target.sas.tolist()) for [random] in moved}) == PERMUTATIONS
-    parts = [
-        vectors.layer_sets(MethodSetting("sas", Options(), f"{side} part"), 0) for side in ("positive", "negative")
-    ]
+    parts = [vectors.layer_sets(MethodSetting("sas", ablation=f"{side} part"), 0) for side in ("positive", "negative")]
     torch.testing.assert_close(sum(layer.target.sas for [[layer]] in parts), own.target.sas)
 
 

@@ -23,6 +23,7 @@ import atlas.evaluation.remeasure
 from atlas.errors import AtlasError, UnknownName
 from atlas.evaluation.controls import CONTROLS
 from atlas.evaluation.evaluate import EvaluationConfig, EvaluationSet, Examiner, edits_code, evaluate, with_controls
+from atlas.evaluation.figures import ALIGNED, AT_RANDOM, Figure
 from atlas.evaluation.intervals import auroc_interval
 from atlas.evaluation.layer_level import activity, layer_figures
 from atlas.evaluation.metrics import METRICS, Judge
@@ -253,7 +254,7 @@ def test_controls_are_measured_by_the_topics_scores_and_not_by_their_own(examine
     original, _, *clamped = (run.values["contamination"] for run in runs)
     for found in clamped:
         assert found == pytest.approx(original, rel=1e-5)
-    layers = [examiner.layer_level(run.setting)["contamination on aligned"] for run in runs[1:]]
+    layers = [examiner.layer_level(run.setting)[Figure("contamination", texts=ALIGNED)] for run in runs[1:]]
     assert all(found == pytest.approx(layers[0]) for found in layers)
     scores = atlas.open(path).sql("select score from scores where scoring_id = 0 order by neuron")["score"]
     np.testing.assert_allclose(1 - examiner.layers[0].impurity, scores.fill_null(0), atol=1e-6)
@@ -294,21 +295,21 @@ def three_best(monkeypatch):
 def test_detection_by_random_neurons_is_between_0_and_1_and_the_same_each_time(examiner, three_best):
     first, again = (examiner.detection().figures for _ in range(2))
     assert first == again
-    for name in ("everyday", "topics"):
-        value, low, high = first[f"auroc_{name} of random neurons"]
+    for metric in ("auroc_everyday", "auroc_topics"):
+        value, low, high = first[Figure(metric, ranking=AT_RANDOM)]
         assert 0 <= low <= value <= high <= 1
-        assert value != first[f"auroc_{name}"].value
+        assert value != first[Figure(metric)].value
 
 
 def test_detection_without_other_topics_leaves_them_out(examine, three_best):
     figures = examine(replace(DATA, others=())).detection().figures
-    assert any("everyday" in name for name in figures) and not any("topics" in name for name in figures)
+    assert {figure.metric for figure in figures} == {"auroc_everyday"}
 
 
 def test_two_saes_are_steered_at_once_and_each_finds_texts_by_itself(examine, examiner):
     both = examine(sae_ids=["residual", "heads"])
     figures = both.detection().figures
-    assert {"auroc_everyday (residual)", "auroc_everyday (heads)"} <= set(figures)
+    assert {Figure("auroc_everyday", sae_id=sae_id) for sae_id in ("residual", "heads")} <= set(figures)
     assert [g.text for g in both.run(ADD).generations] != [g.text for g in examiner.run(ADD).generations]
     assert both.scoring_ids == [0, 1]
 
