@@ -11,6 +11,7 @@ with unfit as (
     union all
     select 4, 'its row in table atlas has an empty place', null from atlas as a
     where a.schema_version is null or a.encoder is null or a.encoder_hash is null or a.reference_hash is null
+        or a.created_at is null
     union all
     select 5, 'it has no SAE', null from atlas as a
     where a.state = 'complete' and not exists (from saes)
@@ -139,5 +140,18 @@ with unfit as (
         union all select g.parameters from generations as g
     ) as f
     where not coalesce(json_valid(f.parameters), false)
+    union all
+    select 24, 'a time is none of the calendar', f.created_at::varchar
+    from (
+        select a.created_at from atlas as a
+        union all select h.finished_at from shards as h
+        union all select t.created_at from topics as t
+        union all select g.created_at from scorings as g
+        union all select v.created_at from vectors as v
+        union all select r.created_at from runs as r
+        union all select c.created_at from calibrations as c
+        union all select g.created_at from generations as g
+    ) as f
+    where f.created_at not between timestamp '1900-01-01' and timestamp '9999-12-31'
 )
 select u.fault, u."value" from unfit as u order by u.nr limit 1

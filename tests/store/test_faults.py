@@ -87,6 +87,10 @@ FAULTS = {  # what was done to a good file: what is said of it
     "insert into vector_entries values (0, 4000000000, 1)": "a vector has an entry beyond its size",
     "insert into vectors by name select 0 as vector_id, 'mirth' as name, 'sas' as kind, 0 as sae_key; "
     "insert into vector_entries values (0, 0, 'nan')": "a vector has an entry beyond its size, or none that is a number",
+    "update atlas set created_at = 'infinity'": "a time is none of the calendar: 'infinity'",
+    "update topics set created_at = '-infinity'": "a time is none of the calendar: '-infinity'",
+    "update scorings set created_at = '20000-01-01'": "a time is none of the calendar",
+    "update atlas set created_at = null": "its row in table atlas has an empty place",
     "insert into calibrations by name select 'sea' as topic, '{' as parameters": "no settings as JSON: '{'",
 }  # fmt: skip
 RELEASED = Path(__file__).parent / "released.sql"
