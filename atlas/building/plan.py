@@ -71,7 +71,8 @@ def write_plan(
             else:
                 session.append("saes", _sae_row(model, sae, key, dtype))
                 session.append("neurons", neurons[key])
-            session.append("shards", _shard_rows(session, key, len(old) * (key in known), len(old) + len(texts)))
+            first = len(old) if key in known else 0
+            session.append("shards", _shard_rows(session, key, first, len(old) + len(texts)))
     return len(texts), truncated, count_cut(encoder, texts)
 
 

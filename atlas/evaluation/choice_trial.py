@@ -1,8 +1,8 @@
-"""Try vectors on held-out pairs, unrelated pairs and texts, and let them write, against the unsteered model."""
+"""Measure what a vector does to the answers of held-out pairs, to unrelated pairs and texts, and to generated text."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -91,62 +91,44 @@ class ChoiceConfig:
         return {**values, **values.pop("sampling")}
 
 
-Quantity = tuple[Sequence[Any], Callable[[Any, Any, Sequence[Any]], np.ndarray]]
-
-
-class Trial:
-    """Held-out pairs, unrelated pairs and texts, and what the unsteered model says of them.
-
-    Args:
-        recorded: the loaded model.
-        data: what is tried; its pairs are all held out.
-        config: how.
-        prepend_bos: whether texts begin with a BOS token.
-        context: the longest text, in tokens.
-        layers: the SAEs whose code of the unsteered texts is counted.
-        encoder: the sentence encoder, where config.samples asks for texts.
+@dataclass(frozen=True)
+class Measurement:
+    """Something that is measured item by item under the model as it is, steered or not.
 
     Attributes:
-        quantities: figure -> (what is measured, the function that measures it under the model as it is).
-        unsteered: the model as it is.
+        items: the pairs or texts, tokenized.
+        measure: (model, tokenizer, items) -> a value per item.
     """
 
-    def __init__(
-        self,
-        recorded: RecordedModels,
-        data: ChoiceSet,
-        config: ChoiceConfig,
-        *,
-        prepend_bos: bool,
-        context: int,
-        layers: Sequence[SteeredSae],
-        encoder: Any = None,
-    ) -> None:
-        self.config, self.prepend_bos = config, prepend_bos
-        self.model, self.tokenizer = recorded.model
-        pairs = data.pairs
-        prefixed = replace(pairs, prompts=tuple(f"{prompt}\n\n{PREFIX}".lstrip() for prompt in pairs.prompts))
-        self.quantities: dict[Figure, Quantity] = {}
-        for figure, given in ((OWN, pairs), (replace(OWN, after=PREFIX), prefixed), (UNRELATED, data.unrelated)):
-            if given is not None:
-                sides = tokenize_pairs(self.tokenizer, given, prepend_bos=prepend_bos, context=context)
-                self.quantities[figure] = (sides, choose)
-        ids = self.tokenizer(list(data.texts), add_special_tokens=False, verbose=False)["input_ids"]
-        rows = [with_bos(self.tokenizer, row, prepend_bos=prepend_bos)[:context] for row in ids]
-        self.quantities[PRICE] = (rows, perplexities)
-        self.prompts: list[str] = []
-        self.judge: Judge | None = None
-        if config.samples:
-            self.prompts = self._openings(data, context)
-            self.judge = make_judge(
-                self.model, self.tokenizer, encoder, prepend_bos=prepend_bos, positive=pairs.positives,
-                negative=pairs.negatives,
-            )  # fmt: skip
-        self.unsteered = Run(MethodSetting("original", settle_options("original", Options())))
-        self.unsteered.parameters = {"pairs": len(self.quantities[OWN][0])}
-        self._plain = self._measure([nullcontext()])
-        self._describe(self.unsteered, self._plain)
-        self._generate(self.unsteered, [layers])
+    items: Sequence[Any]
+    measure: Callable[[Any, Any, Sequence[Any]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class ChoiceTrial:
+    """Held-out pairs, unrelated pairs and texts, and what the unsteered model says of them; see `prepare_choice_trial`.
+
+    Attributes:
+        model: the language model.
+        tokenizer: its tokenizer.
+        prepend_bos: whether texts begin with a BOS token.
+        config: how vectors are tried.
+        measurements: what is measured under every vector.
+        prompts: openings to generate from; none where no text is asked for.
+        judge: what the metrics of a text need; None where no text is asked for.
+        plain: what the unsteered model gives.
+        unsteered: its run.
+    """
+
+    model: Any
+    tokenizer: Any
+    prepend_bos: bool
+    config: ChoiceConfig
+    measurements: Mapping[Figure, Measurement]
+    prompts: list[str]
+    judge: Judge | None
+    plain: Mapping[Figure, np.ndarray]
+    unsteered: Run
 
     def run(self, vectors: Vectors, setting: MethodSetting) -> Run:
         """Steer, and measure against the unsteered model."""
@@ -154,48 +136,30 @@ class Trial:
         run.parameters |= self.unsteered.parameters
         sets = vectors.layer_sets(setting, self.config.sampling.seed)
         keep_error = setting.ablation is None or ABLATIONS[setting.ablation].keep_error
-        own = self._measure(
-            [
-                Steering(
-                    self.model,
-                    layers,
-                    method=setting.method,
-                    options=setting.options,
-                    keep_error=keep_error,
-                    special_ids=special_ids(self.tokenizer),
-                )
-                for layers in sets
-            ]
-        )
-        self._describe(run, own)
-        for figure, plain in self._plain.items():
+        steerings = [
+            Steering(
+                self.model,
+                layers,
+                method=setting.method,
+                options=setting.options,
+                keep_error=keep_error,
+                special_ids=special_ids(self.tokenizer),
+            )
+            for layers in sets
+        ]
+        own = _measure(self.model, self.tokenizer, self.measurements, steerings)
+        _keep_all(run, own)
+        for figure, plain in self.plain.items():
             if figure == PRICE:
                 with np.errstate(invalid="ignore"):  # both infinite
                     _keep(run, replace(figure, metric="perplexity ratio"), own[figure] / plain)
             else:
                 _keep(run, replace(figure, metric="shift"), own[figure] - plain)
-        self._generate(run, sets, keep_error=keep_error)
+        self.generate(run, sets, keep_error=keep_error)
         return run
 
-    def _measure(self, steerings: Sequence[AbstractContextManager[Any]]) -> dict[Figure, np.ndarray]:
-        """Every quantity, item i under the i-th of some steerings, the first coming after the last."""
-        found = {figure: np.empty(len(items)) for figure, (items, _) in self.quantities.items()}
-        for number, steering in enumerate(steerings):
-            part = slice(number, None, len(steerings))
-            with steering:
-                for figure, (items, ask) in self.quantities.items():
-                    if items[part]:
-                        found[figure][part] = ask(self.model, self.tokenizer, items[part])
-        return found
-
-    def _describe(self, run: Run, measured: dict[Figure, np.ndarray]) -> None:
-        for figure, values in measured.items():
-            _keep(run, figure, values)
-        if UNRELATED in measured:
-            _keep(run, replace(UNRELATED, metric="accuracy"), (measured[UNRELATED] > 0.5).astype(float))
-
-    def _generate(self, run: Run, sets: Sequence[Sequence[SteeredSae]], *, keep_error: bool = True) -> None:
-        """Give a run its texts, their metrics and the differences from unsteered texts."""
+    def generate(self, run: Run, sets: Sequence[Sequence[SteeredSae]], *, keep_error: bool = True) -> None:
+        """Give a run its texts, their metrics and the differences from unsteered texts, where texts are asked for."""
         if self.judge is None:
             return
         config, setting = self.config, run.setting
@@ -219,18 +183,103 @@ class Trial:
         run.values = measure(self.judge, run.generations)
         compare([self.unsteered, run] if run is not self.unsteered else [run], self.prompts)
 
-    def _openings(self, data: ChoiceSet, context: int) -> list[str]:
-        if data.prompts is not None:
-            return list(dict.fromkeys(data.prompts))
-        room = context - self.config.sampling.max_new_tokens - self.prepend_bos
-        prompts = [prompt for prompt in dict.fromkeys(data.pairs.prompts) if prompt.strip()]
-        ids = self.tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"] if prompts else []
-        fitting = [prompt for prompt, row in zip(prompts, ids, strict=True) if 0 < len(row) <= room]
-        if not fitting:
-            raise AtlasError(
-                "no pair has a prompt to generate from that fits into the context: name some with --prompts"
-            )
-        return fitting
+
+def prepare_choice_trial(
+    recorded: RecordedModels,
+    data: ChoiceSet,
+    config: ChoiceConfig,
+    *,
+    prepend_bos: bool,
+    context: int,
+    saes: Sequence[SteeredSae],
+    encoder: Any = None,
+) -> ChoiceTrial:
+    """Tokenize what is tried, and measure what the unsteered model says of it.
+
+    Args:
+        recorded: the loaded model.
+        data: what is tried; its pairs are all held out.
+        config: how.
+        prepend_bos: whether texts begin with a BOS token.
+        context: the longest text, in tokens.
+        saes: the SAEs whose code of the unsteered texts is counted.
+        encoder: the sentence encoder, where config.samples asks for texts.
+
+    Raises:
+        AtlasError: texts are asked for, and no pair has a prompt that fits into the context.
+    """
+    model, tokenizer = recorded.model
+    measurements = _measurements(tokenizer, data, prepend_bos=prepend_bos, context=context)
+    prompts, judge = [], None
+    if config.samples:
+        prompts = _openings(tokenizer, data, context - config.sampling.max_new_tokens - prepend_bos)
+        judge = make_judge(
+            model,
+            tokenizer,
+            encoder,
+            prepend_bos=prepend_bos,
+            positive=data.pairs.positives,
+            negative=data.pairs.negatives,
+        )
+    unsteered = Run(MethodSetting("original", settle_options("original", Options())))
+    unsteered.parameters = {"pairs": len(measurements[OWN].items)}
+    plain = _measure(model, tokenizer, measurements, [nullcontext()])
+    _keep_all(unsteered, plain)
+    trial = ChoiceTrial(model, tokenizer, prepend_bos, config, measurements, prompts, judge, plain, unsteered)
+    trial.generate(unsteered, [saes])
+    return trial
+
+
+def _measurements(tokenizer: Any, data: ChoiceSet, *, prepend_bos: bool, context: int) -> dict[Figure, Measurement]:
+    """The held-out pairs, plain and after PREFIX, the unrelated pairs and the texts."""
+    pairs = data.pairs
+    prefixed = replace(pairs, prompts=tuple(f"{prompt}\n\n{PREFIX}".lstrip() for prompt in pairs.prompts))
+    found: dict[Figure, Measurement] = {}
+    for figure, given in ((OWN, pairs), (replace(OWN, after=PREFIX), prefixed), (UNRELATED, data.unrelated)):
+        if given is not None:
+            sides = tokenize_pairs(tokenizer, given, prepend_bos=prepend_bos, context=context)
+            found[figure] = Measurement(sides, choose)
+    ids = tokenizer(list(data.texts), add_special_tokens=False, verbose=False)["input_ids"]
+    rows = [with_bos(tokenizer, row, prepend_bos=prepend_bos)[:context] for row in ids]
+    found[PRICE] = Measurement(rows, perplexities)
+    return found
+
+
+def _openings(tokenizer: Any, data: ChoiceSet, room: int) -> list[str]:
+    """What to generate from: the prompts that are named, else those of the pairs that have at most `room` tokens."""
+    if data.prompts is not None:
+        return list(dict.fromkeys(data.prompts))
+    prompts = [prompt for prompt in dict.fromkeys(data.pairs.prompts) if prompt.strip()]
+    ids = tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"] if prompts else []
+    fitting = [prompt for prompt, row in zip(prompts, ids, strict=True) if 0 < len(row) <= room]
+    if not fitting:
+        raise AtlasError("no pair has a prompt to generate from that fits into the context: name some with --prompts")
+    return fitting
+
+
+def _measure(
+    model: Any,
+    tokenizer: Any,
+    measurements: Mapping[Figure, Measurement],
+    steerings: Sequence[AbstractContextManager[Any]],
+) -> dict[Figure, np.ndarray]:
+    """Every measurement, item i under the i-th of some steerings, the first coming after the last."""
+    found = {figure: np.empty(len(one.items)) for figure, one in measurements.items()}
+    for number, steering in enumerate(steerings):
+        part = slice(number, None, len(steerings))
+        with steering:
+            for figure, one in measurements.items():
+                if one.items[part]:
+                    found[figure][part] = one.measure(model, tokenizer, one.items[part])
+    return found
+
+
+def _keep_all(run: Run, measured: Mapping[Figure, np.ndarray]) -> None:
+    """Give a run what was measured, and the share of unrelated pairs that are answered rightly."""
+    for figure, values in measured.items():
+        _keep(run, figure, values)
+    if UNRELATED in measured:
+        _keep(run, replace(UNRELATED, metric="accuracy"), (measured[UNRELATED] > 0.5).astype(float))
 
 
 def _keep(run: Run, figure: Figure, values: np.ndarray) -> None:

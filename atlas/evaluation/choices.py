@@ -16,7 +16,7 @@ import polars as pl
 from atlas.contrast.make_vectors import make_vectors
 from atlas.contrast.vectors import current_vectors
 from atlas.errors import AtlasError, UnknownName
-from atlas.evaluation.choice_trial import ChoiceConfig, ChoiceSet, Trial
+from atlas.evaluation.choice_trial import ChoiceConfig, ChoiceSet, ChoiceTrial, prepare_choice_trial
 from atlas.evaluation.runs import MethodSetting, Run, store_runs
 from atlas.evaluation.vector_variants import USERS, Vectors, load_vectors
 from atlas.models.encoders import check_encoder, load_encoder
@@ -101,7 +101,8 @@ def evaluate_choices(
                 vectors = load_vectors(store, recorded, vector, group, config.topic)
                 trial = trials.of(vectors)
                 chosen = [method for method in methods if not number or METHODS[method].vector == "sas"]
-                runs += [trial.unsteered] * (trial.unsteered not in runs)
+                if not any(run is trial.unsteered for run in runs):
+                    runs.append(trial.unsteered)
                 if several and not vectors.sparse_entries:  # one of many: that nothing is left is what there is to say
                     runs += [vectors.run(MethodSetting(method)) for method in chosen if METHODS[method].vector == "sas"]
                     chosen = [method for method in chosen if METHODS[method].vector != "sas"]
@@ -126,27 +127,29 @@ def evaluate_choices(
 
 
 class _Trials:
-    """A Trial per BOS policy and context; SAEs that share them share what the unsteered model says."""
+    """A trial per BOS policy and context; SAEs that share them share what the unsteered model says."""
 
     def __init__(self, recorded: RecordedModels, data: ChoiceSet, config: ChoiceConfig, encoder: Any) -> None:
         self._arguments = (recorded, data, config)
         self._encoder = encoder
-        self._found: dict[tuple[bool, int], Trial] = {}
+        self._found: dict[tuple[bool, int], ChoiceTrial] = {}
         self._users: dict[tuple[bool, int], list[dict[str, Any]]] = {}
 
-    def of(self, vectors: Vectors) -> Trial:
+    def of(self, vectors: Vectors) -> ChoiceTrial:
         """The trial for the SAEs of some vectors."""
         key = bool(vectors.rows[0]["prepend_bos"]), min(row["context_size"] for row in vectors.rows)
         if key not in self._found:
-            self._found[key] = Trial(
-                *self._arguments, prepend_bos=key[0], context=key[1], layers=vectors.layers, encoder=self._encoder
+            self._found[key] = prepare_choice_trial(
+                *self._arguments, prepend_bos=key[0], context=key[1], saes=vectors.layers, encoder=self._encoder
             )
         self._users.setdefault(key, []).extend(vectors.rows)
         return self._found[key]
 
     def tell_apart(self) -> None:
         """Where the SAEs have several policies, say of each unsteered run which SAEs it is compared with."""
-        for key, trial in self._found.items() if len(self._found) > 1 else ():
+        if len(self._found) == 1:
+            return
+        for key, trial in self._found.items():
             for name in ("sae_ids", "sae_keys"):
                 trial.unsteered.parameters[name] = list(dict.fromkeys(row[name[:-1]] for row in self._users[key]))
 
