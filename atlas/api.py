@@ -109,7 +109,7 @@ class Atlas:
         """Score several topics in one call of the encoder and one scan per SAE; the scoring ids per topic.
 
         The arguments are those of `score`; `probe` runs the language model for the scorers that need it, and is made
-        when it is not given; `scan` is the engine that reads the activations (atlas.spark_query), DuckDB unless given;
+        when it is not given; `scan` is the engine that reads the activations (atlas.spark.query), DuckDB unless given;
         `tell` is called with a line about texts that the encoder cuts.
         """
         from atlas.models.embeddings import count_cut, embed_frame
@@ -261,20 +261,20 @@ class Atlas:
         """A context manager that steers `model` by a topic's stored scores while it lasts, however it is called.
 
         What works (caches, beams, batches, drafting, loops of one's own, training) and what is refused stands with
-        atlas.steering.Steering.
+        atlas.steering.intervention.Steering.
 
         Args:
             model: a TransformerBridge or a Hugging Face causal model, the one the atlas was built with; compiled or
                 otherwise wrapped it does too.
             topic: a scored topic; None gives every neuron the score 1.
-            method: key of atlas.methods.METHODS; None for add, and for sas where a vector is named.
+            method: key of atlas.steering.methods.METHODS; None for add, and for sas where a vector is named.
             sae_id: which SAEs, one or several; None for the first that the topic is scored for.
             strength: in the method's unit; None for the one that `atlas evaluate --calibrate` picked, else the method's default.
             neurons: how many of the best neurons `clamp` and `add` use, per SAE.
             sigma: selection of `swap` and `weight`: "own" or "topk"; of `sas`: "own", "relu" or "none".
             vector: behaviours that `sas`, `dense` and `filtered` steer by; the vectors of several are added up.
             scorer: whose scores.
-            select: which neurons: key of atlas.selection.RULES.
+            select: which neurons: key of atlas.steering.selection.RULES.
             keep_error: keep what the SAE cannot represent; the papers' arithmetic drops it.
             positions: "all", "prompt" or "generated".
             tokenizer: the model's; read for its special tokens. None: taken from the bridge, or loaded by name.

@@ -124,6 +124,14 @@ def test_a_query_is_asked_by_its_room_or_one_above(name):
             assert room == own or FLOOR[room] < FLOOR[own], f"{own} asks {node.value} of {room}"
 
 
+@MODULES
+def test_a_module_that_prose_names_exists(name):
+    for words in re.findall(r"(?<![\w./])atlas((?:\.\w+)+)", re.sub(r"atlas\.cli", "cli", FILES[name].read_text())):
+        parts = words.lstrip(".").split(".")
+        if parts[0] in FLOOR and parts[0] not in ("api", "store"):  # `atlas.store` may be an attribute
+            assert (ROOT / parts[0]).with_suffix(".py").exists() or "/".join(parts[:2]) in FILES or len(parts) == 1
+
+
 def test_every_exported_name_is_there():
     assert all(getattr(atlas, name) is not None for name in atlas.__all__)
     with pytest.raises(AttributeError, match="no attribute 'opne'"):

@@ -69,7 +69,7 @@ class EvaluationConfig:
     Attributes:
         samples: texts per prompt, each with a seed of its own that is the same for every method.
         scorer: whose scores steer.
-        select: key of atlas.selection.RULES.
+        select: key of atlas.steering.selection.RULES.
         keep_error: see Steering; the baseline `sae` drops the error always, it would be `original` otherwise.
         positions: see Steering.
         sampling: the same for every method; its seed is the first.

@@ -43,7 +43,7 @@ ABLATIONS = {
     "negative part": Ablation("only the neurons of the negative side", side="negative"),
     "error dropped": Ablation("x' = decode(a') instead of x + s (a' - a) D", keep_error=False),
 }
-RANDOM = "random"  # the control, see atlas.controls
+RANDOM = "random"  # the control, see atlas.evaluation.controls
 
 
 @dataclass(frozen=True)

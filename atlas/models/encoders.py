@@ -38,7 +38,7 @@ class Encoder:
     def embed(self, texts: Iterable[str]) -> np.ndarray:
         """Embeddings of length 1 [text, dimension], float32; where the encoder has none for a text, what it gives instead.
 
-        atlas.embeddings.embed_texts refuses those.
+        atlas.models.embeddings.embed_texts refuses those.
         """
         return self.model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False).astype(np.float32)
 

@@ -245,7 +245,7 @@ class Material:
         return self.recorded.model
 
     def layer(self, sae_key: int, topic: str | None = None, select: str = "score") -> SteeredSae:
-        """An SAE with the scores of a topic, the exhibits' own by default, under a rule of atlas.selection."""
+        """An SAE with the scores of a topic, the exhibits' own by default, under a rule of atlas.steering.selection."""
         return load_steered_saes(self.recorded, topic or self.topic, [sae_key], select=select).saes[0]
 
     def selected(self, sae_key: int, topic: str) -> np.ndarray:

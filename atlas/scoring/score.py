@@ -40,7 +40,9 @@ from atlas.store.state import require_complete
 from atlas.store.waiting import patient
 from atlas.texts.prompts import TextSet
 
-TOPICS_PER_SCAN = 8  # by a query, the columns of more leave the processor's cache; more are summed by atlas.products
+TOPICS_PER_SCAN = (
+    8  # by a query, the columns of more leave the processor's cache; more are summed by atlas.scoring.products
+)
 TOPICS_PER_TRANSACTION = 64  # DuckDB keeps what a transaction has thrown away until it ends
 
 

@@ -17,7 +17,7 @@ def measure_stability(
 ) -> pl.DataFrame:
     """Store and give how well the rankings of scorings hold over bootstrap samples of the prompts.
 
-    Needs the temporary table `distances` of their topics (atlas.distances).
+    Needs the temporary table `distances` of their topics (atlas.scoring.distances).
 
     Returns:
         A row per scoring: scoring_id, rank_stability (mean Spearman correlation), top_overlap (share of the 20 best).

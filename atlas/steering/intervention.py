@@ -1,7 +1,7 @@
 """Steer a model while a `with` block lasts: hooks at the SAEs' sites, and the figures of what they did.
 
 Works on a TransformerLens TransformerBridge and on a plain Hugging Face model, with any generation code that calls the
-model, with and without a KV cache. What is prompt, generated, pad or thrown away is told by atlas.token_tracking.
+model, with and without a KV cache. What is prompt, generated, pad or thrown away is told by atlas.steering.token_tracking.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def steer_prompts(
         settings: fields of Options; each method takes those it has, and one that no method has is an error.
         vectors: behaviours whose contrastive vectors are added up, for the methods that steer by them.
         scorer: whose scores.
-        select: key of atlas.selection.RULES.
+        select: key of atlas.steering.selection.RULES.
         keep_error: see Steering.
         positions: see Steering.
         calibrated: where no strength is given, whether to take the one that `atlas evaluate --calibrate` picked.

@@ -1,6 +1,6 @@
 """The atlas file: open it, ask it a query of sql/ by name, append frames, one transaction at a time.
 
-A connection (atlas.database) lives for one operation: DuckDB lets either one writing process or several reading ones at a
+A connection (atlas.store.database) lives for one operation: DuckDB lets either one writing process or several reading ones at a
 file, so that nothing may be held while a model runs.
 """
 
@@ -34,7 +34,7 @@ SCHEMA_VERSION = 2
 MEMORY_LIMIT = "2GB"
 STREAMING_LIMIT = "128MB"  # for what passes through DuckDB once: building, export, import
 STREAMING_THREADS = min(4, os.cpu_count() or 1)  # each needs a share of it
-MANIFEST = "manifest.json"  # of a folder that atlas.exchange wrote
+MANIFEST = "manifest.json"  # of a folder that atlas.store.exchange wrote
 
 
 @atexit.register
@@ -65,7 +65,7 @@ class Store:
         threads: how many DuckDB may use; None for one per processor.
         allowed: files and folders that its sessions may reach beside it; every other is out of reach.
         own: whether this program has just made the file, so that its tables may be views and are not checked.
-        patience: seconds to wait while another process has the file; None for what atlas.waiting says.
+        patience: seconds to wait while another process has the file; None for what atlas.store.waiting says.
 
     Attributes:
         path: the file, as it was named.

@@ -93,7 +93,7 @@ class Session:
         return pl.DataFrame(SimpleNamespace(__arrow_c_stream__=rows.__arrow_c_stream__))
 
     def query(self, text: str) -> pl.DataFrame:
-        """Rows of a text that may be anybody's: see atlas.querying."""
+        """Rows of a text that may be anybody's: see atlas.store.querying."""
         require_query(self._connection, text)
         return stoppable(self._connection, lambda: self.sql(text))
 

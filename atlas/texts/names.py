@@ -6,7 +6,7 @@ from atlas.errors import AtlasError, shown, visible
 from atlas.texts.prompts import is_blank
 
 LONGEST = 200
-JOINED = " + "  # between the names of several behaviours whose vectors are added up (atlas.strengths)
+JOINED = " + "  # between the names of several behaviours whose vectors are added up (atlas.steering.calibrations)
 
 
 def require_name(kind: str, name: object) -> None:

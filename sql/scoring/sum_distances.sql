@@ -1,6 +1,6 @@
 -- temp table: a (topic, neuron) with the sums over its prompts that its score and the score's standard error are made of
 -- (sql/compute_scores.sql): with weights w and d = distance ** power, those of w * d, w^2 * d and w^2 * d^2. Each is a third
--- of the query's time, so that products are taken once and multiplied on, and all sums share one scan. atlas/products.py
+-- of the query's time, so that products are taken once and multiplied on, and all sums share one scan. atlas/scoring/products.py
 -- gives the same sums for many topics.
 create or replace temp table sums as
 with weights as (
