@@ -12,7 +12,7 @@ import polars as pl
 from atlas.errors import UnknownName
 from atlas.scoring.scored import require_scored
 from atlas.scoring.scorers import SCORERS
-from atlas.steering.selection import DEFAULT_RULE
+from atlas.steering.settings import Options, SteeringSettings
 from atlas.store.file import MEMORY_LIMIT, Store
 from atlas.store.session import Scan, scan_here
 from atlas.store.state import find_sae_key, require_complete
@@ -251,10 +251,10 @@ class Atlas:
         neurons: int | None = None,
         sigma: str = "own",
         vector: str | Sequence[str] = (),
-        scorer: str = "distance",
-        select: str = DEFAULT_RULE,
-        keep_error: bool = True,
-        positions: str = "all",
+        scorer: str = SteeringSettings.scorer,
+        select: str = SteeringSettings.select,
+        keep_error: bool = SteeringSettings.keep_error,
+        positions: str = SteeringSettings.positions,
         tokenizer: Any = None,
         release: str | None = None,
     ) -> Steering:
@@ -288,16 +288,14 @@ class Atlas:
         from atlas.models.fingerprints import check_model
         from atlas.models.loading import load_tokenizer
         from atlas.models.recorded import RecordedModels
-        from atlas.models.tokens import special_ids
-        from atlas.steering.calibrations import with_picked
         from atlas.steering.call_watching import bare_model, measuring
-        from atlas.steering.intervention import Steering
-        from atlas.steering.methods import DEFAULT_METHOD, Options, settle_options
-        from atlas.steering.signals import ensure_signals
-        from atlas.steering.targets import load_steered_saes
+        from atlas.steering.methods import DEFAULT_METHOD
+        from atlas.steering.prepare import prepare_steering
 
-        chosen = None if sae_id is None else [sae_id] if isinstance(sae_id, str | int) else list(sae_id)
-        keys = None if chosen is None else [self.sae_key(one) for one in chosen]
+        named = [vector] if isinstance(vector, str) else list(vector)
+        method = method or ("sas" if named else DEFAULT_METHOD)
+        options = {method: Options(strength, neurons, sigma)}
+        settings = SteeringSettings(scorer, select, keep_error, positions)
         with self.store.read() as session:
             require_complete(session, self.store)
             row = session.ask("all_saes").to_dicts()[0]
@@ -305,29 +303,19 @@ class Atlas:
         tokenizer = tokenizer or getattr(model, "tokenizer", None) or load_tokenizer(row["model"])
         check_model(model, tokenizer, row)
         place = (release, str(next(model.parameters()).device))
-        recorded = RecordedModels(self.store, release=release, device=place[1], loaded=(model, tokenizer))
-        recorded.saes = self._saes.setdefault(place, {})
-        named = [vector] if isinstance(vector, str) else list(vector)
-        with measuring(model):
-            ensure_signals(recorded, topic, select, keys)
-            layers, _, rows = load_steered_saes(recorded, topic, keys, scorer=scorer, select=select, vectors=named)
-        method = method or ("sas" if named else DEFAULT_METHOD)
-        options = settle_options(method, Options(strength, neurons, sigma))
-        if strength is None:
-            shared = {"scorer": scorer, "select": select, "keep_error": keep_error, "positions": positions}
-            with self.store.read() as session:
-                options = with_picked(
-                    session, method, options, shared, topic=topic, sae_keys=[r["sae_key"] for r in rows], vectors=named
-                )
-        return Steering(
-            model,
-            layers,
-            method=method,
-            options=options,
-            keep_error=keep_error,
-            positions=positions,
-            special_ids=special_ids(tokenizer),
+        recorded = RecordedModels(
+            self.store,
+            release=release,
+            device=place[1],
+            loaded=(model, tokenizer),
+            saes=self._saes.setdefault(place, {}),
         )
+        sae_ids = None if sae_id is None else [sae_id] if isinstance(sae_id, str | int) else list(sae_id)
+        with measuring(model):
+            prepared = prepare_steering(
+                recorded, topic, options, settings=settings, vectors=named, sae_ids=sae_ids, strict=False
+            )
+        return prepared.steering(method)
 
     def _ask(self, name: str, /, **parameters: Any) -> pl.DataFrame:
         with self.store.read() as session:

@@ -32,6 +32,8 @@ def demo(folder: str) -> None:
     from atlas.building.build import build
     from atlas.models.recorded import RecordedModels
     from atlas.steering.generation import Sampling
+    from atlas.steering.prepare import prepare_steering
+    from atlas.steering.settings import Options
     from atlas.steering.steer import steer_prompts
     from atlas.texts import bundled
     from atlas.texts.prompts import read_texts
@@ -56,16 +58,8 @@ def demo(folder: str) -> None:
         recorded = RecordedModels(atlas.store)
         for topic in STEERED:
             methods = METHODS if topic == STEERED[0] else METHODS[1:]
-            texts = steer_prompts(
-                atlas.store,
-                topic,
-                [PROMPT],
-                methods=methods,
-                settings={},
-                recorded=recorded,
-                sampling=Sampling(max_new_tokens=30),
-                progress=progress,
-            )
+            prepared = prepare_steering(recorded, topic, {name: Options() for name in methods}, progress=progress)
+            texts = steer_prompts(prepared, [PROMPT], sampling=Sampling(max_new_tokens=30), progress=progress)
             for text in texts:
                 label = text.method if text.method == "original" else f"{text.method} towards {topic}"
                 echo(f"  {label} (contamination {text.contamination:.2f}):\n    {' '.join(text.text.split())}")

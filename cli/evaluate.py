@@ -126,9 +126,8 @@ def evaluate(
     from atlas.models.encoders import load_encoder
     from atlas.models.recorded import RecordedModels
     from atlas.steering.generation import Sampling
-    from atlas.steering.methods import METHODS
-    from atlas.steering.selection import DEFAULT_RULE
-    from atlas.steering.steer import options_for
+    from atlas.steering.methods import METHODS, settle_options, spread_options
+    from atlas.steering.settings import Options, SteeringSettings
 
     opened = library.open(atlas)
     recorded = RecordedModels(opened.store, model=model, release=release, device=device)
@@ -152,15 +151,15 @@ def evaluate(
         data = read_data(topic, held_out, unaligned, others, prompts)
         chosen = methods or (("add", "sas", "dense") if vectors else ("add", "swap", "prefix"))
         known = [name for name in chosen if name in METHODS]
-        given = {"strength": strength, "neurons": neurons, "sigma": sigma}
+        given = spread_options(Options(strength, neurons, sigma), known)
         settings = [
-            MethodSetting(name, options_for(name, given, known)) if name in known else MethodSetting(name)
+            MethodSetting(name, settle_options(name, given[name])) if name in known else MethodSetting(name)
             for name in chosen
         ]
         config = EvaluationConfig(
             samples,
             scorer,
-            select or DEFAULT_RULE,
+            select or SteeringSettings.select,
             keep_error,
             positions,
             Sampling(max_new_tokens, temperature, top_k, top_p, seed),

@@ -90,14 +90,22 @@ def steer(
     import atlas as library
     from atlas.models.recorded import RecordedModels
     from atlas.steering.generation import Sampling
-    from atlas.steering.methods import DEFAULT_METHOD
-    from atlas.steering.selection import DEFAULT_RULE
+    from atlas.steering.methods import DEFAULT_METHOD, settle_options, spread_options
+    from atlas.steering.prepare import prepare_steering
+    from atlas.steering.settings import Options, SteeringSettings
     from atlas.steering.steer import steer_prompts
 
     opened = library.open(atlas)
     if paper and select is not None:
         raise click.UsageError("--paper and --select exclude each other")
-    select = select or ("score" if paper else DEFAULT_RULE)
+    select = select or ("score" if paper else SteeringSettings.select)
+    if keep_error is None:
+        keep_error = SteeringSettings.keep_error and (not paper or bool(vectors))
+    settings = SteeringSettings(scorer, select, keep_error, positions)
+    methods = methods or ("original", "sas" if vectors else "swap" if paper else DEFAULT_METHOD)
+    options = spread_options(Options(strength, neurons, sigma), methods)
+    if paper:  # strengths as published, not those that a calibration picked
+        options = {method: settle_options(method, own) for method, own in options.items()}
     sampling = Sampling(max_new_tokens, temperature, top_k, top_p, seed)
     progress = Progress()
 
@@ -106,25 +114,16 @@ def steer(
         print_generations(generations, prompts, style, scored=topic != "-")
 
     try:
-        steer_prompts(
-            opened.store,
+        prepared = prepare_steering(
+            RecordedModels(opened.store, model=model, release=release, device=device),
             None if topic == "-" else topic,
-            prompts,
-            methods=methods or ("original", "sas" if vectors else "swap" if paper else DEFAULT_METHOD),
-            sae_ids=sae_ids or None,
-            settings={"strength": strength, "neurons": neurons, "sigma": sigma},
+            options,
+            settings=settings,
             vectors=vectors,
-            scorer=scorer,
-            select=select,
-            keep_error=not paper or bool(vectors) if keep_error is None else keep_error,
-            calibrated=not paper,
-            positions=positions,
-            recorded=RecordedModels(opened.store, model=model, release=release, device=device),
-            sampling=sampling,
-            save=not no_save,
+            sae_ids=sae_ids or None,
             progress=progress,
-            show=show,
         )
+        steer_prompts(prepared, prompts, sampling=sampling, save=not no_save, progress=progress, show=show)
     finally:
         progress.close()
 

@@ -12,7 +12,8 @@ from atlas.evaluation.evaluate import Examiner
 from atlas.evaluation.runs import MethodSetting, compare, store_runs, table
 from atlas.progress import Progress, silent
 from atlas.steering.calibrations import store_strength
-from atlas.steering.methods import METHODS, Options, settle_options
+from atlas.steering.methods import METHODS, settle_options
+from atlas.steering.settings import Options
 from atlas.store.keeping import show_nobody, storing
 from atlas.store.waiting import patient
 

@@ -22,7 +22,8 @@ from atlas.models.recorded import RecordedModels
 from atlas.models.tokens import special_ids, with_bos
 from atlas.steering.generation import Sampling, generate_in_turn
 from atlas.steering.intervention import Steering
-from atlas.steering.methods import Options, SteeredSae, settle_options
+from atlas.steering.methods import SteeredSae, settle_options
+from atlas.steering.settings import Options
 from atlas.texts.pairs import PairSet
 
 PREFIX = "The answer is"  # put before the answer in the second round

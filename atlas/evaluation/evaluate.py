@@ -27,11 +27,10 @@ from atlas.models.recorded import RecordedModels
 from atlas.progress import Progress, silent
 from atlas.steering.calibrations import Purpose, purpose_of
 from atlas.steering.generation import Sampling, generate_in_turn
-from atlas.steering.intervention import check_positions
-from atlas.steering.methods import METHODS, Options, SteeredSae, settle_options
-from atlas.steering.selection import DEFAULT_RULE
+from atlas.steering.methods import METHODS, SteeredSae, settle_options
+from atlas.steering.prepare import check_sources
+from atlas.steering.settings import Options, SteeringSettings
 from atlas.steering.signals import ensure_signals
-from atlas.steering.steer import KEEP_ERROR, check_sources
 from atlas.steering.targets import load_steered_saes
 from atlas.store.file import Store
 from atlas.store.keeping import show_nobody, storing
@@ -76,20 +75,20 @@ class EvaluationConfig:
     """
 
     samples: int = 3
-    scorer: str = "distance"
-    select: str = DEFAULT_RULE
-    keep_error: bool = KEEP_ERROR
-    positions: str = "all"
+    scorer: str = SteeringSettings.scorer
+    select: str = SteeringSettings.select
+    keep_error: bool = SteeringSettings.keep_error
+    positions: str = SteeringSettings.positions
     sampling: Sampling = Sampling(max_new_tokens=64)
 
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise AtlasError(f"samples {self.samples} is below 1: give the number of texts per prompt")
-        check_positions(self.positions)
+        self.conditions()  # says which names are unknown
 
-    def conditions(self) -> dict[str, Any]:
-        """What a picked strength holds under."""
-        return {name: getattr(self, name) for name in ("scorer", "select", "keep_error", "positions")}
+    def conditions(self) -> SteeringSettings:
+        """What every method shares, and a picked strength holds under."""
+        return SteeringSettings(self.scorer, self.select, self.keep_error, self.positions)
 
     def flat(self) -> dict[str, Any]:
         """As it is stored: one level of names."""

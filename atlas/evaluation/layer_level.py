@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from atlas.models.hooks import hook_activations
-from atlas.steering.methods import METHODS, Options, SteeredSae
+from atlas.steering.methods import METHODS, SteeredSae
+from atlas.steering.settings import Options
 
 
 @dataclass(frozen=True)

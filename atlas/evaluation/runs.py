@@ -14,7 +14,7 @@ from atlas.evaluation.figures import Figure
 from atlas.evaluation.intervals import Interval, mean_interval
 from atlas.steering.generation import Generation
 from atlas.steering.generations import METRIC_SCHEMA, OWN_FIGURES, Source, store_generations, store_values
-from atlas.steering.methods import Options
+from atlas.steering.settings import Options
 from atlas.store.file import Store
 from atlas.store.session import Session, now
 

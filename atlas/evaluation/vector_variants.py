@@ -15,7 +15,8 @@ from atlas.evaluation.figures import Figure
 from atlas.evaluation.intervals import Interval
 from atlas.evaluation.runs import MethodSetting, Run
 from atlas.models.recorded import RecordedModels
-from atlas.steering.methods import METHODS, Options, SteeredSae, settle_options
+from atlas.steering.methods import METHODS, SteeredSae, settle_options
+from atlas.steering.settings import Options
 from atlas.steering.targets import load_steered_saes
 from atlas.store.file import Store
 from atlas.store.state import find_sae_keys

@@ -25,6 +25,7 @@ class RecordedModels:
         release: the SAELens release or folder where the SAEs are now; None for where they were at build.
         device: torch device.
         loaded: the language model (a TransformerBridge does too) and its tokenizer, when they are loaded and checked.
+        saes: key -> SAE, for those that are loaded and checked; takes in those that are loaded later.
     """
 
     def __init__(
@@ -35,10 +36,11 @@ class RecordedModels:
         release: str | None = None,
         device: str = "cpu",
         loaded: tuple[Any, Any] | None = None,
+        saes: dict[int, LoadedSae] | None = None,
     ) -> None:
         self.store, self.device, self._loaded = store, device, loaded
         self._model_name, self._release = model, release
-        self.saes: dict[int, LoadedSae] = {}
+        self._saes = {} if saes is None else saes
         self._placed: set[int] = set()  # keys of SAEs whose place in the model is found to be right
 
     @property
@@ -78,14 +80,14 @@ class RecordedModels:
         """The SAE of a row of `saes`; ModelError or StoreError when it is gone or another one."""
         key, release = row["sae_key"], self._release or row["release"]
         with LOADING:  # threads that share an Atlas share its SAEs
-            if key not in self.saes:
+            if key not in self._saes:
                 if self._release is None and is_gone(release):
                     raise ModelError(f"the SAEs' folder {release} is gone: say where it is now with --release")
                 loaded = load_sae(release, row["sae_id"], device=self.device, dtype=row["dtype"])
                 check_identity(row, row["model_hash"], row["tokenizer_hash"], loaded.sae_hash)
                 center = row["center_writing_weights"] and writes_to_stream(row["hook_name"])
-                self.saes[key] = set_centring(loaded, center=center)
-            return self.saes[key]
+                self._saes[key] = set_centring(loaded, center=center)
+            return self._saes[key]
 
     def placed_sae(self, row: dict[str, Any]) -> LoadedSae:
         """The SAE of a row of `saes`, to be used in the model; ModelError unless its hook means the same place there."""

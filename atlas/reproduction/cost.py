@@ -11,7 +11,8 @@ import polars as pl
 from atlas.reproduction.material import Material, NotAvailable
 from atlas.scoring.distances import make_distances
 from atlas.steering.generation import Sampling, generate
-from atlas.steering.methods import Options, settle_options
+from atlas.steering.methods import settle_options
+from atlas.steering.settings import Options
 from atlas.store.session import scan_here
 
 SAMPLE = 64  # prompts that the set-up is measured on

@@ -16,7 +16,8 @@ from atlas.evaluation.metrics import measure
 from atlas.evaluation.runs import MethodSetting, Run, compare
 from atlas.reproduction.material import Material, NotAvailable
 from atlas.steering.calibrations import picked_strength
-from atlas.steering.methods import METHODS, Options, settle_options
+from atlas.steering.methods import METHODS, settle_options
+from atlas.steering.settings import Options
 from atlas.steering.targets import load_steered_saes
 
 PAPER, OURS = "paper", "default"  # arithmetic

@@ -10,7 +10,8 @@ import polars as pl
 from atlas.evaluation.intervals import mean_interval
 from atlas.evaluation.layer_level import layer_figures
 from atlas.reproduction.material import Material
-from atlas.steering.methods import Options, settle_options
+from atlas.steering.methods import settle_options
+from atlas.steering.settings import Options
 
 METHODS = ("clamp", "clamp-own", "clamp-plus", "weight", "swap")
 ALIGNED, UNALIGNED = "held-out texts", "everyday texts"

@@ -1,28 +1,28 @@
-"""Strengths that a calibration picked: what one holds for, and where it is kept."""
+"""Strengths that calibrations picked: each is stored with the settings under which it holds."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 import polars as pl
 
 from atlas.contrast.vectors import vector_ids
-from atlas.steering.methods import METHODS, Options
+from atlas.steering.methods import METHODS
+from atlas.steering.settings import Options, SteeringSettings
 from atlas.store.session import Session, now
 
 
 @dataclass(frozen=True)
 class Purpose:
-    """What a strength was picked for.
+    """The settings under which a picked strength holds.
 
     Attributes:
         topic: the topic, or the behaviours of the vectors.
         sae_keys: the SAEs steered at once.
         method: key of METHODS.
-        parameters: every setting it holds under but the strength itself, as JSON.
+        parameters: the other settings, as JSON: all but the strength itself.
     """
 
     topic: str | None
@@ -35,39 +35,34 @@ def purpose_of(
     session: Session,
     method: str,
     options: Options,
-    shared: Mapping[str, Any],
+    settings: SteeringSettings,
     *,
     topic: str | None,
     sae_keys: Sequence[int],
     vectors: Sequence[str] = (),
 ) -> Purpose:
-    """What a method's strength would be picked for.
+    """The settings under which a strength of a method would be stored, and is looked up.
 
-    A vector's strength holds for that vector, whatever the topic, unless the method weighs neurons by the topic's scores.
+    The strength of a method that steers by a vector holds for that vector under every topic, unless the method weighs
+    neurons by the topic's scores.
 
     Args:
         options: the method's settings.
-        shared: scorer, select, keep_error and positions.
+        settings: what it shares with the other methods.
         topic: the topic that steers, or that a vector is measured on; None for none.
         sae_keys: the SAEs steered at once.
         vectors: behaviours whose vectors are added up.
     """
-    settings = {name: value for name, value in asdict(options).items() if name != "strength"} | dict(shared)
+    holds = {name: value for name, value in asdict(options).items() if name != "strength"} | asdict(settings)
     used = METHODS[method].vector
     if used is None:
-        return Purpose(topic, sae_keys, method, json.dumps(settings, sort_keys=True))
-    settings["vector_ids"] = vector_ids(session, vectors, sae_keys, used)
+        return Purpose(topic, sae_keys, method, json.dumps(holds, sort_keys=True))
+    holds["vector_ids"] = vector_ids(session, vectors, sae_keys, used)
     if METHODS[method].weighs:
-        settings["topic"] = topic
+        holds["topic"] = topic
     else:
-        settings = {name: value for name, value in settings.items() if name not in ("scorer", "select")}
-    return Purpose(" + ".join(sorted(vectors)), sae_keys, method, json.dumps(settings, sort_keys=True))
-
-
-def with_picked(session: Session, method: str, options: Options, shared: Mapping[str, Any], **purpose: Any) -> Options:
-    """Options with the strength that was picked for them, where there is one (arguments of `purpose_of`)."""
-    picked = picked_strength(session, purpose_of(session, method, options, shared, **purpose))
-    return options if picked is None else replace(options, strength=picked)
+        del holds["scorer"], holds["select"]
+    return Purpose(" + ".join(sorted(vectors)), sae_keys, method, json.dumps(holds, sort_keys=True))
 
 
 def picked_strength(session: Session, purpose: Purpose) -> float | None:

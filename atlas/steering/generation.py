@@ -14,7 +14,8 @@ from atlas.models.sampling import seeded_sampler
 from atlas.models.tokens import special_ids, with_bos
 from atlas.steering.call_watching import token_ids
 from atlas.steering.intervention import Steering
-from atlas.steering.methods import Options, SteeredSae
+from atlas.steering.methods import SteeredSae
+from atlas.steering.settings import Options
 
 BATCH_SIZE = 32  # texts generated at once
 

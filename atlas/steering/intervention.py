@@ -18,21 +18,10 @@ from atlas.errors import AtlasError, UnknownName
 from atlas.models.hooks import Handle, find_site
 from atlas.steering.call_watching import ModelWatch, bare_model
 from atlas.steering.contamination import Figures
-from atlas.steering.methods import DEFAULT_METHOD, METHODS, Edit, Options, SteeredSae, settle_options
+from atlas.steering.methods import DEFAULT_METHOD, METHODS, Edit, SteeredSae, settle_options
+from atlas.steering.settings import POSITIONS, Options, SteeringSettings
 from atlas.steering.token_records import Call, Text
 from atlas.steering.token_tracking import TokenTracker
-
-POSITIONS = {
-    "all": "prompt and generated tokens",
-    "prompt": "tokens of the prompt",
-    "generated": "generated tokens",
-}
-
-
-def check_positions(positions: str) -> None:
-    """Raise UnknownName unless `positions` is a key of POSITIONS."""
-    if positions not in POSITIONS:
-        raise UnknownName("positions", positions, POSITIONS)
 
 
 class Steering:
@@ -76,11 +65,12 @@ class Steering:
         *,
         method: str = DEFAULT_METHOD,
         options: Options = Options(),
-        keep_error: bool = False,
-        positions: str = "all",
+        keep_error: bool = SteeringSettings.keep_error,
+        positions: str = SteeringSettings.positions,
         special_ids: Collection[int] = (),
     ) -> None:
-        check_positions(positions)
+        if positions not in POSITIONS:
+            raise UnknownName("positions", positions, POSITIONS)
         self.model = bare_model(model)
         self.layers = list(layers)
         self.method = method

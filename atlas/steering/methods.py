@@ -7,7 +7,7 @@ without a code give the new activation instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -16,14 +16,7 @@ from torch import Tensor
 
 from atlas.errors import AtlasError, UnknownName
 from atlas.models.codec import Code, Codec
-
-SIGMAS = {
-    "own": "the SAE's own selection",
-    "sae": "another name for own",
-    "topk": "as many neurons as the token has active, chosen by score * pre-activation / threshold",
-    "relu": "every neuron above 0",
-    "none": "every neuron",
-}
+from atlas.steering.settings import Options
 
 
 @dataclass(frozen=True)
@@ -45,21 +38,6 @@ class Target:
     sas: Tensor | None = None
     dense: Tensor | None = None
     difference: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Options:
-    """Settings of a steering method.
-
-    Attributes:
-        strength: the method's own unit (see METHODS); None for its default. Vectors take a negative one too.
-        neurons: how many of the best neurons clamp and add use; None for the method's default.
-        sigma: key of SIGMAS, for swap, weight and sas.
-    """
-
-    strength: float | None = None
-    neurons: int | None = None
-    sigma: str = "own"
 
 
 @dataclass(frozen=True)
@@ -242,12 +220,25 @@ def takes(name: str, option: str, value: object = None) -> bool:
     return {"strength": method.strength, "neurons": method.neurons}[option] is not None
 
 
+def spread_options(given: Options, methods: Sequence[str]) -> dict[str, Options]:
+    """What each of some methods takes of the options given for all; AtlasError for an option that none of them takes."""
+    for name in methods:
+        settle_options(name, Options())  # says which names are unknown
+    if len(methods) < 2:
+        return dict.fromkeys(methods, given)  # settle_options says what it lacks
+    for option, value in asdict(given).items():
+        if value not in (None, "own", "sae") and not any(takes(name, option, value) for name in methods):
+            raise AtlasError(f"none of the methods {', '.join(methods)} has {option}: leave it out")
+    return {
+        name: Options(**{option: value for option, value in asdict(given).items() if takes(name, option, value)})
+        for name in methods
+    }
+
+
 def settle_options(name: str, options: Options) -> Options:
     """Options with the method's defaults filled in; AtlasError for one the method does not have."""
     if name not in METHODS:
         raise UnknownName("method", name, METHODS)
-    if options.sigma not in SIGMAS:
-        raise UnknownName("sigma", options.sigma, SIGMAS)
     method = METHODS[name]
     sigma = "own" if options.sigma == "sae" else options.sigma
     for option, value in asdict(options).items():
@@ -255,8 +246,6 @@ def settle_options(name: str, options: Options) -> Options:
             raise AtlasError(f"method {name} has no {option}: leave it out, or use another method")
     if sigma != "own" and sigma not in method.sigmas:
         raise UnknownName(f"sigma of method {name}", sigma, method.sigmas)
-    if options.neurons is not None and options.neurons < 0:
-        raise AtlasError(f"number of neurons {options.neurons} is negative: give 0 or more")
     return Options(
         method.strength if options.strength is None else options.strength,
         method.neurons if options.neurons is None else options.neurons,

@@ -107,7 +107,8 @@ def _figures(setting: Setting, shape: Shape) -> Iterator[Figure]:
 
     def steered(model: Any, call: Callable[[], object], *, read: bool = False, **settings: Any) -> Callable[[], object]:
         def run() -> None:
-            with Steering(model, [shape.layer], method="swap", special_ids=shape.special_ids, **settings) as steering:
+            given = {"method": "swap", "keep_error": False, "special_ids": shape.special_ids} | settings
+            with Steering(model, [shape.layer], **given) as steering:
                 call()
             if read:
                 steering.contamination(), steering.swapped()

@@ -23,7 +23,9 @@ from atlas.models.hooks import find_site
 from atlas.models.recorded import RecordedModels
 from atlas.models.saes import load_sae
 from atlas.steering.generation import Sampling
-from atlas.steering.methods import Options
+from atlas.steering.methods import settle_options, spread_options
+from atlas.steering.prepare import prepare_steering
+from atlas.steering.settings import Options
 from atlas.steering.steer import steer_prompts
 from atlas.steering.targets import load_steered_saes
 from atlas.texts.pairs import collect_pairs
@@ -337,10 +339,9 @@ class TestSteering:
             load_steered_saes(RecordedModels(opened.store), None, [0], vectors=["sport"])
 
     def test_a_text_names_the_vectors_that_steered_it(self, both):
-        found = steer_prompts(
-            both.store, None, ["The doctor"], methods=["original", "sas", "dense"], vectors=["sport", "medical"],
-            settings={"strength": 2.0}, sampling=Sampling(4),
-        )  # fmt: skip
+        methods = spread_options(Options(2.0), ["original", "sas", "dense"])
+        prepared = prepare_steering(RecordedModels(both.store), None, methods, vectors=["sport", "medical"])
+        found = steer_prompts(prepared, ["The doctor"], sampling=Sampling(4))
         assert [text.contamination for text in found] == [None] * 3
         stored = {row["method"]: row for row in both.sql("select * from generations").to_dicts()}
         names = {row["vector_id"]: (row["name"], row["kind"]) for row in both.sql("select * from vectors").to_dicts()}
@@ -350,17 +351,17 @@ class TestSteering:
             assert json.loads(stored[method]["parameters"])["strength"] == 2.0
 
     @pytest.mark.parametrize(
-        ("settings", "message"),
+        ("method", "vectors", "message"),
         [
-            ({"methods": ["swap"], "vectors": ["medical"]}, "method swap steers by a topic's scores: name a topic"),
-            ({"methods": ["sas"]}, "method sas steers by a contrastive vector: name one with --vector"),
-            ({"methods": ["original"], "vectors": ["medical"]}, "none of the methods original uses a vector: add one"),
-            ({"methods": ["sas"], "vectors": ["medicine"]}, "unknown vector 'medicine': known are medical"),
+            ("swap", ["medical"], "method swap steers by a topic's scores: name a topic"),
+            ("sas", [], "method sas steers by a contrastive vector: name one with --vector"),
+            ("original", ["medical"], "none of the methods original uses a vector: add one"),
+            ("sas", ["medicine"], "unknown vector 'medicine': known are medical"),
         ],
     )
-    def test_what_cannot_be_steered_is_said(self, both, settings, message):
+    def test_what_cannot_be_steered_is_said(self, both, method, vectors, message):
         with pytest.raises(AtlasError, match=message):
-            steer_prompts(both.store, None, ["The doctor"], settings={}, **settings)
+            prepare_steering(RecordedModels(both.store), None, {method: Options()}, vectors=vectors)
 
     def test_python_says_too_that_a_vector_is_missing(self, both, transformer, language_model):
         with pytest.raises(AtlasError, match="name one with --vector"):
@@ -374,12 +375,10 @@ class TestSteering:
 
 @pytest.mark.parametrize("methods", [["swap", "sas"], ["sas"]])
 def test_a_sigma_goes_to_the_methods_that_have_it(methods):
-    from atlas.steering.steer import options_for
-
-    settings = {"strength": None, "neurons": None, "sigma": "relu"}
-    assert options_for("sas", settings, methods) == Options(1.0, None, "relu")
+    taken = spread_options(Options(sigma="relu"), methods)
+    assert settle_options("sas", taken["sas"]) == Options(1.0, None, "relu")
     if "swap" in methods:
-        assert options_for("swap", settings, methods).sigma == "own"
+        assert settle_options("swap", taken["swap"]).sigma == "own"
 
 
 class TestCommand:

@@ -15,7 +15,9 @@ from atlas.evaluation.evaluate import EvaluationConfig, EvaluationSet, Examiner
 from atlas.evaluation.runs import MethodSetting
 from atlas.models.recorded import RecordedModels
 from atlas.steering.generation import Sampling
-from atlas.steering.methods import Options
+from atlas.steering.methods import settle_options
+from atlas.steering.prepare import prepare_steering
+from atlas.steering.settings import Options, SteeringSettings
 from atlas.steering.steer import steer_prompts
 from atlas.texts.pairs import pair_texts
 
@@ -74,15 +76,15 @@ def test_the_curve_and_the_picked_strength_are_stored_and_steer_takes_it(opened,
     doses = [json.loads(parameters)["options"]["strength"] for _, parameters in runs]
     assert doses == [None, 0.5, 1.5, 2.5]
 
-    def strength(**changes):
-        settings = {"strength": None, "neurons": 2, "sigma": "own"} | changes.pop("settings", {})
-        shared = {"select": "score", "recorded": recorded, "sampling": SAMPLING, "save": False} | changes
-        return steer_prompts(opened.store, "sea", ["Rain"], methods=["clamp"], settings=settings, **shared)[0].strength
+    def strength(given=Options(neurons=2), keep_error=True):
+        settings = SteeringSettings(select="score", keep_error=keep_error)
+        prepared = prepare_steering(recorded, "sea", {"clamp": given}, settings=settings)
+        return steer_prompts(prepared, ["Rain"], sampling=SAMPLING, save=False)[0].strength
 
     assert strength() == 1.5
-    assert strength(settings={"strength": 3.0}) == 3.0
-    assert strength(calibrated=False) == 10.0
-    assert strength(settings={"neurons": 3}) == 10.0  # picked under other conditions
+    assert strength(Options(3.0, 2)) == 3.0
+    assert strength(settle_options("clamp", Options(neurons=2))) == 10.0  # its default, asked for
+    assert strength(Options(neurons=3)) == 10.0  # picked under other conditions
     assert strength(keep_error=False) == 10.0
 
     def in_python(**changes):
@@ -115,13 +117,10 @@ class TestVectors:
                 calibrate(examiner, MethodSetting(method), strengths=[0.5, 1.5, 2.5])
         return found, recorded
 
-    def strength(self, picked, method, topic=None, **changes):
-        found, recorded = picked
-        shared = {"vectors": ["sailing"], "select": "score", "recorded": recorded, "sampling": SAMPLING, "save": False}
-        settings = {"strength": None, **changes.pop("settings", {})}
-        return steer_prompts(found.store, topic, ["Rain"], methods=[method], settings=settings, **shared | changes)[
-            0
-        ].strength
+    def strength(self, picked, method, topic=None, *, given=Options(), vectors=("sailing",), **settings):
+        shared = SteeringSettings(**{"select": "score", **settings})
+        prepared = prepare_steering(picked[1], topic, {method: given}, settings=shared, vectors=vectors)
+        return steer_prompts(prepared, ["Rain"], sampling=SAMPLING, save=False)[0].strength
 
     def test_it_is_kept_under_the_behaviours_name_with_the_topic_in_the_rule(self, picked):
         stored = picked[0].sql("from calibrations").to_dicts()
@@ -132,7 +131,7 @@ class TestVectors:
 
     def test_it_is_taken_with_and_without_a_topic(self, picked):
         assert [self.strength(picked, "sas", topic) for topic in (None, "sea", "medicine")] == [1.5] * 3
-        assert self.strength(picked, "sas", settings={"strength": -3.0}) == -3.0
+        assert self.strength(picked, "sas", given=Options(-3.0)) == -3.0
 
     def test_a_method_that_weighs_by_a_topics_scores_takes_it_for_that_topic_alone(self, picked):
         assert [self.strength(picked, "filtered", topic) for topic in ("sea", "medicine", None)] == [2.5, 1.0, 1.0]
@@ -142,13 +141,13 @@ class TestVectors:
         assert self.strength(picked, "sas", vectors=["other"]) == 1.0
         assert self.strength(picked, "sas", vectors=["other", "sailing"]) == 1.0
         assert self.strength(picked, "sas", positions="generated") == 1.0
-        assert self.strength(picked, "sas", settings={"sigma": "relu"}) == 1.0
+        assert self.strength(picked, "sas", given=Options(sigma="relu")) == 1.0
         assert self.strength(picked, "dense") == 1.0
 
     def test_it_does_not_hold_for_the_vector_made_anew_and_holds_again_when_the_first_is_current(self, picked):
         for tau, strength in ((0.9, 1.0), (0.3, 1.5)):
             picked[0].contrast("sailing", PAIRS, tau=tau, position="mean")
-            assert self.strength(picked, "sas", settings={"sigma": "none"}) == 1.0
+            assert self.strength(picked, "sas", given=Options(sigma="none")) == 1.0
             assert self.strength(picked, "sas") == strength
 
 

@@ -28,7 +28,7 @@ from atlas.models.likelihood import log_probabilities, perplexities
 from atlas.models.recorded import RecordedModels
 from atlas.steering.generation import Sampling, generate
 from atlas.steering.intervention import Steering
-from atlas.steering.methods import Options
+from atlas.steering.settings import Options
 from atlas.steering.targets import load_steered_saes
 from atlas.texts.pairs import collect_pairs, split_pairs
 

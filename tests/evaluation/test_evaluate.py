@@ -31,7 +31,8 @@ from atlas.evaluation.remeasure import measure_again
 from atlas.evaluation.runs import MethodSetting
 from atlas.models.recorded import RecordedModels
 from atlas.steering.generation import Sampling, generate
-from atlas.steering.methods import METHODS, Options
+from atlas.steering.methods import METHODS
+from atlas.steering.settings import Options
 from atlas.texts.pairs import pair_texts
 
 SEA = ("Boats at sea.", "A ship sailed.")  # short, so that one fits before a prompt

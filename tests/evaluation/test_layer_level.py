@@ -14,7 +14,8 @@ from atlas.models.activations import encode_entries, run_model, summarise, token
 from atlas.models.codec import Codec
 from atlas.models.hooks import hook_activations
 from atlas.models.saes import load_sae
-from atlas.steering.methods import METHODS, Options, SteeredSae, settle_options
+from atlas.steering.methods import METHODS, SteeredSae, settle_options
+from atlas.steering.settings import Options
 
 TEXTS = ["Rain.", "The crowd <|endoftext|> cheered for the home team.", "The ferry was late again.", "Fish"]
 WITH_FIGURES = [name for name, method in METHODS.items() if method.has_code and method.vector is None]

@@ -14,7 +14,10 @@ import atlas.models.loading
 from atlas.errors import ModelError
 from atlas.models.agreement import difference
 from atlas.models.loading import load_language_model, load_transformer
+from atlas.models.recorded import RecordedModels
 from atlas.steering.generation import Sampling
+from atlas.steering.prepare import prepare_steering
+from atlas.steering.settings import Options, SteeringSettings
 from atlas.steering.steer import steer_prompts
 from atlas.texts.prompts import collect_texts
 
@@ -74,9 +77,10 @@ def test_an_atlas_of_the_family_can_be_built_scored_and_steered_alike_both_ways(
             assert difference(steered, bridge(ids)) < 1e-4
         assert difference(steered, plain(ids).logits) > 1e-3
     settings = Sampling(max_new_tokens=3, temperature=0)
-    [generation] = steer_prompts(
-        made, "sea", ["The ship"], methods=["add"], settings={}, sampling=settings, select="score", save=False
+    prepared = prepare_steering(
+        RecordedModels(made.store), "sea", {"add": Options()}, settings=SteeringSettings(select="score")
     )
+    [generation] = steer_prompts(prepared, ["The ship"], sampling=settings, save=False)
     assert generation.contamination is not None
 
 

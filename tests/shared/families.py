@@ -25,7 +25,8 @@ from atlas.models.loading import LanguageModel, load_language_model
 from atlas.models.saes import describe_sae
 from atlas.models.tokens import special_ids
 from atlas.steering.intervention import Steering
-from atlas.steering.methods import Options, SteeredSae, Target
+from atlas.steering.methods import SteeredSae, Target
+from atlas.steering.settings import Options
 
 TEXTS = (SENTENCE, "The ship sailed before the storm.", "Add two eggs.")
 LAYER = 1

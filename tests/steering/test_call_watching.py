@@ -34,7 +34,7 @@ def logits(model, ids=IDS):
 
 @pytest.fixture(scope="module")
 def steered(model, layer):
-    with Steering(model, [layer], method="clamp", special_ids=[SPECIAL]):
+    with Steering(model, [layer], method="clamp", keep_error=False, special_ids=[SPECIAL]):
         return logits(model)
 
 
@@ -80,7 +80,7 @@ def test_a_wrapped_model_is_steered_through_the_wrapper_and_within(model, layer,
     whole = wrap(model)
     unsteered = logits(whole)
     with Steering(
-        whole if given == "the wrapper" else model, [layer], method="clamp", special_ids=[SPECIAL]
+        whole if given == "the wrapper" else model, [layer], method="clamp", keep_error=False, special_ids=[SPECIAL]
     ) as steering:
         assert torch.equal(logits(whole), steered)
         assert steering.contamination()[0] is not None
@@ -93,12 +93,12 @@ def test_a_wrapped_model_is_steered_through_the_wrapper_and_within(model, layer,
 def test_generation_of_a_wrapped_model_keeps_to_the_positions(model, layer, positions):
     text, _ = plain("gpt2", "swap", positions)
     whole = Outer(model)
-    with Steering(whole, [layer], method="swap", positions=positions, special_ids=[SPECIAL]):
+    with Steering(whole, [layer], method="swap", keep_error=False, positions=positions, special_ids=[SPECIAL]):
         assert whole.generate(IDS, max_new_tokens=NEW, do_sample=False)[0].tolist() == text
 
 
 def test_a_model_that_is_compiled_inside_the_block_is_not_steered_after_it(model, layer, steered):
-    with Steering(model, [layer], method="clamp", special_ids=[SPECIAL]):
+    with Steering(model, [layer], method="clamp", keep_error=False, special_ids=[SPECIAL]):
         compiled = torch.compile(model, backend="eager")
         assert torch.equal(logits(compiled), steered)
     torch.testing.assert_close(logits(compiled), logits(model))
@@ -112,7 +112,7 @@ def test_a_compiled_forward_method_and_a_model_compiled_in_place_are_steered(lay
         model = make_model("gpt2")
         change(model)
         logits(model)
-        with Steering(model, [layer], method="clamp", special_ids=[SPECIAL]):
+        with Steering(model, [layer], method="clamp", keep_error=False, special_ids=[SPECIAL]):
             assert torch.equal(logits(model), steered)
 
 
@@ -155,13 +155,13 @@ def test_a_layer_on_another_device_than_its_sae_is_refused():
 
 def test_a_model_that_changes_its_number_format_goes_on_being_steered(layer):
     model = make_model("gpt2")
-    with Steering(model, [layer], method="swap"):
+    with Steering(model, [layer], method="swap", keep_error=False):
         model.to(torch.bfloat16)
         assert logits(model).dtype == torch.bfloat16
 
 
 def test_a_failed_call_leaves_nothing_behind(model, layer, steered):
-    with Steering(model, [layer], method="clamp", special_ids=[SPECIAL]):
+    with Steering(model, [layer], method="clamp", keep_error=False, special_ids=[SPECIAL]):
         with pytest.raises(IndexError):
             model(torch.tensor([[9999]]))
         with pytest.raises(ValueError, match="max_new_tokens"):
@@ -176,7 +176,7 @@ def test_figures_that_are_not_finite_are_left_out_and_said(layer):
         return torch.cat([output[:, :-1], output[:, -1:] * float("inf")], dim=1)
 
     model.transformer.h[0].register_forward_hook(overflow)
-    with Steering(model, [layer], method="swap") as steering:
+    with Steering(model, [layer], method="swap", keep_error=False) as steering:
         logits(model, torch.tensor([[41, 52, 30]]))
     with pytest.warns(UserWarning, match="figures leave out 1 tokens whose activations"):
         [purity] = steering.contamination()
@@ -233,7 +233,7 @@ def test_figures_hold_no_gradients_and_count_once_under_gradient_checkpointing(t
             model = without_dropout(deepcopy(trained).train())
             if checkpointing:
                 model.gradient_checkpointing_enable({"use_reentrant": False})
-            with Steering(model, [layer], method=method, special_ids=[SPECIAL]) as steering:
+            with Steering(model, [layer], method=method, keep_error=False, special_ids=[SPECIAL]) as steering:
                 for _ in range(2):
                     gradient = gradients(model)[2]
                 found.append((gradient, steering.contamination(), steering.swapped()))
@@ -252,7 +252,7 @@ def test_what_gradient_checkpointing_cannot_tell_is_said(trained):
     layer = make_layer("blocks.0.hook_mlp_out")
     model = trained.train()
     model.gradient_checkpointing_enable({"use_reentrant": False})
-    with Steering(model, [layer], method="swap", special_ids=[SPECIAL]):
+    with Steering(model, [layer], method="swap", keep_error=False, special_ids=[SPECIAL]):
         loss = model(IDS).logits.sum() + model(IDS[:, :4]).logits.sum()
         with pytest.raises(AtlasError, match="call `backward` after each"):
             loss.backward()

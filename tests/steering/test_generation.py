@@ -13,7 +13,8 @@ from atlas.errors import AtlasError
 from atlas.models.codec import Codec
 from atlas.models.sampling import seeded_sampler
 from atlas.steering.generation import Sampling, generate
-from atlas.steering.methods import METHODS, Options, SteeredSae, settle_options
+from atlas.steering.methods import METHODS, SteeredSae, settle_options
+from atlas.steering.settings import Options
 
 LAYERS = [SteeredSae("blocks.0.hook_resid_post", Codec(tiny.make_kind("topk")), make_target())]
 PROMPTS = ["The doctor", "A boat on the open sea in the harbour", "Rain"]

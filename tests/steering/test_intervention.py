@@ -12,7 +12,8 @@ from targets import BY_VECTOR, EDITING, make_target
 from atlas.errors import AtlasError, ModelError, UnknownName
 from atlas.models.codec import Codec
 from atlas.steering.intervention import Steering
-from atlas.steering.methods import METHODS, Options, SteeredSae, settle_options
+from atlas.steering.methods import METHODS, SteeredSae, settle_options
+from atlas.steering.settings import Options
 
 IDS = torch.tensor([[0, 30, 41, 52, 63, 74]])
 
@@ -66,13 +67,13 @@ def test_cached_generation_equals_uncached_generation_on_a_bridge(language_model
     if not bridge_fills_its_cache:
         with (
             pytest.raises(AtlasError, match="use_past_kv_cache=False"),
-            Steering(language_model.bridge, [make_layer()], method=method, special_ids=[0]),
+            Steering(language_model.bridge, [make_layer()], method=method, keep_error=False, special_ids=[0]),
         ):
             generate(language_model.bridge, use_cache=True)
         return
     texts = []
     for use_cache in (True, False):
-        with Steering(language_model.bridge, [make_layer()], method=method, special_ids=[0]):
+        with Steering(language_model.bridge, [make_layer()], method=method, keep_error=False, special_ids=[0]):
             texts.append(generate(language_model.bridge, use_cache=use_cache))
     assert torch.equal(*texts)
 
@@ -81,14 +82,14 @@ def test_cached_generation_equals_uncached_generation_on_a_bridge(language_model
 def test_a_bridge_and_the_model_behind_it_are_steered_alike(transformer, language_model, method):
     found = []
     for model in (transformer, language_model.bridge):
-        with Steering(model, [make_layer()], method=method, special_ids=[0]):
+        with Steering(model, [make_layer()], method=method, keep_error=False, special_ids=[0]):
             found.append(logits(model))
     torch.testing.assert_close(*found, atol=2e-3, rtol=1e-3)
 
 
 def test_hooks_are_gone_after_the_block_even_when_it_fails(model):
     before = logits(model)
-    with pytest.raises(RuntimeError), Steering(model, [make_layer()], method="clamp"):
+    with pytest.raises(RuntimeError), Steering(model, [make_layer()], method="clamp", keep_error=False):
         assert not torch.allclose(logits(model), before)
         raise RuntimeError
     assert torch.equal(logits(model), before)
@@ -106,21 +107,21 @@ def test_neutral_settings_give_the_neutral_result(transformer, kind):
         (name, {"keep_error": True, "options": Options(neurons=0)}) for name in ("clamp", "clamp-own", "clamp-plus")
     ]
     for method, settings in neutral:
-        with Steering(transformer, [make_layer(kind)], method=method, **settings):
+        with Steering(transformer, [make_layer(kind)], method=method, **{"keep_error": False, **settings}):
             assert torch.equal(logits(transformer), plain), method
     with Steering(transformer, [make_layer(kind)], method="sae", keep_error=True):
         assert torch.equal(logits(transformer), plain)
-    with Steering(transformer, [make_layer(kind)], method="sae"):
+    with Steering(transformer, [make_layer(kind)], method="sae", keep_error=False):
         reconstructed = logits(transformer)
     for method in ("swap", "weight"):
-        with Steering(transformer, [make_layer(kind, ones=True)], method=method):
+        with Steering(transformer, [make_layer(kind, ones=True)], method=method, keep_error=False):
             assert torch.equal(logits(transformer), reconstructed), method
 
 
 def test_special_tokens_are_left_alone_by_id(transformer):
     seen = []
     layer = make_layer()
-    with Steering(transformer, [layer], method="clamp", special_ids=[0, 52]):
+    with Steering(transformer, [layer], method="clamp", keep_error=False, special_ids=[0, 52]):
         handle = transformer.transformer.h[1].register_forward_pre_hook(lambda m, args: seen.append(args[0].clone()))
         logits(transformer)
         handle.remove()
@@ -139,7 +140,7 @@ def test_special_tokens_are_left_alone_by_id(transformer):
 def test_positions_choose_prompt_or_generated_tokens(transformer, positions, first_same, later_same, use_cache):
     seen: list[torch.Tensor] = []
     layer = make_layer()
-    with Steering(transformer, [layer], method="clamp", positions=positions):
+    with Steering(transformer, [layer], method="clamp", keep_error=False, positions=positions):
         after = transformer.transformer.h[0].register_forward_hook(lambda m, a, out: seen.append(out))
         # a hook of ours, run before the block's output reaches it, sees what went in
         generate(transformer, use_cache=use_cache, tokens=3)
@@ -161,7 +162,7 @@ def _last(outputs):
 
 
 def _ids_of(transformer, layer, positions, use_cache):
-    with Steering(transformer, [layer], method="clamp", positions=positions):
+    with Steering(transformer, [layer], method="clamp", keep_error=False, positions=positions):
         return generate(transformer, use_cache=use_cache, tokens=3)
 
 
@@ -188,7 +189,7 @@ def test_contamination_is_the_normalised_sum_of_the_papers_formula(transformer, 
     acts = edit.acts if edit.activation is None else layer.codec.encode(edit.activation).acts
     acts = acts[0, 1:].abs()
     by_hand = [float((a * (1 - layer.target.scores)).sum() / a.sum()) for a in acts if a.sum() > 0]
-    with Steering(transformer, [layer], method=method, special_ids=[0]) as steering:
+    with Steering(transformer, [layer], method=method, keep_error=False, special_ids=[0]) as steering:
         logits(transformer)
     assert steering.contamination() == pytest.approx([sum(by_hand) / len(by_hand)], rel=1e-4)
 
@@ -198,7 +199,7 @@ def test_figures_summed_on_the_way_equal_figures_summed_at_the_end(transformer, 
     found = []
     for waiting in (10**9, 0):
         monkeypatch.setattr("atlas.steering.contamination.WAITING", waiting)
-        with Steering(transformer, [make_layer()], method=method, special_ids=[0]) as steering:
+        with Steering(transformer, [make_layer()], method=method, keep_error=False, special_ids=[0]) as steering:
             generate(transformer, use_cache=True)
         found.append((*steering.contamination(), *steering.swapped()[0].values()))
     assert found[0] == pytest.approx(found[1], rel=1e-4)
@@ -207,7 +208,7 @@ def test_figures_summed_on_the_way_equal_figures_summed_at_the_end(transformer, 
 
 def test_a_new_prompt_starts_the_figures_afresh(transformer):
     layer = make_layer()
-    with Steering(transformer, [layer], method="swap") as steering:
+    with Steering(transformer, [layer], method="swap", keep_error=False) as steering:
         logits(transformer)
         once = steering.contamination()
         logits(transformer, torch.tensor([[80, 81, 82]]))
@@ -217,13 +218,16 @@ def test_a_new_prompt_starts_the_figures_afresh(transformer):
 
 def test_embeddings_without_ids_are_steered_at_every_position_and_that_is_said(transformer):
     embedded = transformer.get_input_embeddings()(IDS)
-    with Steering(transformer, [make_layer()], method="clamp", special_ids=[0]) as steering, torch.no_grad():
+    with (
+        Steering(transformer, [make_layer()], method="clamp", keep_error=False, special_ids=[0]) as steering,
+        torch.no_grad(),
+    ):
         transformer(inputs_embeds=embedded)
     assert steering.saw_embeddings
 
 
 def test_swap_reports_kept_new_and_dropped_neurons(transformer):
-    with Steering(transformer, [make_layer("topk")], method="swap") as steering:
+    with Steering(transformer, [make_layer("topk")], method="swap", keep_error=False) as steering:
         logits(transformer)
     [counts] = steering.swapped()
     assert counts["kept"] + counts["dropped"] == pytest.approx(4, abs=1)
@@ -235,7 +239,7 @@ def test_half_precision_models_keep_their_number_format(transformer, method):
     from copy import deepcopy
 
     half = deepcopy(transformer).to(torch.bfloat16)
-    with Steering(half, [make_layer()], method=method):
+    with Steering(half, [make_layer()], method=method, keep_error=False):
         assert logits(half).dtype == torch.bfloat16
 
 
@@ -245,7 +249,7 @@ def test_without_a_vector_or_with_an_empty_one_a_method_that_needs_it_is_refused
     for vector, message in ((None, "name one with --vector"), (torch.zeros(3), "the vector has no entry")):
         target = replace(layer.target, **{METHODS[method].vector: vector})
         with pytest.raises(AtlasError, match=message):
-            Steering(transformer, [replace(layer, target=target)], method=method)
+            Steering(transformer, [replace(layer, target=target)], method=method, keep_error=False)
 
 
 @pytest.mark.parametrize("method", BY_VECTOR)

@@ -9,7 +9,8 @@ from targets import ADDING, BY_VECTOR, EDITING, WITH_CODE, make_target
 
 from atlas.errors import AtlasError, UnknownName
 from atlas.models.codec import Codec
-from atlas.steering.methods import METHODS, Options, Target, settle_options
+from atlas.steering.methods import METHODS, Target, settle_options
+from atlas.steering.settings import Options
 
 
 def make_x() -> torch.Tensor:

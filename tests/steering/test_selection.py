@@ -12,8 +12,9 @@ from atlas.errors import AtlasError, UnknownName
 from atlas.models.codec import Code
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.score import score_topics
-from atlas.steering.methods import METHODS, Options
+from atlas.steering.methods import METHODS
 from atlas.steering.selection import RULES, select_neurons
+from atlas.steering.settings import Options
 from atlas.steering.targets import make_target
 
 NULL = None

@@ -26,7 +26,8 @@ from transformers import (
 from atlas.errors import AtlasError
 from atlas.models.codec import Codec
 from atlas.steering.intervention import Steering
-from atlas.steering.methods import METHODS, Options, SteeredSae, settle_options
+from atlas.steering.methods import METHODS, SteeredSae, settle_options
+from atlas.steering.settings import Options
 
 HOOK = "blocks.0.hook_resid_post"
 SPECIAL = 0
@@ -254,7 +255,9 @@ SIMPLE = ("swap", "add", "clamp-plus")
 
 
 def run(model, layer, way, *, method="swap", positions="all", ids=PROMPT):
-    with Steering(model, [layer], method=method, positions=positions, special_ids=[SPECIAL]) as steering:
+    with Steering(
+        model, [layer], method=method, keep_error=False, positions=positions, special_ids=[SPECIAL]
+    ) as steering:
         out = way(model, ids)
     return out.tolist(), steering
 
@@ -294,7 +297,7 @@ def test_a_padded_batch_gives_the_text_and_figures_of_each_alone(models, layer, 
     ids, mask = pad_rows("left", pad)
     for method, positions in (("swap", "all"), ("swap", "prompt"), ("add", "generated")):
         with Steering(
-            models["mistral"], [layer], method=method, positions=positions, special_ids=[SPECIAL]
+            models["mistral"], [layer], method=method, keep_error=False, positions=positions, special_ids=[SPECIAL]
         ) as steering:
             out = models["mistral"].generate(ids, attention_mask=mask, **settings(pad_token_id=pad, **more))
         texts = [plain_text(models["mistral"], layer, method, positions, one) for one in PROMPTS]
@@ -322,7 +325,7 @@ def test_what_a_row_is_given_after_its_end_counts_nowhere(models, layer, by, sid
         more |= {"stopping_criteria": [lambda ids, scores: ids[:, -1] == stop], "eos_token_id": 399}
     if sides == 2:  # each prompt twice
         more |= {"num_return_sequences": 2, "do_sample": True, "top_k": 1}
-    with Steering(model, [layer], method="swap", special_ids=[SPECIAL]) as steering:
+    with Steering(model, [layer], method="swap", keep_error=False, special_ids=[SPECIAL]) as steering:
         model.generate(ids, attention_mask=mask, **settings(**more))
     expected = [
         plain_figures(model, layer, "swap", "all", text, len(one)) for one, text in zip(PROMPTS, texts, strict=True)
@@ -337,7 +340,9 @@ def test_beams_are_steered_and_measured_as_their_texts_alone(models, layer, use_
     model = models["mistral"]
     ids, mask = pad_rows("left", 41)
     given = {"inputs_embeds": model.get_input_embeddings()(ids)} if embedded else {"inputs": ids}
-    with Steering(model, [layer], method="swap", positions=positions, special_ids=[SPECIAL]) as steering:
+    with Steering(
+        model, [layer], method="swap", keep_error=False, positions=positions, special_ids=[SPECIAL]
+    ) as steering:
         out = model.generate(
             **given, attention_mask=mask, num_beams=4, num_return_sequences=2, use_cache=use_cache, pad_token_id=41,
             eos_token_id=270, length_penalty=1.0, return_dict_in_generate=True, output_scores=True, **settings(),
@@ -370,7 +375,7 @@ def test_a_second_turn_goes_on_from_the_cache_of_the_first(models, layer):
 
 def test_figures_are_those_of_the_last_prompt(models, layer):
     model, found = models["gpt2"], []
-    with Steering(model, [layer], method="swap", special_ids=[SPECIAL]) as steering:
+    with Steering(model, [layer], method="swap", keep_error=False, special_ids=[SPECIAL]) as steering:
         for _ in range(2):
             for prompt in (PROMPTS[1], PROMPT):
                 text = model.generate(torch.tensor([prompt]), **settings())[0].tolist()
@@ -384,7 +389,9 @@ def test_figures_are_those_of_the_last_prompt(models, layer):
 
 def test_two_caches_in_turn_are_two_texts(models, layer):
     model, texts, caches = models["gpt2"], [list(one) for one in PROMPTS[:2]], [None, None]
-    with Steering(model, [layer], method="swap", positions="generated", special_ids=[SPECIAL]) as steering:
+    with Steering(
+        model, [layer], method="swap", keep_error=False, positions="generated", special_ids=[SPECIAL]
+    ) as steering:
         for _ in range(NEW):
             for number, text in enumerate(texts):
                 given = text if caches[number] is None else text[-1:]
@@ -400,7 +407,9 @@ def test_a_cut_cache_goes_on_where_it_was_cut(models, layer):
     model, cache = models["gpt2"], DynamicCache(config=models["gpt2"].config)
     ids, _ = plain("gpt2", "swap", "prompt")
     with (
-        Steering(model, [layer], method="swap", positions="prompt", special_ids=[SPECIAL]) as steering,
+        Steering(
+            model, [layer], method="swap", keep_error=False, positions="prompt", special_ids=[SPECIAL]
+        ) as steering,
         torch.no_grad(),
     ):
         model(torch.tensor([PROMPT]), past_key_values=cache)
@@ -418,7 +427,7 @@ def test_rows_that_grow_into_their_pads_are_told_row_by_row(models, layer, posit
     """A loop of one's own over a batch padded on the right, where each row writes its next token over its first pad."""
     model, rows = models["gpt2"], [list(one) for one in PROMPTS]
     longest = max(map(len, rows)) + NEW
-    with Steering(model, [layer], method="swap", positions=positions, special_ids=[SPECIAL]):
+    with Steering(model, [layer], method="swap", keep_error=False, positions=positions, special_ids=[SPECIAL]):
         for _ in range(NEW):
             ids = torch.tensor([row + [41] * (longest - len(row)) for row in rows])
             mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
@@ -431,8 +440,10 @@ def test_rows_that_grow_into_their_pads_are_told_row_by_row(models, layer, posit
 
 def test_steerings_on_one_model_stack_and_each_has_its_figures(models, layer):
     model = models["gpt2"]
-    with Steering(model, [layer], method="sae", positions="generated", special_ids=[SPECIAL]) as outer:
-        with Steering(model, [layer], method="swap", special_ids=[SPECIAL]) as inner:
+    with Steering(
+        model, [layer], method="sae", keep_error=False, positions="generated", special_ids=[SPECIAL]
+    ) as outer:
+        with Steering(model, [layer], method="swap", keep_error=False, special_ids=[SPECIAL]) as inner:
             both = model.generate(torch.tensor([PROMPT]), **settings())[0].tolist()
         alone = model.generate(torch.tensor([PROMPT]), **settings())[0].tolist()
     assert figures_of(inner) != figures_of(outer)
@@ -450,14 +461,14 @@ def test_a_cache_from_before_the_block_is_said_or_refused(models, layer):
     with torch.no_grad():
         before = model(torch.tensor([PROMPT])).past_key_values
     with (
-        Steering(model, [layer], method="swap") as steering,
+        Steering(model, [layer], method="swap", keep_error=False) as steering,
         pytest.warns(UserWarning, match="holds 8 tokens that were"),
         torch.no_grad(),
     ):
         model(torch.tensor([[7, 8]]), past_key_values=deepcopy(before))
     assert steering.contamination()[0] is not None
     with (
-        Steering(model, [layer], method="swap", positions="generated"),
+        Steering(model, [layer], method="swap", keep_error=False, positions="generated"),
         pytest.warns(UserWarning),
         pytest.raises(AtlasError, match="where the prompt ends cannot be told"),
     ):
@@ -492,7 +503,9 @@ def test_a_batch_on_a_bridge_gives_the_text_and_figures_of_each_alone(language_m
     for batch in ([prompts], [[one] for one in prompts]):
         texts, figures = [], []
         for given in batch:
-            with Steering(bridge, [layer], method="swap", positions=positions, special_ids=[SPECIAL]) as steering:
+            with Steering(
+                bridge, [layer], method="swap", keep_error=False, positions=positions, special_ids=[SPECIAL]
+            ) as steering:
                 out = bridge.generate(
                     given, max_new_tokens=5, do_sample=False, verbose=False, use_past_kv_cache=False, stop_at_eos=False
                 )
@@ -507,7 +520,10 @@ def test_special_tokens_are_known_by_their_embeddings(models, layer):
     model, ids = models["gemma2"], torch.tensor([PROMPT])
     found = []
     for given in ({"input_ids": ids}, {"inputs_embeds": model.get_input_embeddings()(ids)}):
-        with Steering(model, [layer], method="clamp", special_ids=[SPECIAL, 52]) as steering, torch.no_grad():
+        with (
+            Steering(model, [layer], method="clamp", keep_error=False, special_ids=[SPECIAL, 52]) as steering,
+            torch.no_grad(),
+        ):
             found.append(model(**given).logits)
     torch.testing.assert_close(*found)
     assert steering.saw_embeddings

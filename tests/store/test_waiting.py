@@ -26,6 +26,8 @@ from atlas.evaluation.evaluate import EvaluationConfig, EvaluationSet, Examiner,
 from atlas.evaluation.runs import MethodSetting
 from atlas.models.recorded import RecordedModels
 from atlas.steering.generation import Sampling
+from atlas.steering.prepare import prepare_steering
+from atlas.steering.settings import Options
 from atlas.steering.steer import steer_prompts
 from atlas.store.keeping import NotStored
 from atlas.store.waiting import FOREVER, VARIABLE, InUse, alone, clear_mark, current_patience, keep_trying, patient
@@ -71,8 +73,8 @@ def scored(atlas_file, loaded_once):
 
 @pytest.fixture
 def steering(scored):
-    """Arguments of steer_prompts."""
-    return {"methods": ["add"], "settings": {}, "sampling": Sampling(3), "recorded": RecordedModels(scored.store)}
+    """What steers towards the sea."""
+    return prepare_steering(RecordedModels(scored.store), "sea", {"add": Options()})
 
 
 class Taken:
@@ -156,7 +158,7 @@ def test_texts_that_cannot_be_stored_are_given_all_the_same_with_a_warning(score
         process(HOLD, scored.store.path, "reading") as other,
         pytest.warns(NotStored, match=rf"these texts are not stored in .*\(PID {other.pid}\).*run the same command"),
     ):
-        found = steer_prompts(scored.store, "sea", ["The ship"], **steering, show=shown.append)
+        found = steer_prompts(steering, ["The ship"], sampling=Sampling(3), show=shown.append)
     assert [text.method for text in found] == ["add"] and shown == [found]
     assert scored.sql("from generations").height == 0
 
@@ -164,14 +166,14 @@ def test_texts_that_cannot_be_stored_are_given_all_the_same_with_a_warning(score
 def test_texts_are_shown_before_the_wait_to_store_them(scored, steering, monkeypatch):
     monkeypatch.setenv(VARIABLE, "30")
     with process(HOLD, scored.store.path, "reading") as other:
-        steer_prompts(scored.store, "sea", ["The ship"], **steering, show=lambda texts: other.stdin.close())
+        steer_prompts(steering, ["The ship"], sampling=Sampling(3), show=lambda texts: other.stdin.close())
     assert scored.sql("from generations").height == 1
 
 
 def test_figures_that_cannot_be_stored_are_given_all_the_same_with_a_warning(scored, steering, encoder):
     data = EvaluationSet(("A boat at sea.",), ("The soup.",), ("Rain",))
     config = EvaluationConfig(samples=1, sampling=Sampling(3))
-    examiner = Examiner(scored.store, "sea", data, config, recorded=steering["recorded"], encoder=encoder)
+    examiner = Examiner(scored.store, "sea", data, config, recorded=steering.recorded, encoder=encoder)
     shown = []
     with process(HOLD, scored.store.path, "reading"), pytest.warns(NotStored, match="these texts and figures are not"):
         frame = evaluate(examiner, [MethodSetting("prefix")], show=shown.append)
@@ -301,7 +303,7 @@ def test_an_import_that_is_stopped_inside_duckdb_leaves_nothing(atlas_file, tmp_
 
 def test_threads_share_an_atlas_in_any_mix(scored, steering, gpt2_folder):
     """Reads, scores, steering and SQL at once, each with the result that it has alone."""
-    model, tokenizer = steering["recorded"].model
+    model, tokenizer = steering.recorded.model
     expected = scored.top("sea", 3)
     errors, found = [], []
 
@@ -320,6 +322,9 @@ def test_threads_share_an_atlas_in_any_mix(scored, steering, gpt2_folder):
     def score(number):
         return scored.score(f"medicine {number}", list(tiny.MEDICINE), min_support=2).height > 0
 
+    def prepare():
+        return prepare_steering(steering.recorded, "sea", {"add": Options()})
+
     def steer(number):
         return scored.steer(model, "sea", method="add", tokenizer=tokenizer) is not None
 
@@ -329,7 +334,7 @@ def test_threads_share_an_atlas_in_any_mix(scored, steering, gpt2_folder):
         repeat(lambda number: scored.why("sea", 1).height > 0),
         repeat(score),
         repeat(steer),
-        repeat(lambda number: bool(steer_prompts(scored.store, "sea", ["Rain"], **steering))),
+        repeat(lambda number: bool(steer_prompts(prepare(), ["Rain"], sampling=Sampling(3)))),
     ]
     for thread in threads:
         thread.join(120)

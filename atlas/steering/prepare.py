@@ -1,0 +1,138 @@
+"""Everything that steering needs, read from the store and loaded: the same for the command, Python and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from atlas.contrast.vectors import vector_ids
+from atlas.errors import AtlasError
+from atlas.models.recorded import RecordedModels
+from atlas.models.tokens import special_ids
+from atlas.progress import Progress, silent
+from atlas.steering.calibrations import Purpose, picked_strength, purpose_of
+from atlas.steering.intervention import Steering
+from atlas.steering.methods import METHODS, SteeredSae, settle_options
+from atlas.steering.settings import Options, SteeringSettings
+from atlas.steering.signals import ensure_signals
+from atlas.steering.targets import load_steered_saes
+from atlas.store.session import Session
+from atlas.store.state import find_sae_keys
+
+
+@dataclass(frozen=True)
+class PreparedSteering:
+    """SAEs with what steers at them, and each method's settings.
+
+    Attributes:
+        recorded: the language model and the SAEs of the atlas.
+        topic: the topic that steers; None where every neuron has the score 1.
+        vectors: behaviours whose contrastive vectors are added up.
+        settings: what all methods share.
+        saes: the SAEs that are steered at once.
+        scoring_ids: the topic's scorings, one per SAE.
+        rows: the SAEs' rows in `saes`.
+        options: method -> its settings, defaults and picked strength filled in.
+    """
+
+    recorded: RecordedModels
+    topic: str | None
+    vectors: tuple[str, ...]
+    settings: SteeringSettings
+    saes: list[SteeredSae]
+    scoring_ids: list[int]
+    rows: list[dict[str, Any]]
+    options: Mapping[str, Options] = field(default_factory=dict)
+
+    @property
+    def sae_keys(self) -> list[int]:
+        """Keys of the SAEs."""
+        return [row["sae_key"] for row in self.rows]
+
+    def purpose(self, session: Session, method: str, options: Options) -> Purpose:
+        """What a strength of a method would be picked for."""
+        return purpose_of(
+            session, method, options, self.settings, topic=self.topic, sae_keys=self.sae_keys, vectors=self.vectors
+        )
+
+    def vector_ids(self, session: Session, method: str) -> list[int]:
+        """The vectors that a method steers by; none for a method that steers by none."""
+        used = METHODS[method].vector
+        return vector_ids(session, self.vectors, self.sae_keys, used) if used else []
+
+    def steering(self, method: str) -> Steering:
+        """A context manager that steers the recorded model by one of the methods."""
+        model, tokenizer = self.recorded.model
+        return Steering(
+            model,
+            self.saes,
+            method=method,
+            options=self.options[method],
+            keep_error=self.settings.keep_error,
+            positions=self.settings.positions,
+            special_ids=special_ids(tokenizer),
+        )
+
+
+def prepare_steering(
+    recorded: RecordedModels,
+    topic: str | None,
+    methods: Mapping[str, Options] | None = None,
+    *,
+    settings: SteeringSettings = SteeringSettings(),
+    vectors: Sequence[str] = (),
+    sae_ids: Sequence[str | int] | None = None,
+    strict: bool = True,
+    progress: Progress = silent,
+) -> PreparedSteering:
+    """Read scores and vectors, load the SAEs, and settle what each method steers with.
+
+    A topic that lacks a signal of the selection rule is scored for it, where the loaded model can give it at once.
+
+    Args:
+        recorded: the language model and the SAEs of a finished atlas.
+        topic: a scored topic; None gives every neuron the score 1.
+        methods: key of METHODS -> its settings. A strength of None becomes the one that `atlas evaluate --calibrate`
+            picked under the same settings, or else the method's default.
+        settings: what all methods share.
+        vectors: behaviours whose contrastive vectors are added up, for the methods that steer by them.
+        sae_ids: which SAEs at once; None for the first that the topic is scored and the vectors are made for.
+        strict: whether to refuse a method without the topic or the vector that it steers by, and vectors without a
+            method that uses them.
+        progress: called with (stage, done, total).
+
+    Raises:
+        UnknownName: no such topic, SAE, method or vector.
+        AtlasError: a method has no such option, or lacks what it steers by; the rule needs a signal that is not there.
+        StoreError: the topic's scores are stale, a vector is not made for an SAE, or an SAE has changed.
+        ModelError: the folder of the model or of an SAE is gone.
+    """
+    given = methods or {}
+    options = {method: settle_options(method, own) for method, own in given.items()}
+    if strict and methods:
+        check_sources(topic, list(methods), vectors)
+    progress("loading SAEs and model", 0, 0)
+    keys = find_sae_keys(recorded.store, sae_ids)
+    ensure_signals(recorded, topic, settings.select, keys, progress=progress)
+    found = load_steered_saes(recorded, topic, keys, scorer=settings.scorer, select=settings.select, vectors=vectors)
+    prepared = PreparedSteering(
+        recorded, topic, tuple(vectors), settings, found.saes, found.scoring_ids, found.rows, options
+    )
+    with recorded.store.read() as session:
+        for method in [method for method, own in given.items() if own.strength is None]:
+            picked = picked_strength(session, prepared.purpose(session, method, options[method]))
+            options[method] = options[method] if picked is None else replace(options[method], strength=picked)
+    return prepared
+
+
+def check_sources(topic: str | None, methods: Sequence[str], vectors: Sequence[str]) -> None:
+    """Raise AtlasError for a method that needs a topic or a vector where there is none, or a vector that none uses."""
+    for method in methods:
+        if topic is None and METHODS[method].needs_scores:
+            raise AtlasError(f"method {method} steers by a topic's scores: name a topic")
+        if METHODS[method].vector and not vectors:
+            raise AtlasError(f"method {method} steers by a contrastive vector: name one with --vector")
+    if vectors and not any(METHODS[method].vector for method in methods):
+        users = [name for name, method in METHODS.items() if method.vector]
+        raise AtlasError(f"none of the methods {', '.join(methods)} uses a vector: add one of {', '.join(users)}")

@@ -1,0 +1,77 @@
+"""Settings of steering: what every method of a call shares, and what is a method's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from atlas.errors import AtlasError, UnknownName
+from atlas.scoring.scorers import SCORERS
+from atlas.steering.selection import DEFAULT_RULE, RULES
+
+POSITIONS = {
+    "all": "prompt and generated tokens",
+    "prompt": "tokens of the prompt",
+    "generated": "generated tokens",
+}
+SIGMAS = {
+    "own": "the SAE's own selection",
+    "sae": "another name for own",
+    "topk": "as many neurons as the token has active, chosen by score * pre-activation / threshold",
+    "relu": "every neuron above 0",
+    "none": "every neuron",
+}
+
+
+@dataclass(frozen=True)
+class SteeringSettings:
+    """What every method of a call shares, whatever it does to a code.
+
+    Attributes:
+        scorer: whose scores steer: key of atlas.scoring.scorers.SCORERS.
+        select: which neurons steer: key of atlas.steering.selection.RULES.
+        keep_error: whether a method that decodes keeps what the SAE cannot represent. Evaluation showed that this is
+            better; the papers' own arithmetic drops it.
+        positions: which tokens are steered: key of POSITIONS.
+
+    Raises:
+        UnknownName: one of them is no key.
+    """
+
+    scorer: str = "distance"
+    select: str = DEFAULT_RULE
+    keep_error: bool = True
+    positions: str = "all"
+
+    def __post_init__(self) -> None:
+        for kind, name, known in (
+            ("scorer", self.scorer, SCORERS),
+            ("selection rule", self.select, RULES),
+            ("positions", self.positions, POSITIONS),
+        ):
+            if name not in known:
+                raise UnknownName(kind, name, known)
+
+
+@dataclass(frozen=True)
+class Options:
+    """A method's own settings.
+
+    Attributes:
+        strength: in the method's own unit (see METHODS); None for its default. Vectors take a negative one too.
+        neurons: how many of the best neurons clamp and add use; None for the method's default.
+        sigma: how swap, weight and sas select neurons: key of SIGMAS.
+
+    Raises:
+        UnknownName: there is no such sigma.
+        AtlasError: the number of neurons is negative.
+    """
+
+    strength: float | None = None
+    neurons: int | None = None
+    sigma: str = "own"
+
+    def __post_init__(self) -> None:
+        if self.sigma not in SIGMAS:
+            raise UnknownName("sigma", self.sigma, SIGMAS)
+        if self.neurons is not None and self.neurons < 0:
+            raise AtlasError(f"number of neurons {self.neurons} is negative: give 0 or more")
