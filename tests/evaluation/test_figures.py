@@ -16,7 +16,7 @@ from atlas.evaluation.layer_level import LayerFigures
 from atlas.evaluation.runs import MethodSetting
 from atlas.models.recorded import RecordedModels
 from atlas.steering.generation import Sampling
-from atlas.steering.methods import Options
+from atlas.steering.settings import Options
 from atlas.texts.pairs import collect_pairs
 
 NAMES = {
