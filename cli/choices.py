@@ -22,8 +22,6 @@ from atlas.evaluation.figures import Figure
 if TYPE_CHECKING:
     import polars as pl
 
-    from atlas.texts.pairs import PairSet
-
 KEYS = ("method", "sae_id", "tau", "strength")
 
 
@@ -140,7 +138,7 @@ def choices(
       atlas choices pocket.atlas question --position mean --tau 0.2 --tau 0.5 --each-sae
       atlas choices pocket.atlas question --position mean --strength 2 --samples 1
     """
-    from atlas.cli.contrast import read_behaviour
+    from atlas.cli.texts import read_behaviour, read_unrelated
 
     given = read_behaviour(name, pairs)
     if prompts is not None and not samples:
@@ -195,15 +193,6 @@ def choices(
         )
     finally:
         progress.close()
-
-
-def read_unrelated(name: str, files: tuple[str, ...]) -> PairSet:
-    """The pairs of some files, by default the bundled ones of every other behaviour."""
-    from atlas.texts import bundled
-    from atlas.texts.pairs import collect_pairs, read_pairs
-
-    paths = files or [path for path in sorted(bundled.PAIRS.glob("*.jsonl")) if path.stem != name]
-    return collect_pairs(row for path in paths for row in read_pairs(path).rows())
 
 
 def summarise(frame: pl.DataFrame) -> pl.DataFrame:

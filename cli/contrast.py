@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 from atlas.cli.options import device_option, model_options, position_option, sae_ids_option, tau_option
 from atlas.cli.output import Progress, echo, format_option, print_frame
-
-if TYPE_CHECKING:
-    from atlas.api import Atlas
-    from atlas.texts.pairs import PairSet
 
 
 @click.command()
@@ -65,6 +59,8 @@ def contrast(
         raise click.UsageError("--unaligned goes with --topic")
     if pairs is not None and topic is not None:
         raise click.UsageError("PAIRS and --topic exclude each other")
+    from atlas.cli.texts import read_behaviour, topic_pairs
+
     given = None if topic is not None else read_behaviour(name, pairs)
     import polars as pl
 
@@ -73,7 +69,7 @@ def contrast(
 
     opened = library.open(atlas)
     if given is None:
-        given = topic_pairs(opened, str(topic), unaligned)
+        given = topic_pairs(opened.store, str(topic), unaligned)
     progress = Progress()
     try:
         counts = opened.contrast(
@@ -98,30 +94,3 @@ def contrast(
     print_frame(counts.select("sae_id", "pairs", "positive", "negative", "shared", "entries"), style)
     echo()
     print_frame(strongest.select("sae_id", "neuron", "value", "support", "fires_on", "top_tokens"), style)
-
-
-def read_behaviour(name: str, path: str | None) -> PairSet:
-    """The contrast pairs of a file, or the bundled ones of a behaviour; PromptError when there are none."""
-    from atlas.errors import PromptError
-    from atlas.texts import bundled
-    from atlas.texts.pairs import read_pairs
-
-    ours = {file.stem: file for file in bundled.PAIRS.glob("*.jsonl")}
-    if path is None and name not in ours:
-        raise PromptError(
-            f"behaviour {name!r} has no bundled pairs ({', '.join(sorted(ours))} have): name a file of some"
-        )
-    return read_pairs(path or ours[name])
-
-
-def topic_pairs(opened: Atlas, topic: str, unaligned: str | None) -> PairSet:
-    """A scored topic's texts against everyday texts."""
-    from atlas.scoring.scored import require_scored
-    from atlas.texts import bundled
-    from atlas.texts.pairs import pair_texts
-    from atlas.texts.prompts import read_texts
-
-    everyday = read_texts(unaligned or bundled.UNALIGNED).texts
-    with opened.store.read() as session:
-        require_scored(session, topic)
-        return pair_texts(session.ask("topic_texts", topic=topic)["text"].to_list(), everyday)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 from atlas.cli.options import device_option, encoder_option, model_options
 from atlas.cli.output import Progress, echo, format_option, print_frame
-
-if TYPE_CHECKING:
-    from atlas.reproduction.material import TestTexts
 
 
 @click.command()
@@ -61,6 +57,8 @@ def reproduce(
     Example:
       atlas reproduce pocket.atlas --out exhibits
     """
+    from atlas.cli.texts import read_test_texts
+
     import atlas as library
     from atlas.reproduction.material import Places
     from atlas.reproduction.reproduce import reproduce as make
@@ -84,22 +82,3 @@ def reproduce(
     print_frame(frame.drop("ours") if style == "table" else frame, style)
     if style == "table":
         echo(f"\nOpen {Path(out) / 'index.html'}")
-
-
-def read_test_texts(held_out: str | None, unaligned: str | None, prompts: str | None, pairs: str | None) -> TestTexts:
-    """The texts that were named, the bundled ones elsewhere."""
-    from atlas.cli.score import topic_files
-
-    from atlas.reproduction.material import TestTexts
-    from atlas.texts import bundled
-    from atlas.texts.pairs import read_pairs
-    from atlas.texts.prompts import read_texts
-
-    named = {} if held_out is None else {name: read_texts(path) for name, path in topic_files(Path(held_out)).items()}
-    return TestTexts(
-        held_out={name: texts.texts for name, texts in (named or bundled.read_topics("held_out")).items()},
-        unaligned=read_texts(unaligned or bundled.UNALIGNED).texts,
-        prompts=read_texts(prompts or bundled.NEUTRAL_PROMPTS).texts,
-        short={} if held_out is not None else {name: texts.texts for name, texts in bundled.read_topics("6").items()},
-        pairs={name: read_pairs(path) for name, path in topic_files(Path(pairs or bundled.PAIRS)).items()},
-    )

@@ -10,9 +10,6 @@ from atlas.cli.engine import engine_options, open_to_score
 from atlas.cli.options import encoder_option, model_options
 from atlas.cli.output import Progress, echo, format_option, print_frame
 
-from atlas.errors import PromptError
-from atlas.texts.prompts import ENDINGS
-
 
 @click.command()
 @click.argument("atlas", type=click.Path())
@@ -98,9 +95,9 @@ def score(
         )
     if engine != "spark" and into is not None:
         raise click.UsageError("--into goes with --engine spark: without it, scores are stored in ATLAS")
-    from atlas.texts.prompts import read_texts
+    from atlas.texts.prompts import list_files, read_texts
 
-    files = {topic: Path(texts)} if topic is not None and texts is not None else topic_files(Path(str(folder)))
+    files = {topic: Path(texts)} if topic is not None and texts is not None else list_files(Path(str(folder)))
     sets = {name: read_texts(path, text_column=text_column) for name, path in files.items()}
     from atlas.scoring.scorers import SCORERS
 
@@ -132,13 +129,3 @@ def score(
     if style == "table":
         frame = frame.select("topic", "sae_id", "neuron", "score", "se", "z", "support", "fires_on", "top_tokens")
     print_frame(frame, style)
-
-
-def topic_files(folder: Path) -> dict[str, Path]:
-    """Topic name -> file, for the text files of a folder; PromptError when it has none."""
-    if not folder.is_dir():
-        raise PromptError(f"no such folder {folder}: name one that holds a file of texts per topic")
-    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in ENDINGS}
-    if not files:
-        raise PromptError(f"{folder} holds no {', '.join(ENDINGS)} file: put one per topic there")
-    return files

@@ -67,6 +67,28 @@ def read_texts(path: str | Path, *, text_column: str | None = None) -> TextSet:
     return _pick_texts(path, read_table(path), text_column)
 
 
+def list_files(
+    folder: Path, endings: Sequence[str] = ENDINGS, *, of: str = "texts", per: str = "topic"
+) -> dict[str, Path]:
+    """Name -> file, for the files of a folder that have one of some endings.
+
+    Args:
+        folder: the folder.
+        endings: with the dot, in small letters.
+        of: what a file holds, for messages.
+        per: what there is a file of each of, for messages.
+
+    Raises:
+        PromptError: there is no such folder, or no such file in it.
+    """
+    if not folder.is_dir():
+        raise PromptError(f"no such folder {folder}: name one that holds a file of {of} per {per}")
+    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in endings}
+    if not files:
+        raise PromptError(f"{folder} holds no {', '.join(endings)} file: put one per {per} there")
+    return files
+
+
 def require_file(path: str | Path, hint: str) -> Path:
     """The path of a file that is there; PromptError with the next step, `hint`, when it is not."""
     path = Path(path)
