@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from atlas.errors import StoreError, UnknownName
-from atlas.store.session import Session
+from atlas.store.session import Asks
 
 KINDS = {"sas": "sas", "dense": "dense", "difference": "dense"}  # attribute of VectorSum -> kind of the stored vector
 
@@ -29,7 +29,7 @@ class VectorSum:
     difference: np.ndarray
 
 
-def current_vectors(session: Session, names: Sequence[str]) -> pl.DataFrame:
+def current_vectors(session: Asks, names: Sequence[str]) -> pl.DataFrame:
     """Rows of `vectors` that steering uses, one per behaviour, SAE and kind; UnknownName for a behaviour without one."""
     found = session.ask("current_vectors")
     known = found["name"].unique().to_list()
@@ -39,13 +39,13 @@ def current_vectors(session: Session, names: Sequence[str]) -> pl.DataFrame:
     return found.filter(pl.col("name").is_in(list(names)))
 
 
-def saes_with_vectors(session: Session, names: Sequence[str]) -> list[int]:
+def saes_with_vectors(session: Asks, names: Sequence[str]) -> list[int]:
     """The SAEs for which every one of the behaviours has a current vector."""
     counts = current_vectors(session, names).group_by("sae_key").agg(pl.col("name").n_unique())
     return sorted(counts.filter(pl.col("name") == len(set(names)))["sae_key"].to_list())
 
 
-def vector_ids(session: Session, names: Sequence[str], sae_keys: Sequence[int], attribute: str) -> list[int]:
+def vector_ids(session: Asks, names: Sequence[str], sae_keys: Sequence[int], attribute: str) -> list[int]:
     """Ids of the vectors behind an attribute of VectorSum, by SAE and behaviour."""
     rows = current_vectors(session, names).filter(
         (pl.col("kind") == KINDS[attribute]) & pl.col("sae_key").is_in(list(sae_keys))
@@ -53,7 +53,7 @@ def vector_ids(session: Session, names: Sequence[str], sae_keys: Sequence[int], 
     return rows.sort("sae_key", "name")["vector_id"].to_list()
 
 
-def sum_vectors(session: Session, names: Sequence[str], sae_key: int, d_sae: int, d_in: int) -> VectorSum:
+def sum_vectors(session: Asks, names: Sequence[str], sae_key: int, d_sae: int, d_in: int) -> VectorSum:
     """The sum of behaviours' current vectors for an SAE; StoreError when one has none for it."""
     sas, dense, difference = np.zeros(d_sae), np.zeros(d_in), np.zeros(d_sae)
     rows = current_vectors(session, names)

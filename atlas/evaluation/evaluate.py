@@ -34,7 +34,7 @@ from atlas.steering.signals import ensure_signals
 from atlas.steering.targets import load_steered_saes
 from atlas.store.file import Store
 from atlas.store.keeping import show_nobody, storing
-from atlas.store.session import Session
+from atlas.store.session import Asks
 from atlas.store.state import find_sae_keys, require_complete
 from atlas.store.waiting import patient
 
@@ -159,7 +159,7 @@ class Examiner:
         """What all runs share, as it is stored."""
         return {**self.config.flat(), "sae_keys": self.sae_keys, "vectors": list(self.vectors)}
 
-    def purpose(self, session: Session, setting: MethodSetting) -> Purpose:
+    def purpose(self, session: Asks, setting: MethodSetting) -> Purpose:
         """What a strength of a method would be picked for."""
         return purpose_of(
             session, setting.method, setting.options, self.config.conditions(), topic=self.topic,

@@ -19,7 +19,7 @@ from atlas.progress import Progress, silent
 from atlas.steering.generation import Generation
 from atlas.steering.generations import OWN_FIGURES
 from atlas.store.file import Store
-from atlas.store.session import Session
+from atlas.store.session import Asks, Session
 from atlas.store.state import require_complete
 from atlas.store.waiting import patient
 
@@ -125,7 +125,7 @@ def _stored_run(row: dict[str, Any], texts: pl.DataFrame, names: Sequence[str]) 
     return Run(MethodSetting(parameters["method"], control=control, ablation=ablation), generations, values)
 
 
-def _bos_policies(session: Session, topic: str) -> dict[int, bool]:
+def _bos_policies(session: Asks, topic: str) -> dict[int, bool]:
     """run_id -> whether texts begin with a BOS token."""
     saes = {row["sae_key"]: bool(row["prepend_bos"]) for row in session.ask("all_saes").to_dicts()}
     found = {}

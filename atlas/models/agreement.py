@@ -23,7 +23,7 @@ from atlas.models.loading import LanguageModel
 from atlas.models.quiet import no_notice_of_pads
 from atlas.models.saes import LoadedSae
 from atlas.models.tokens import special_ids, with_bos
-from atlas.store.session import Session
+from atlas.store.session import Asks
 
 SENTENCE = "The quick brown fox, born in 1984, jumps over the lazy dog."
 # Shares of the largest value, in float32; coarser number formats may differ by so many of their steps.
@@ -98,7 +98,7 @@ def difference(found: Tensor, wanted: Tensor) -> float:
     return float((found.double() - wanted.double()).abs().max() / largest)
 
 
-def check_place(session: Session, model: nn.Module, tokenizer: Any, row: Mapping[str, Any], codec: Codec) -> None:
+def check_place(session: Asks, model: nn.Module, tokenizer: Any, row: Mapping[str, Any], codec: Codec) -> None:
     """Raise ModelError unless a plain model gives, at an SAE's hook, the activations that the atlas holds of a prompt.
 
     A TransformerBridge is what the atlas was built through, and an SAE that never fired has nothing to compare.

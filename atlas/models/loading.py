@@ -226,6 +226,8 @@ def loading(kind: str, name: str, *, hint: str = "check the name; a local folder
             raise  # stopped by the user
         if _raised_here(error):
             raise
+        if isinstance(error, ImportError):
+            hint = "install or update the package that is asked for"
         reason = " ".join((str(error) or type(error).__name__).split())[:200]
         raise ModelError(f"cannot load {kind} {name}: {reason}; {hint}") from error
 

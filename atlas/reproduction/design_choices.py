@@ -86,7 +86,7 @@ def score_distributions(material: Material) -> pl.DataFrame:
         for row, scoring_id in zip(material.saes, ids, strict=True)
     ]
     wanted = pl.DataFrame(rows, schema=["scoring_id", "sae_id", "topic", "texts"], orient="row")
-    with atlas.store.read() as session, session.frame("wanted_scorings", wanted.select("scoring_id")):
+    with atlas.store.read_file() as session, session.frame("wanted_scorings", wanted.select("scoring_id")):
         found = session.ask("score_quantiles")
     joined = wanted.join(found.with_columns(pl.col("scoring_id").cast(pl.Int64)), on="scoring_id")
     order = [row["sae_id"] for row in material.saes]

@@ -178,7 +178,7 @@ class Material:
     @contextmanager
     def session(self) -> Iterator[Session]:
         """A read-only session of the atlas."""
-        with self.atlas.store.read() as session:
+        with self.atlas.store.read_file() as session:
             yield session
 
     @cached_property

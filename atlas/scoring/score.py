@@ -35,7 +35,7 @@ from atlas.scoring.topics import (
     topic_frame,
 )
 from atlas.store.file import Store
-from atlas.store.session import Scan, Session, now, scan_here
+from atlas.store.session import Asks, Scan, Session, now, scan_here
 from atlas.store.state import require_complete
 from atlas.store.waiting import patient
 from atlas.texts.prompts import TextSet
@@ -101,7 +101,7 @@ def score_stored_topics(
     return _score(store, _Work(config, keys, reference_hash, TopicTexts(stored, stored), {}, evidence, scan_here))
 
 
-def _settle_saes(session: Session, store: Store, sae_keys: Sequence[int] | None) -> tuple[list[int], object]:
+def _settle_saes(session: Asks, store: Store, sae_keys: Sequence[int] | None) -> tuple[list[int], object]:
     """The SAEs to score, and the hash of the reference prompts."""
     reference_hash = require_complete(session, store)["reference_hash"]
     known = session.ask("all_saes")["sae_key"].to_list()

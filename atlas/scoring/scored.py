@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from atlas.errors import StoreError, UnknownName
 from atlas.scoring.scorers import SCORERS
-from atlas.store.session import Session
+from atlas.store.session import Asks
 
 
-def require_scored(session: Session, topic: str, scorer: str = "distance") -> dict[int, int]:
+def require_scored(session: Asks, topic: str, scorer: str = "distance") -> dict[int, int]:
     """sae_key -> id of a topic's current scoring; UnknownName, or StoreError when it has none over today's prompts."""
     if scorer not in SCORERS:
         raise UnknownName("scorer", scorer, SCORERS)

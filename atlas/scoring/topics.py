@@ -10,7 +10,7 @@ import polars as pl
 from atlas.errors import StoreError
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.model_evidence import Evidence
-from atlas.store.session import Session, now
+from atlas.store.session import Asks, Session, now
 from atlas.texts.names import require_name
 from atlas.texts.prompts import TextSet
 
@@ -35,7 +35,7 @@ class TopicTexts:
         return [name for name, texts in self.wanted.items() if texts != self.stored[name]]
 
 
-def stored_texts(session: Session, topics: Iterable[str]) -> dict[str, list[str]]:
+def stored_texts(session: Asks, topics: Iterable[str]) -> dict[str, list[str]]:
     """Topic -> the texts that the atlas has of it; none for a new topic."""
     found: dict[str, list[str]] = {name: [] for name in topics}
     for name, text in session.ask("texts_of_topics", names=list(found)).select("name", "text").iter_rows():
@@ -43,7 +43,7 @@ def stored_texts(session: Session, topics: Iterable[str]) -> dict[str, list[str]
     return found
 
 
-def settle_texts(session: Session, topics: Mapping[str, TextSet], *, replace: bool) -> TopicTexts:
+def settle_texts(session: Asks, topics: Mapping[str, TextSet], *, replace: bool) -> TopicTexts:
     """The texts to score topics by: the atlas's own order where it has the same texts.
 
     Raises:

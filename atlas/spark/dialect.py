@@ -7,16 +7,17 @@ is written out as the columns it matches, a call of a table macro as the macro's
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 import sqlglot
 from sqlglot import exp
+from sqlglot.tokens import Token, TokenType
 from sqlglot.transforms import eliminate_qualify
 
-MACRO = re.compile(r"^create or replace macro (\w+)\((.*?)\) as table\n(.*?);\n", re.DOTALL | re.MULTILINE)
 SORTED_LIST = "transform(array_sort(collect_list(struct({key} as k, {value} as v))), x -> x.v)"
 DISTANCE = "sqrt(aggregate(zip_with({a}, {b}, (x, y) -> power(cast(x as double) - y, 2)), 0d, (s, v) -> s + v))"
 
@@ -83,13 +84,35 @@ def translate(
 
 @cache
 def read_macros(text: str) -> dict[str, Macro]:
-    """Name -> table macro, of the text of sql/macros.sql."""
+    """Name -> table macro, of the text of sql/macros.sql.
+
+    The words are told apart by sqlglot's tokenizer, which knows strings and comments; sqlglot has no tree for
+    `create macro name(parameter := default) as table query`, whose head is read as a call of the macro.
+    """
     found = {}
-    for name, head, body in MACRO.findall(text):
-        given = [part.strip().replace('"', "").partition(" := ") for part in head.split(",")]
-        defaults = {parameter: sqlglot.parse_one(value) for parameter, sign, value in given if sign}
-        found[name] = Macro(tuple(parameter for parameter, _, _ in given), defaults, _parse(body))
+    for tokens in _statements(sqlglot.tokenize(text, read="duckdb")):
+        kinds = [token.token_type for token in tokens]
+        name = kinds.index(TokenType.FUNCTION) + 1
+        closed = next(i for i in range(name, len(kinds)) if _depth(kinds[name : i + 1]) == 0 and i > name)
+        if kinds[closed + 1 : closed + 3] != [TokenType.ALIAS, TokenType.TABLE]:
+            raise ValueError(f"macro {tokens[name].text} is no table macro")
+        call = sqlglot.parse_one(text[tokens[name].start : tokens[closed].end + 1], read="duckdb")
+        given = {one.this.name if isinstance(one, exp.PropertyEQ) else one.name: one for one in call.expressions}
+        defaults = {key: one.expression for key, one in given.items() if isinstance(one, exp.PropertyEQ)}
+        body = _parse(text[tokens[closed + 3].start : tokens[-1].end + 1])
+        found[tokens[name].text] = Macro(tuple(given), defaults, body)
     return found
+
+
+def _statements(tokens: Sequence[Token]) -> Iterator[list[Token]]:
+    for is_end, group in groupby(tokens, lambda token: token.token_type == TokenType.SEMICOLON):
+        if not is_end:
+            yield list(group)
+
+
+def _depth(kinds: Sequence[TokenType]) -> int:
+    """How many parentheses are open after some tokens."""
+    return kinds.count(TokenType.L_PAREN) - kinds.count(TokenType.R_PAREN)
 
 
 def read_views(text: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import polars as pl
 
@@ -18,7 +18,7 @@ from atlas.spark.session import start_spark
 from atlas.store.contents import read_sql
 from atlas.store.file import Store
 from atlas.store.manifest import Manifest, check_files, read_manifest
-from atlas.store.session import Session
+from atlas.store.session import Asks, Session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -40,13 +40,16 @@ class SparkStore(Store):
         return self._session.manifest
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
+    def read(self) -> Iterator[Asks]:
         """A session of Spark."""
         yield self._session
 
+    def _require_file(self) -> None:
+        """There is no file; see _connect."""
+
     @contextmanager
-    def write(self, *, threads: int | None = None) -> Iterator[Session]:
-        """Refused."""
+    def _connect(self, *, read_only: bool, threads: int | None = None) -> Iterator[NoReturn]:
+        """Refused: whatever else a Store does is done to the file of an atlas."""
         raise StoreError(f"{self.path} is an export, which is only read: make an atlas of it with `atlas import` first")
         yield
 
@@ -69,7 +72,7 @@ class SparkStore(Store):
                     )
 
 
-class ExportSession(Session):
+class ExportSession:
     """Queries of sql/ on Spark. Frames come back as Polars frames; integers are as wide as Spark has them."""
 
     def __init__(self, spark: SparkSession, manifest: Manifest) -> None:
@@ -79,6 +82,15 @@ class ExportSession(Session):
         self.manifest = manifest
         self._known: set[str] = set()
         self._macros, self._views = read_macros(read_sql("macros")), read_views(read_sql("views"))
+
+    def ask(self, name: str, /, **parameters: Any) -> pl.DataFrame:
+        """Rows of the named query in sql/; parameters are put in the place of its $names."""
+        return self.sql(read_sql(name), **parameters)
+
+    def value(self, name: str, /, **parameters: Any) -> Any:
+        """The first column of the first row of a named query; None when there is no row."""
+        frame = self.ask(name, **parameters)
+        return frame.item(0, 0) if frame.height else None
 
     def sql(self, text: str, **parameters: Any) -> pl.DataFrame:
         """Rows of an SQL text in DuckDB's words."""

@@ -11,7 +11,7 @@ import polars as pl
 from atlas.contrast.vectors import vector_ids
 from atlas.steering.methods import METHODS
 from atlas.steering.settings import Options, SteeringSettings
-from atlas.store.session import Session, now
+from atlas.store.session import Asks, Session, now
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Purpose:
 
 
 def purpose_of(
-    session: Session,
+    session: Asks,
     method: str,
     options: Options,
     settings: SteeringSettings,
@@ -65,7 +65,7 @@ def purpose_of(
     return Purpose(" + ".join(sorted(vectors)), sae_keys, method, json.dumps(holds, sort_keys=True))
 
 
-def picked_strength(session: Session, purpose: Purpose) -> float | None:
+def picked_strength(session: Asks, purpose: Purpose) -> float | None:
     """The strength picked last for this; None when there is none."""
     found = session.value("calibrated_strength", **{**asdict(purpose), "sae_keys": list(purpose.sae_keys)})
     return None if found is None else float(found)

@@ -45,7 +45,7 @@ def export_atlas(
     """
     folder = Path(folder)
     source = Store(store.path, memory_limit=STREAMING_LIMIT, threads=STREAMING_THREADS, allowed=[folder])
-    with source.read() as session:
+    with source.read_file() as session:
         row = require_complete(session, store)
         _require_new_folder(folder)
         try:

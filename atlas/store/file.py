@@ -24,7 +24,7 @@ from atlas.store.database import NAME, Access, connect
 from atlas.store.failures import explained
 from atlas.store.querying import explain_error
 from atlas.store.replacement import follow
-from atlas.store.session import Session
+from atlas.store.session import Asks, Session
 from atlas.store.waiting import current_patience, keep_trying
 
 if TYPE_CHECKING:
@@ -101,12 +101,18 @@ class Store:
             pass
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
+    def read(self) -> Iterator[Asks]:
         """A read-only session. Like every session it can touch neither other files nor the network.
 
         Raises:
             StoreError: there is no such file, it is not an atlas, or one of another schema version.
         """
+        with self.read_file() as session:
+            yield session
+
+    @contextmanager
+    def read_file(self) -> Iterator[Session]:
+        """The same of the file itself, on DuckDB: it can write Parquet, and read frames and a user's SQL."""
         self._require_file()
         with self._transaction(read_only=True) as session:
             self._require_atlas(session)
@@ -114,14 +120,14 @@ class Store:
 
     def query(self, text: str) -> pl.DataFrame:
         """Rows of a user's SQL in a read-only session; StoreError for what is wrong with it. Ctrl-C stops it."""
-        with self.read() as session, self._own_words():
+        with self.read_file() as session, self._own_words():
             self._require_functions(session)
             return session.query(text)
 
     @contextmanager
     def stream(self, text: str, *, limit: int | None = None) -> Iterator[Iterator[pl.DataFrame]]:
         """The same rows in frames of some thousand, types that Polars lacks as texts; `limit` says how many at most."""
-        with self.read() as session, closing(self._batches(session, text, limit)) as batches:
+        with self.read_file() as session, closing(self._batches(session, text, limit)) as batches:
             self._require_functions(session)
             yield batches
 

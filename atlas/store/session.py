@@ -59,6 +59,19 @@ def named_definitions(text: str) -> list[str]:
     return [name for name in statements if name in used]
 
 
+class Asks(Protocol):
+    """What asks questions and changes nothing: a session of an atlas file, or of an export on Spark."""
+
+    def sql(self, text: str, **parameters: Any) -> pl.DataFrame:
+        """Rows of an SQL text."""
+
+    def ask(self, name: str, /, **parameters: Any) -> pl.DataFrame:
+        """Rows of the named query in sql/; parameters are bound to its $names."""
+
+    def value(self, name: str, /, **parameters: Any) -> Any:
+        """The first column of the first row of a named query; None when there is no row."""
+
+
 class Session:
     """One connection, one transaction. Frames come back as Polars frames.
 

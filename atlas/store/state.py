@@ -7,10 +7,10 @@ from typing import Any
 
 from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.store.file import Store
-from atlas.store.session import Session
+from atlas.store.session import Asks
 
 
-def require_complete(session: Session, store: Store) -> dict[str, Any]:
+def require_complete(session: Asks, store: Store) -> dict[str, Any]:
     """The row of `atlas`; StoreError while the build is unfinished."""
     rows = session.ask("atlas_row").to_dicts()
     if not rows or rows[0]["state"] != "complete":
@@ -21,7 +21,7 @@ def require_complete(session: Session, store: Store) -> dict[str, Any]:
     return rows[0]
 
 
-def find_sae_key(session: Session, sae_id: str | int) -> int:
+def find_sae_key(session: Asks, sae_id: str | int) -> int:
     """The key of an SAE given by its SAELens id or its key; UnknownName, or AtlasError when two have the id."""
     rows = session.ask("all_saes").to_dicts()
     found = [row["sae_key"] for row in rows if str(sae_id) in (row["sae_id"], str(row["sae_key"]))]

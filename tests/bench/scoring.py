@@ -197,7 +197,7 @@ def storage(setting: Setting) -> Iterator[Figure]:
     """Bytes per activation row in the finished file, against zstd Parquet of the same columns."""
     store = synthetic_store(setting)
     parquet = setting.folder / "activations.parquet"
-    with Store(store.path, allowed=[setting.folder]).read() as session:
+    with Store(store.path, allowed=[setting.folder]).read_file() as session:
         rows = session.write_parquet("from activations", parquet)
     ours, theirs = file_bytes(store.path), file_bytes(parquet)
     parquet.unlink()

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 
+import duckdb
 import handmade
 import numpy as np
 import polars as pl
@@ -193,6 +194,15 @@ def test_the_prompts_behind_a_score_are_those_of_duckdb(spark, store, topic):
 
 
 @needs_spark
+@pytest.mark.parametrize("call", ["compare_topics('sea', 'land')", "similar_neurons(3, sae := 'sae-1')", "coverage()"])
+def test_the_other_macros_give_what_they_give_on_duckdb(spark, store, call):
+    with store.read() as here, spark.read() as there:
+        expected, found = (session.sql(f"from {call}") for session in (here, there))
+    assert expected.height
+    alike(found, expected)
+
+
+@needs_spark
 def test_coverage_and_counts_are_those_of_duckdb(spark, store):
     here, there = (Atlas(opened).info() for opened in (store, spark))
     assert here["saes"]["coverage"].to_list() == [0.95, 0.95]
@@ -205,6 +215,9 @@ def test_coverage_and_counts_are_those_of_duckdb(spark, store):
 def test_an_export_is_only_read(spark):
     with pytest.raises(StoreError, match="is an export, which is only read: make an atlas of it with `atlas import`"):
         score_topics(spark, TOPICS, embed=EMBED)
+    for refused in (spark.create, spark.checkpoint, lambda: spark.query("from prompts")):
+        with pytest.raises(StoreError, match="is an export, which is only read"):
+            refused()
 
 
 @needs_spark
@@ -285,6 +298,40 @@ def test_an_unfinished_export_is_refused_before_spark_starts(export, tmp_path, m
     monkeypatch.setattr(atlas.spark.session, "_start", lambda master: pytest.fail("Spark was started"))
     with pytest.raises(StoreError, match=r"holds no manifest\.json"), open_spark(broken):
         pass
+
+
+@needs_sqlglot
+def test_macros_are_read_however_they_are_laid_out():
+    from sqlglot import exp
+
+    from atlas.spark.dialect import read_macros
+
+    text = """-- a comment; with a semicolon
+CREATE OR REPLACE MACRO one(a, "by":='x, (y;',c := greatest(1, 2)) AS TABLE select ';' as s, "by" from t where i = a -- no
+; create macro two() as table
+from t;"""
+    one, two = read_macros(text).values()
+    assert list(read_macros(text)) == ["one", "two"]
+    assert one.parameters == ("a", "by", "c")
+    assert {name: value.sql("duckdb") for name, value in one.defaults.items()} == {
+        "by": "'x, (y;'",
+        "c": "GREATEST(1, 2)",
+    }
+    assert [column.name for column in one.body.find_all(exp.Column)] == ["by", "i", "a"]
+    assert two.parameters == () and two.body.sql("duckdb") == "SELECT * FROM t"
+
+
+@needs_sqlglot
+def test_every_macro_that_duckdb_has_is_read_with_its_parameters():
+    from atlas.spark.dialect import read_macros
+
+    with duckdb.connect() as connection:
+        for name in ("schema", "views", "macros"):
+            connection.execute(read_sql(name))
+        rows = connection.execute(
+            "select function_name, parameters from duckdb_functions() where not internal"
+        ).fetchall()
+    assert {name: list(macro.parameters) for name, macro in read_macros(read_sql("macros")).items()} == dict(rows)
 
 
 @needs_sqlglot
