@@ -17,7 +17,7 @@ from atlas.steering.methods import METHODS, SteeredSae, settle_options
 from atlas.steering.settings import Options, SteeringSettings
 from atlas.steering.signals import ensure_signals
 from atlas.steering.targets import load_steered_saes
-from atlas.store.session import Session
+from atlas.store.session import Asks
 from atlas.store.state import find_sae_keys
 
 
@@ -50,13 +50,13 @@ class PreparedSteering:
         """Keys of the SAEs."""
         return [row["sae_key"] for row in self.rows]
 
-    def purpose(self, session: Session, method: str, options: Options) -> Purpose:
+    def purpose(self, session: Asks, method: str, options: Options) -> Purpose:
         """What a strength of a method would be picked for."""
         return purpose_of(
             session, method, options, self.settings, topic=self.topic, sae_keys=self.sae_keys, vectors=self.vectors
         )
 
-    def vector_ids(self, session: Session, method: str) -> list[int]:
+    def vector_ids(self, session: Asks, method: str) -> list[int]:
         """The vectors that a method steers by; none for a method that steers by none."""
         used = METHODS[method].vector
         return vector_ids(session, self.vectors, self.sae_keys, used) if used else []
