@@ -91,19 +91,19 @@ def control_vectors(target: Target, name: str, support: np.ndarray, norm: np.nda
     Args:
         support, norm: as in control_target.
     """
-    assert target.sas is not None and target.dense is not None and target.difference is not None
+    sas, dense, difference = (target.vector(kind) for kind in ("sas", "dense", "difference"))
     generator = np.random.default_rng(seed)
     source = torch.from_numpy(CONTROLS[name].permute(support, norm, generator)).to(target.scores.device)
-    size = len(target.dense)
+    size = len(dense)
     if name == "random":
-        direction = torch.from_numpy(generator.standard_normal(size)).to(target.dense)
-        dense = direction * target.dense.norm() / direction.norm()
+        direction = torch.from_numpy(generator.standard_normal(size)).to(dense)
+        dense = direction * dense.norm() / direction.norm()
     else:
-        dense = target.dense[torch.from_numpy(generator.permutation(size)).to(target.dense.device)]
+        dense = dense[torch.from_numpy(generator.permutation(size)).to(dense.device)]
     return replace(
         target,
-        sas=target.sas[source],
+        sas=sas[source],
         dense=dense,
-        difference=target.difference[source],
+        difference=difference[source],
         scores=target.scores[source],
     )

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from atlas.errors import AtlasError
 from atlas.models.hooks import hook_activations
-from atlas.steering.methods import METHODS, SteeredSae
+from atlas.steering.contamination import share, weigh_code
+from atlas.steering.methods import METHODS, EditedCode, SteeredSae
 from atlas.steering.settings import Options
 
 
@@ -69,19 +71,20 @@ def layer_figures(
 ) -> LayerFigures:
     """What a method that edits the code does on texts (method: section 6, point 2)."""
     edit_code = METHODS[method].edit
-    assert edit_code is not None
+    if edit_code is None:
+        raise AtlasError(f"method {method} edits no code: its figures are those of text alone")
     columns: list[list[float]] = [[], [], [], []]
     for x, mask in hook_activations(model, tokenizer, texts, layer.hook_name, prepend_bos=prepend_bos):
         edit = edit_code(layer.codec, x, layer.target, options)
-        assert edit.acts is not None and edit.code is not None, f"method {method} has no code"
+        if not isinstance(edit, EditedCode):
+            raise AtlasError(f"method {method} edits no code: its figures are those of text alone")
         flat = layer.codec.flatten(x).float()
         moved = layer.codec.flatten(layer.codec.decode(edit.acts, edit.code, x)).float()
         plain = layer.codec.flatten(layer.codec.decode(edit.code.acts, edit.code, x)).float()
         error = ((moved - flat) ** 2).sum(-1) - ((plain - flat) ** 2).sum(-1)
         changed = (edit.acts != edit.code.acts).sum(-1).float()
-        size = edit.acts.abs().float()
-        total = size.sum(-1)
-        impure = (size @ edit.code.pick(layer.impurity.to(size))) / total.clamp(min=1e-30)
+        impure, total = weigh_code(edit.acts.float(), edit.code.pick(layer.impurity))
+        impure = share(impure, total)
         for row in range(len(mask)):
             counts = mask[row]
             if not counts.any():

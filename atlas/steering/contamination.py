@@ -14,6 +14,22 @@ from atlas.steering.token_records import Call, Step, Text
 WAITING = 1 << 19  # values of codes that wait for their figures
 
 
+def weigh_code(acts: Tensor, impurity: Tensor) -> tuple[Tensor, Tensor]:
+    """Per token Σ|a'|(1 - score) and Σ|a'|; contamination is the first as a share of the second.
+
+    Args:
+        acts: feature activations a' [..., m].
+        impurity: 1 - score of each of their neurons [m].
+    """
+    size = acts.abs()
+    return size @ impurity.to(size), size.sum(-1)
+
+
+def share(impure: Tensor, total: Tensor) -> Tensor:
+    """The share of each token's code that is off topic; 0 where nothing is active."""
+    return impure / total.clamp(min=1e-30)
+
+
 class Figures:
     """The figures of a text. What they come from waits until one is asked for, or until there is much of it."""
 
@@ -50,10 +66,10 @@ class Figures:
             acts = self._layer.codec.encode(x).acts
             self._codes.append((acts, acts, None, mask, [step for *_, step in self._activations]))
         for acts, before, neurons, mask, steps in self._codes:
-            size, now, was = acts.abs(), acts.bool(), before.bool()
-            impurity = self._layer.impurity.to(size)
-            impure = size @ (impurity if neurons is None else impurity.index_select(-1, neurons))
-            columns = (mask, impure, size.sum(-1), (was & now).sum(-1), now.sum(-1), was.sum(-1))
+            now, was = acts.bool(), before.bool()
+            impurity = self._layer.impurity
+            weighed = weigh_code(acts, impurity if neurons is None else impurity.index_select(-1, neurons))
+            columns = (mask, *weighed, (was & now).sum(-1), now.sum(-1), was.sum(-1))
             table = torch.stack([column.double().cpu() for column in columns])
             for step, own in zip(steps, table.split([step.width for step in steps], dim=2), strict=True):
                 self._columns[id(step)] = own
@@ -63,8 +79,8 @@ class Figures:
         """Per text the share of a token's code that is off topic, mean over tokens; None where no token has a code."""
         mask, impure, total, *_ = self._table()
         known = mask * (total > 0)
-        sums = (known * impure / total.clamp(min=1e-30)).sum(1), known.sum(1)
-        return [share / n if n else None for share, n in torch.stack(sums, dim=1).tolist()]
+        sums = (known * share(impure, total)).sum(1), known.sum(1)
+        return [summed / n if n else None for summed, n in torch.stack(sums, dim=1).tolist()]
 
     def swapped(self) -> list[list[float]]:
         """Per text the mean numbers of neurons of a token that stayed active, became active and ceased to be."""

@@ -18,7 +18,7 @@ from atlas.errors import AtlasError, UnknownName
 from atlas.models.hooks import Handle, find_site
 from atlas.steering.call_watching import ModelWatch, bare_model
 from atlas.steering.contamination import Figures
-from atlas.steering.methods import DEFAULT_METHOD, METHODS, Edit, SteeredSae, settle_options
+from atlas.steering.methods import DEFAULT_METHOD, METHODS, EditedCode, MovedActivation, SteeredSae, settle_options
 from atlas.steering.settings import POSITIONS, Options, SteeringSettings
 from atlas.steering.token_records import Call, Text
 from atlas.steering.token_tracking import TokenTracker
@@ -181,10 +181,9 @@ class Steering:
         self._recent, self._recalled = [*kept, call] if torch.is_grad_enabled() else [], False
 
     def _edit(self, x: Tensor, number: int) -> Tensor:
-        layer, again = self.layers[number], self._watch.call is None
-        call = self._recall(layer) if again else self._watch.call
-        assert call is not None, "_recall sees to it"
-        self._ran[number] += not again
+        layer, running = self.layers[number], self._watch.call
+        call = self._recall(layer) if running is None else running
+        self._ran[number] += running is not None
         if tuple(x.shape[:2]) != call.shape:
             raise AtlasError(
                 f"{layer.hook_name} gives the shape {list(x.shape)} where {list(call.shape)} tokens were expected: this "
@@ -199,20 +198,17 @@ class Steering:
             return x
         mask = None if call.steered is None else call.steered.to(x.device)
         method, codec = METHODS[self.method], layer.codec
-        edit = method.edit(codec, x, layer.target, self.options) if method.edit else Edit(activation=x)
-        if edit.activation is not None:
-            code = acts = None
-            out = x if edit.activation is x else _mix(edit.activation, x, mask)
-        else:
-            assert edit.acts is not None and edit.code is not None
+        edit = method.edit(codec, x, layer.target, self.options) if method.edit else MovedActivation(x)
+        figures = self._figures_of(call.text)[number] if running is not None and call.new else None
+        if isinstance(edit, EditedCode):
             code, acts = codec.narrow(edit.acts, edit.code)
             out = _mix(codec.shift(x, code, acts) if self.keep_error else codec.decode(acts, code, x), x, mask)
-        if not again and call.new:
-            figures = self._figures_of(call.text)[number]
-            if acts is None or code is None:
-                figures.add_activation(out, mask, call)
-            else:
+            if figures is not None:
                 figures.add_code(acts, code, mask, call)
+        else:
+            out = x if edit.activation is x else _mix(edit.activation, x, mask)
+            if figures is not None:
+                figures.add_activation(out, mask, call)
         return out
 
     def _recall(self, layer: SteeredSae) -> Call:

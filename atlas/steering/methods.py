@@ -1,8 +1,8 @@
-"""Steering methods: how the code of one token is edited (method: sections 4 and 5).
+"""Steering methods: what each does to the feature activations of one token (method: sections 4 and 5).
 
 A method is one function and one entry in METHODS. It takes the SAE's codec, the activation x [..., *site], the target
-(the stored scores and vectors) and the options, and gives the edited code with the encoding it came from; methods
-without a code give the new activation instead.
+(the stored scores and vectors) and the options, and gives an EditedCode, which is decoded, or a MovedActivation, which
+takes the place of x.
 """
 
 from __future__ import annotations
@@ -39,20 +39,39 @@ class Target:
     dense: Tensor | None = None
     difference: Tensor | None = None
 
+    def vector(self, kind: str) -> Tensor:
+        """The vector of a kind, sas, dense or difference; AtlasError where no vector was asked for."""
+        found: Tensor | None = {"sas": self.sas, "dense": self.dense, "difference": self.difference}[kind]
+        if found is None:
+            raise AtlasError("there is no contrastive vector to steer by: name one with --vector")
+        return found
+
 
 @dataclass(frozen=True)
-class Edit:
-    """The edited code a' and the encoding it came from, or the new activation of a method without a code.
+class EditedCode:
+    """What a method makes that edits feature activations, which are then decoded.
 
     Attributes:
-        acts: a' of the code's neurons [..., d_sae], or [..., m] where the code is narrowed to m of them.
-        code: the encoding.
+        acts: the edited feature activations a' [..., d_sae], or [..., m] where the code holds m neurons only.
+        code: the encoding that they were made from.
+    """
+
+    acts: Tensor
+    code: Code
+
+
+@dataclass(frozen=True)
+class MovedActivation:
+    """What a method makes that adds to the activation itself.
+
+    Attributes:
         activation: the new activation [..., *site].
     """
 
-    acts: Tensor | None = None
-    code: Code | None = None
-    activation: Tensor | None = None
+    activation: Tensor
+
+
+Edit = EditedCode | MovedActivation
 
 
 @dataclass(frozen=True)
@@ -88,28 +107,28 @@ class Method:
 def sae(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     """a' = a."""
     code = codec.encode(x)
-    return Edit(code.acts, code)
+    return EditedCode(code.acts, code)
 
 
 def clamp(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     """a'[best] = strength · largest reference activation (Templeton et al.)."""
     code = codec.encode(x)
     best = target.best[: options.neurons]
-    return Edit(_assign(code.acts, best, _strength(options) * target.max_activation[best].to(code.acts)), code)
+    return EditedCode(_assign(code.acts, best, _strength(options) * target.max_activation[best].to(code.acts)), code)
 
 
 def clamp_own(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     """a'[best] = strength · a[best] (the paper's words; nothing happens where they are silent)."""
     code = codec.encode(x)
     best = target.best[: options.neurons]
-    return Edit(_assign(code.acts, best, _strength(options) * code.acts[..., best]), code)
+    return EditedCode(_assign(code.acts, best, _strength(options) * code.acts[..., best]), code)
 
 
 def clamp_plus(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     """a'[best] = a[best] + strength (the released code)."""
     code = codec.encode(x)
     best = target.best[: options.neurons]
-    return Edit(_assign(code.acts, best, code.acts[..., best] + _strength(options)), code)
+    return EditedCode(_assign(code.acts, best, code.acts[..., best] + _strength(options)), code)
 
 
 def weight(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
@@ -117,9 +136,9 @@ def weight(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     weights = target.scores.to(x.device)
     if options.sigma == "topk":
         code = codec.encode(x)
-        return Edit(_own_count(codec, code, weights) * code.pre * weights, code)
+        return EditedCode(_own_count(codec, code, weights) * code.pre * weights, code)
     code, weighed = codec.encode_twice(x, weights.to(codec.decoder_rows))
-    return Edit(weighed, code)
+    return EditedCode(weighed, code)
 
 
 def swap(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
@@ -127,40 +146,38 @@ def swap(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     weights = target.scores.to(x.device)
     if options.sigma == "topk":
         code = codec.encode(x)
-        return Edit(_own_count(codec, code, weights) * code.pre, code)
+        return EditedCode(_own_count(codec, code, weights) * code.pre, code)
     code, weighed = codec.encode_twice(x, weights.to(codec.decoder_rows))
-    return Edit((weighed != 0) * code.pre, code)
+    return EditedCode((weighed != 0) * code.pre, code)
 
 
 def add(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     """x' = x + strength · s(x) · Σ over the best of m_i D_i, m_i the largest reference activation; exactly x at 0."""
     if options.strength == 0:
-        return Edit(activation=x)
+        return MovedActivation(x)
     best = target.best[: options.neurons]
     rows = codec.decoder_rows[best]
     step = _strength(options) * (target.max_activation[best].to(rows) @ rows)
-    return Edit(activation=codec.add(x, step, codec.input_scale(x)))
+    return MovedActivation(codec.add(x, step, codec.input_scale(x)))
 
 
 def sas(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     """a' = σ(a + λ v); with the error kept x' = x + s(x) · (a' - a) · D (arXiv 2503.00177); exactly x at λ = 0."""
     if options.strength == 0:
-        return Edit(activation=x)
-    assert target.sas is not None, "Steering sees to it"
+        return MovedActivation(x)
     code = codec.encode(x)
-    moved = code.acts + _strength(options) * target.sas.to(code.acts)
+    moved = code.acts + _strength(options) * target.vector("sas").to(code.acts)
     if options.sigma == "relu":
         if codec.signed:
             raise AtlasError("sigma relu would drop the negative activations of an AbsTopK SAE: use own or none")
         moved = moved.relu()
-    return Edit(codec.select(moved) if options.sigma == "own" else moved, code)
+    return EditedCode(codec.select(moved) if options.sigma == "own" else moved, code)
 
 
 def dense(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     """x' = x + λ · mean over pairs of (x⁺ - x⁻) (CAA, arXiv 2312.06681)."""
-    assert target.dense is not None, "Steering sees to it"
-    step = target.dense.to(x.device)
-    return Edit(activation=x if options.strength == 0 else codec.add(x, _strength(options) * step, 1.0))
+    step = target.vector("dense").to(x.device)
+    return MovedActivation(x if options.strength == 0 else codec.add(x, _strength(options) * step, 1.0))
 
 
 def filtered(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
@@ -172,11 +189,10 @@ def filtered(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     x⁺ - x⁻ = s · (a⁺ - a⁻) · D + (e⁺ - e⁻) this is the dense vector less its reconstruction error when all scores are 1.
     """
     if options.strength == 0:
-        return Edit(activation=x)
-    assert target.difference is not None, "Steering sees to it"
+        return MovedActivation(x)
     rows = codec.decoder_rows
-    step = _strength(options) * ((target.difference * target.scores).to(rows) @ rows)
-    return Edit(activation=codec.add(x, step, codec.input_scale(x)))
+    step = _strength(options) * ((target.vector("difference") * target.scores).to(rows) @ rows)
+    return MovedActivation(codec.add(x, step, codec.input_scale(x)))
 
 
 METHODS = {
@@ -213,7 +229,7 @@ DEFAULT_METHOD = "add"  # set by evaluation on the bundled model, see README
 
 
 def takes(name: str, option: str, value: object = None) -> bool:
-    """Whether a method has an option (a field of Options), and sigma of this value."""
+    """Whether a method uses an option, a field of Options; for option "sigma" also whether it can select by `value`."""
     method = METHODS[name]
     if option == "sigma":
         return bool(method.sigmas) and (value in (None, "sae") or value in method.sigmas)
@@ -254,7 +270,8 @@ def settle_options(name: str, options: Options) -> Options:
 
 
 def _strength(options: Options) -> float:
-    assert options.strength is not None, "settle_options fills it in"
+    if options.strength is None:
+        raise ValueError("these options are not settled: settle_options fills in the method's default strength")
     return options.strength
 
 

@@ -12,7 +12,7 @@ from targets import BY_VECTOR, EDITING, make_target
 from atlas.errors import AtlasError, ModelError, UnknownName
 from atlas.models.codec import Codec
 from atlas.steering.intervention import Steering
-from atlas.steering.methods import METHODS, SteeredSae, settle_options
+from atlas.steering.methods import METHODS, EditedCode, SteeredSae, settle_options
 from atlas.steering.settings import Options
 
 IDS = torch.tensor([[0, 30, 41, 52, 63, 74]])
@@ -186,7 +186,7 @@ def test_contamination_is_the_normalised_sum_of_the_papers_formula(transformer, 
     handle.remove()
     x = _last(caught)
     edit = METHODS[method].edit(layer.codec, x, layer.target, settle_options(method, Options()))
-    acts = edit.acts if edit.activation is None else layer.codec.encode(edit.activation).acts
+    acts = edit.acts if isinstance(edit, EditedCode) else layer.codec.encode(edit.activation).acts
     acts = acts[0, 1:].abs()
     by_hand = [float((a * (1 - layer.target.scores)).sum() / a.sum()) for a in acts if a.sum() > 0]
     with Steering(transformer, [layer], method=method, keep_error=False, special_ids=[0]) as steering:

@@ -26,7 +26,7 @@ from transformers import (
 from atlas.errors import AtlasError
 from atlas.models.codec import Codec
 from atlas.steering.intervention import Steering
-from atlas.steering.methods import METHODS, SteeredSae, settle_options
+from atlas.steering.methods import METHODS, MovedActivation, SteeredSae, settle_options
 from atlas.steering.settings import Options
 
 HOOK = "blocks.0.hook_resid_post"
@@ -82,7 +82,7 @@ def steered_forward(model, layer, method, ids, meant):
     def edit(module, args, output):
         x = output[0] if isinstance(output, tuple) else output
         found = METHODS[method].edit(layer.codec, x, layer.target, settle_options(method, Options()))
-        if found.activation is not None:
+        if isinstance(found, MovedActivation):
             moved, was = found.activation, layer.codec.encode(found.activation)
             caught.append((was.acts[0], was.acts[0]))
         else:
