@@ -1,12 +1,11 @@
-"""Write the generated parts of the README: the command reference, and the table of tables.
+"""Write the generated parts of the READMEs: the command reference, the tables, and what the registries hold.
 
-python -m atlas.cli.readme README.md          rewrites them in place
-python -m atlas.cli.readme README.md --check  exits with 1 when they are out of date
+python -m atlas.cli.readme          rewrites them in place, from the repository's root
+python -m atlas.cli.readme --check  exits with 1 when they are out of date
 """
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 
@@ -92,39 +91,43 @@ def table_of_metrics() -> str:
     return "\n".join(lines)
 
 
-PARTS = {
-    "commands": command_reference,
-    "tables": table_of_tables,
-    "methods": table_of_methods,
-    "scorers": table_of_scorers,
-    "rules": table_of_rules,
-    "metrics": table_of_metrics,
+PARTS = {  # name -> the file it stands in, and the function that writes it
+    "commands": ("cli/README.md", command_reference),
+    "tables": ("sql/README.md", table_of_tables),
+    "scorers": ("atlas/scoring/README.md", table_of_scorers),
+    "methods": ("atlas/steering/README.md", table_of_methods),
+    "rules": ("atlas/steering/README.md", table_of_rules),
+    "metrics": ("atlas/evaluation/README.md", table_of_metrics),
 }
 
 
-def renew(text: str) -> str:
-    """The README with its generated parts made anew."""
-    for name, make in PARTS.items():
-        pattern = re.compile(f"(<!-- generated: {name} -->\n).*?(\n<!-- end -->)", re.DOTALL)
-        if not pattern.search(text):
-            raise SystemExit(f"README has no part '<!-- generated: {name} -->'")
-        body = make()
-        text = pattern.sub(lambda found, body=body: found[1] + body + found[2], text)  # type: ignore[misc]
-    return text
+def renew(root: Path) -> dict[Path, str]:
+    """The files below `root` that have generated parts, each with its parts made anew."""
+    texts: dict[Path, str] = {}
+    for name, (file, make) in PARTS.items():
+        path = root / file
+        text = texts.get(path) or path.read_text()
+        before, opening, rest = text.partition(f"<!-- generated: {name} -->\n")
+        _, closing, after = rest.partition("\n<!-- end -->")
+        if not closing:
+            raise SystemExit(f"{path} has no part '<!-- generated: {name} -->': name the repository's root")
+        texts[path] = before + opening + make() + closing + after
+    return texts
 
 
 def main() -> None:
-    """Rewrite or check the README named on the command line."""
-    path = Path(sys.argv[1])
-    old = path.read_text()
-    new = renew(old)
-    if "--check" in sys.argv[2:]:
-        if new != old:
-            click.echo(f"{path} is out of date: run python -m atlas.cli.readme {path}", err=True)
-            finish(1)
-    else:
-        path.write_text(new)
-    finish(0)
+    """Rewrite or check the READMEs below the folder named on the command line, else below this one."""
+    folders = [argument for argument in sys.argv[1:] if argument != "--check"]
+    code = 0
+    for path, new in renew(Path(*folders)).items():
+        if path.read_text() == new:
+            continue
+        if "--check" in sys.argv:
+            click.echo(f"{path} is out of date: run python -m atlas.cli.readme", err=True)
+            code = 1
+        else:
+            path.write_text(new)
+    finish(code)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How a prompt's activations are summed up: each summary is a column of `activations` (w in equation 1)."""
+"""How a prompt's activations are summed up: each summary is a column of `activations` (method: equations 1 and 2)."""
 
 from __future__ import annotations
 

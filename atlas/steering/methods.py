@@ -225,7 +225,7 @@ METHODS = {
         weighs=True,
     ),
 }
-DEFAULT_METHOD = "add"  # set by evaluation on the bundled model, see README
+DEFAULT_METHOD = "add"  # set by evaluation on the bundled model, see atlas/evaluation/README.md
 
 
 def takes(name: str, option: str, value: object = None) -> bool:
