@@ -22,6 +22,8 @@ from atlas.texts.prompts import TextSet, collect_texts, read_texts
 if TYPE_CHECKING:
     from torch import nn
 
+    from atlas.evaluation.evaluation_set import EvaluationSet
+    from atlas.evaluation.runs import MethodSetting
     from atlas.models.saes import LoadedSae
     from atlas.scoring.model_evidence import ModelProbe
     from atlas.steering.intervention import Steering
@@ -316,6 +318,46 @@ class Atlas:
                 recorded, topic, options, settings=settings, vectors=named, sae_ids=sae_ids, strict=False
             )
         return prepared.steering(method)
+
+    def evaluate(
+        self,
+        topic: str,
+        data: EvaluationSet | None = None,
+        methods: Sequence[str | MethodSetting] = ("add", "swap", "prefix"),
+        *,
+        calibrate: bool = False,
+        **settings: Any,
+    ) -> pl.DataFrame:
+        """Measure how well a topic's neurons find texts about it, and what steering by them does to generated text.
+
+        Every method is compared with unsteered text, with the SAE's plain reconstruction, and with itself under shuffled
+        scores. All texts and figures are stored.
+
+        Args:
+            topic: a scored topic.
+            data: held-out and everyday texts, and prompts; None for the bundled ones, where the topic has them.
+            methods: keys of atlas.steering.methods.METHODS, "prefix" or "finetuned"; or a MethodSetting, to give one's
+                options.
+            calibrate: whether to pick each method's strength first, on every other prompt, and to evaluate on the rest.
+            settings: those of atlas.evaluation.evaluate.evaluate_topic: config, vectors, sae_ids, recorded, encoder,
+                models, progress, show, show_curve.
+
+        Returns:
+            A row per method and figure: method, name, value, low, high (95 %, paired by prompt).
+
+        Raises:
+            UnknownName: topic, method, SAE or vector.
+            PromptError: no texts are given, and the topic has no bundled ones.
+            AtlasError: a held-out text is among the topic's own.
+            StoreError: the topic's scores are stale.
+        """
+        from atlas.evaluation.evaluate import evaluate_topic
+        from atlas.evaluation.evaluation_set import read_evaluation_set
+        from atlas.evaluation.runs import MethodSetting
+
+        chosen = [MethodSetting(method) if isinstance(method, str) else method for method in methods]
+        data = data or read_evaluation_set(topic)
+        return evaluate_topic(self.store, topic, data, chosen, calibrate=calibrate, **settings)
 
     def _ask(self, name: str, /, **parameters: Any) -> pl.DataFrame:
         with self.store.read() as session:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,8 +25,6 @@ from atlas.evaluation.figures import ALIGNED, CODE_METRICS, UNALIGNED, Figure
 
 if TYPE_CHECKING:
     import polars as pl
-
-    from atlas.evaluation.evaluate import EvaluationSet
 
 SHOWN = ("perplexity", "distinct_2", "acceptability", "contamination", "distance_held_out")
 AGAINST = ("original", "sae", "shuffled")
@@ -118,10 +114,11 @@ def evaluate(
       atlas evaluate pocket.atlas medicine --vector medical --calibrate
     """
     import atlas as library
-    from atlas.evaluation.calibrate import calibrate as pick_strength
-    from atlas.evaluation.evaluate import EvaluationConfig, Examiner
-    from atlas.evaluation.evaluate import evaluate as run
-    from atlas.evaluation.remeasure import measure_again as measure
+    from atlas.evaluation.evaluate import evaluate_topic
+    from atlas.evaluation.evaluation_set import read_evaluation_set, read_held_out
+    from atlas.evaluation.examiner import EvaluationConfig
+    from atlas.evaluation.finetune import finetune_topic
+    from atlas.evaluation.remeasure import remeasure_topic
     from atlas.evaluation.runs import MethodSetting
     from atlas.models.encoders import load_encoder
     from atlas.models.recorded import RecordedModels
@@ -131,24 +128,23 @@ def evaluate(
 
     opened = library.open(atlas)
     recorded = RecordedModels(opened.store, model=model, release=release, device=device)
-    progress = Progress()
-
-    def show_curve(method: str, calibrated: tuple[pl.DataFrame, float | None]) -> None:
-        progress.close()
-        if style == "table":
-            print_curve(method, *calibrated)
-
-    def show(frame: pl.DataFrame) -> None:
-        progress.close()
-        print_frame(frame, style) if style != "table" else print_summary(frame)
-
-    try:
+    with closing(Progress()) as progress:
         if measure_again:
             texts = read_held_out(topic, held_out)
-            added = measure(opened.store, topic, texts, recorded=recorded, encoder=encoder, progress=progress)
+            added = remeasure_topic(opened.store, topic, texts, recorded=recorded, encoder=encoder, progress=progress)
             echo(f"{atlas}: {added:,} figures added")
             return
-        data = read_data(topic, held_out, unaligned, others, prompts)
+
+        def show(frame: pl.DataFrame) -> None:
+            progress.close()
+            print_frame(frame, style) if style != "table" else print_summary(frame)
+
+        def show_curve(method: str, curve: pl.DataFrame, picked: float | None) -> None:
+            progress.close()
+            if style == "table":
+                print_curve(method, curve, picked)
+
+        data = read_evaluation_set(topic, held_out, unaligned, others, prompts)
         chosen = methods or (("add", "sas", "dense") if vectors else ("add", "swap", "prefix"))
         known = [name for name in chosen if name in METHODS]
         given = spread_options(Options(strength, neurons, sigma), known)
@@ -165,96 +161,27 @@ def evaluate(
             Sampling(max_new_tokens, temperature, top_k, top_p, seed),
         )
         progress("loading model, SAEs and encoder", 0, 0)
-        tuned = {}
+        models = {}
         if "finetuned" in chosen:
             if finetune is None:
                 raise click.UsageError("method finetuned needs --finetune FOLDER, where its weights are kept")
-            tuned["finetuned"] = make_finetuned(opened, recorded, topic, finetune)
-        halves = (data.prompts[0::2], data.prompts[1::2]) if calibrate else ((), data.prompts)
-        judging = load_encoder(encoder or recorded.recorded_encoder)
-
-        def examine(some: Sequence[str]) -> Examiner:
-            return Examiner(
-                opened.store,
-                topic,
-                replace(data, prompts=some),
-                config,
-                sae_ids=sae_ids or None,
-                recorded=recorded,
-                encoder=judging,
-                models=tuned,
-                vectors=vectors,
-            )
-
-        if calibrate:
-            trial = examine(halves[0])
-            settings = [
-                with_strength(
-                    setting,
-                    pick_strength(trial, setting, progress=progress, show=partial(show_curve, setting.method))[1],
-                )
-                if setting.method in METHODS and METHODS[setting.method].strength
-                else setting
-                for setting in settings
-            ]
-        run(examine(halves[1]), settings, progress=progress, show=show)
-    finally:
-        progress.close()
-
-
-def read_held_out(topic: str, path: str | None) -> Sequence[str]:
-    """Held-out texts of a file, or the bundled ones; none where a topic, or a behaviour, has none."""
-    from atlas.texts import bundled
-    from atlas.texts.prompts import read_texts
-
-    ours = bundled.read_topics("held_out")
-    if path is None and topic not in ours:
-        return ()
-    return (read_texts(path) if path else ours[topic]).texts
-
-
-def read_data(
-    topic: str, held_out: str | None, unaligned: str | None, others: str | None, prompts: str | None
-) -> EvaluationSet:
-    """The texts that were named, the bundled ones elsewhere; PromptError when a topic has no bundled ones."""
-    from atlas.cli.score import topic_files
-
-    from atlas.errors import PromptError
-    from atlas.evaluation.evaluate import EvaluationSet
-    from atlas.texts import bundled
-    from atlas.texts.prompts import read_texts
-
-    own = read_held_out(topic, held_out)
-    if not own:
-        raise PromptError(f"topic {topic!r} has no bundled held-out texts: name a file of some with --held-out")
-    ours = {name: texts.texts for name, texts in bundled.read_topics("held_out").items()}
-    files = {} if others is None else topic_files(Path(others))
-    rest = {name: read_texts(path).texts for name, path in files.items()} if files else ours
-    return EvaluationSet(
-        held_out=own,
-        unaligned=read_texts(unaligned or bundled.UNALIGNED).texts,
-        prompts=read_texts(prompts or bundled.NEUTRAL_PROMPTS).texts,
-        others=[text for name, texts in rest.items() if name != topic for text in texts],
-    )
-
-
-def make_finetuned(opened: Any, recorded: Any, topic: str, folder: str) -> Any:
-    """The fine-tuned model of a topic, trained now when it is not there."""
-    from atlas.errors import AtlasError
-    from atlas.evaluation.finetune import finetuned
-
-    if Path(topic).name != topic or topic == ".." or "\0" in topic:
-        raise AtlasError(
-            f"topic {topic!r} cannot be the name of a folder in {folder}: score its texts under another name"
+            models["finetuned"] = finetune_topic(recorded, topic, finetune, tell=partial(echo, err=True))
+        evaluate_topic(
+            opened.store,
+            topic,
+            data,
+            settings,
+            config=config,
+            calibrate=calibrate,
+            vectors=vectors,
+            sae_ids=sae_ids or None,
+            recorded=recorded,
+            encoder=load_encoder(encoder or recorded.recorded_encoder),
+            models=models,
+            progress=progress,
+            show=show,
+            show_curve=show_curve,
         )
-    with opened.store.read() as session:
-        texts = session.ask("topic_texts", topic=topic)["text"].to_list()
-        row = session.ask("all_saes").to_dicts()[0]
-    found, seconds = finetuned(
-        recorded.model_name, texts, Path(folder) / topic, prepend_bos=row["prepend_bos"], device=recorded.device
-    )
-    echo(f"fine-tuned on {len(texts)} texts in {seconds:.1f} s: {Path(folder) / topic}", err=True)
-    return found
 
 
 def print_curve(method: str, curve: pl.DataFrame, picked: float | None) -> None:
@@ -266,11 +193,6 @@ def print_curve(method: str, curve: pl.DataFrame, picked: float | None) -> None:
     echo(f"\n{method} by strength (0 is unsteered):")
     print_table(wide.select("strength", *names))
     echo(f"picked: {picked:g}" if picked is not None else "picked: none, every strength breaks the limits")
-
-
-def with_strength(setting: Any, picked: float | None) -> Any:
-    """The method at the strength that was picked, or as it was where none was."""
-    return setting if picked is None else replace(setting, options=replace(setting.options, strength=picked))
 
 
 def print_summary(frame: pl.DataFrame) -> None:

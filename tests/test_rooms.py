@@ -18,7 +18,8 @@ FLOORS = (  # from the ground up; rooms on one floor do not import each other
     ("models",),
     ("building", "scoring", "contrast"),
     ("steering", "spark"),
-    ("evaluation", "api"),
+    ("evaluation",),
+    ("api",),
     ("reproduction",),
     ("cli",),
 )

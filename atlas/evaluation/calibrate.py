@@ -8,13 +8,13 @@ from dataclasses import replace
 import polars as pl
 
 from atlas.errors import AtlasError
-from atlas.evaluation.evaluate import Examiner
+from atlas.evaluation.examiner import Examiner
 from atlas.evaluation.runs import MethodSetting, compare, store_runs, table
 from atlas.progress import Progress, silent
 from atlas.steering.calibrations import store_strength
 from atlas.steering.methods import METHODS, settle_options
 from atlas.steering.settings import Options
-from atlas.store.keeping import show_nobody, storing
+from atlas.store.keeping import storing
 from atlas.store.waiting import patient
 
 DOSES = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # times the method's default strength
@@ -28,13 +28,13 @@ RULE = (
 )
 
 
-def calibrate(
+def calibrate_method(
     examiner: Examiner,
     setting: MethodSetting,
     *,
     strengths: Sequence[float] | None = None,
     progress: Progress = silent,
-    show: Callable[[tuple[pl.DataFrame, float | None]], None] = show_nobody,
+    show: Callable[[pl.DataFrame, float | None], object] | None = None,
 ) -> tuple[pl.DataFrame, float | None]:
     """Measure a method at several strengths, and store the curve and the strength that RULE picks; a warning when that fails.
 
@@ -72,7 +72,8 @@ def calibrate(
     curve = pl.concat(
         [table([run]).with_columns(strength=pl.lit(dose)) for run, dose in zip(runs, [0.0, *doses], strict=True)]
     ).select("strength", "name", "value", "low", "high")
-    show((curve, picked))
+    if show is not None:
+        show(curve, picked)
     with storing("this curve and the strength that it picks", examiner.store.path):
         store_runs(examiner.store, examiner.topic, runs, examiner.parameters())
         if picked is not None:

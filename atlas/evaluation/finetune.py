@@ -6,19 +6,21 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from atlas.errors import ModelError
+from atlas.errors import AtlasError, ModelError
 from atlas.models.configs import context_size
 from atlas.models.fingerprints import hash_model
 from atlas.models.loading import load_transformer
 from atlas.models.quiet import quiet
+from atlas.models.recorded import RecordedModels
 from atlas.models.tokens import with_bos
+from atlas.store.keeping import show_nobody
 from atlas.store.replacement import follow
 from atlas.texts.prompts import hash_texts
 
@@ -96,6 +98,36 @@ def finetuned(
         shutil.copytree(made, Path(f"{folder}.new"), dirs_exist_ok=True)
     Path(f"{folder}.new").replace(folder)
     return load_transformer(str(folder), device=device, dtype=dtype)[0], seconds
+
+
+def finetune_topic(
+    recorded: RecordedModels, topic: str, folder: str | Path, *, tell: Callable[[str], None] = show_nobody
+) -> Any:
+    """The model of an atlas, fine-tuned on the texts that a topic is scored by (see `finetuned`).
+
+    Args:
+        recorded: the models of the atlas.
+        topic: a scored topic.
+        folder: holds a folder per topic, named after it.
+        tell: called with what was made, as a line.
+
+    Raises:
+        AtlasError: the topic's name cannot be that of a folder.
+        ModelError: its folder holds something else.
+    """
+    if Path(topic).name != topic or topic == ".." or "\0" in topic:
+        raise AtlasError(
+            f"topic {topic!r} cannot be the name of a folder in {folder}: score its texts under another name"
+        )
+    with recorded.store.read() as session:
+        texts = session.ask("topic_texts", topic=topic)["text"].to_list()
+        row = session.ask("all_saes").to_dicts()[0]
+    own = Path(folder) / topic
+    model, seconds = finetuned(
+        recorded.model_name, texts, own, prepend_bos=bool(row["prepend_bos"]), device=recorded.device
+    )
+    tell(f"fine-tuned on {len(texts)} texts in {seconds:.1f} s: {own}")
+    return model
 
 
 def _train(model: Any, tokenizer: Any, texts: Sequence[str], config: FinetuneConfig, prepend_bos: bool) -> float:

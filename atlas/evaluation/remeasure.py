@@ -24,7 +24,7 @@ from atlas.store.state import require_complete
 from atlas.store.waiting import patient
 
 
-def measure_again(
+def remeasure_topic(
     store: Store,
     topic: str,
     held_out: Sequence[str],

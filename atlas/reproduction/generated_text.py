@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
-from atlas.evaluation.evaluate import EvaluationConfig, EvaluationSet, Examiner
+from atlas.evaluation.evaluation_set import EvaluationSet
+from atlas.evaluation.examiner import EvaluationConfig, Examiner, prepare_examiner
 from atlas.evaluation.figures import Figure
-from atlas.evaluation.finetune import finetuned
+from atlas.evaluation.finetune import finetune_topic
 from atlas.evaluation.intervals import Interval
 from atlas.evaluation.metrics import measure
 from atlas.evaluation.runs import MethodSetting, Run, compare
@@ -18,7 +18,6 @@ from atlas.reproduction.material import Material, NotAvailable
 from atlas.steering.calibrations import picked_strength
 from atlas.steering.methods import METHODS, settle_options
 from atlas.steering.settings import Options
-from atlas.steering.targets import load_steered_saes
 
 PAPER, OURS = "paper", "default"  # arithmetic
 CONFIG = EvaluationConfig(samples=1)  # one text per prompt, so that the page is made in minutes
@@ -46,15 +45,14 @@ SCHEMA = {
 def one_topic(material: Material) -> pl.DataFrame:
     """SCHEMA: every method and control on one topic; figures ending in " - <method>" are differences paired by prompt."""
     paper = examiner_of(material, material.topic, PAPER, material.texts.prompts)
-    ours = with_arithmetic(paper, OURS)
-    models = finetuned_models(material)
+    paper = replace(paper, models=finetuned_models(material))
+    ours = paper.with_config(config_of(OURS))
     settings = [
         (PAPER, paper, setting_of(paper, method, control))
         for method, control in (("original", None), ("sae", None), *ON_PAPER)
     ]
     settings += [(OURS, ours, setting_of(ours, method, control)) for method, control in ON_DEFAULT]
-    if models:
-        paper.models = models
+    if paper.models:
         settings.append((PAPER, paper, MethodSetting("finetuned")))
     runs = {PAPER: [], OURS: []}  # type: dict[str, list[Run]]
     for done, (arithmetic, examiner, setting) in enumerate(settings):
@@ -77,7 +75,7 @@ def every_topic(material: Material) -> pl.DataFrame:
     for done, topic in enumerate(material.tested):
         material.progress("generating, every topic", done, len(material.tested))
         paper = examiner_of(material, topic, PAPER, prompts)
-        examiners = {PAPER: paper, OURS: with_arithmetic(paper, OURS)}
+        examiners = {PAPER: paper, OURS: paper.with_config(config_of(OURS))}
         if not plain:
             plain = [paper.run(setting_of(paper, name, None)) for name in ("original", "sae")]
         distances = ("distance_topic", "distance_held_out")
@@ -113,7 +111,7 @@ def examiner_of(material: Material, topic: str, arithmetic: str, prompts: Any) -
             "there are no prompts to generate from", "atlas reproduce {atlas} --out {out} --prompts FILE"
         )
     data = EvaluationSet(material.held_out(topic), list(material.texts.unaligned), list(prompts))
-    return Examiner(
+    return prepare_examiner(
         material.steering.store, topic, data, config_of(arithmetic),
         sae_ids=[material.saes[0]["sae_key"]], recorded=material.steering_model, encoder=material.encoder,
     )  # fmt: skip
@@ -122,16 +120,6 @@ def examiner_of(material: Material, topic: str, arithmetic: str, prompts: Any) -
 def config_of(arithmetic: str) -> EvaluationConfig:
     """The paper's literal arithmetic, or the defaults of `atlas evaluate`."""
     return CONFIG if arithmetic == OURS else replace(CONFIG, keep_error=False, select="score", positions="all")
-
-
-def with_arithmetic(examiner: Examiner, arithmetic: str) -> Examiner:
-    """The same examiner under another configuration, its neurons selected anew."""
-    other = copy.copy(examiner)
-    other.config = config_of(arithmetic)
-    other.layers = load_steered_saes(
-        examiner.recorded, examiner.topic, examiner.sae_keys, scorer=other.config.scorer, select=other.config.select
-    ).saes
-    return other
 
 
 def setting_of(examiner: Examiner, method: str, control: str | None) -> MethodSetting:
@@ -151,15 +139,7 @@ def finetuned_models(material: Material) -> dict[str, Any]:
     if material.finetuned is None:
         return {}
     material.progress("fine-tuning", 0, 0)
-    return {
-        "finetuned": finetuned(
-            material.recorded.model_name,
-            material.topic_texts(material.topic),
-            material.finetuned / material.topic,
-            prepend_bos=bool(material.saes[0]["prepend_bos"]),
-            device=material.recorded.device,
-        )[0]
-    }
+    return {"finetuned": finetune_topic(material.recorded, material.topic, material.finetuned)}
 
 
 def rows_of(topic: str, arithmetic: str, run: Run) -> list[tuple[Any, ...]]:

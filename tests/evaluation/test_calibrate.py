@@ -10,8 +10,9 @@ import tiny
 
 import atlas
 from atlas.errors import AtlasError
-from atlas.evaluation.calibrate import LEAST_DISTINCT, MOST_PERPLEXITY, RULE, calibrate, pick
-from atlas.evaluation.evaluate import EvaluationConfig, EvaluationSet, Examiner
+from atlas.evaluation.calibrate import LEAST_DISTINCT, MOST_PERPLEXITY, RULE, calibrate_method, pick
+from atlas.evaluation.evaluation_set import EvaluationSet
+from atlas.evaluation.examiner import EvaluationConfig, prepare_examiner
 from atlas.evaluation.runs import MethodSetting
 from atlas.models.recorded import RecordedModels
 from atlas.steering.generation import Sampling
@@ -59,13 +60,13 @@ def recorded(opened):
 @pytest.fixture
 def examiner(opened, recorded, encoder):
     data = EvaluationSet(["Waves broke over the bow."], ["He paid."], ["The doctor", "Rain"])
-    return Examiner(opened.store, "sea", data, CONFIG, recorded=recorded, encoder=encoder)
+    return prepare_examiner(opened.store, "sea", data, CONFIG, recorded=recorded, encoder=encoder)
 
 
 def test_the_curve_and_the_picked_strength_are_stored_and_steer_takes_it(opened, examiner, recorded, monkeypatch):
     monkeypatch.setattr("atlas.evaluation.calibrate.pick", lambda found, strengths: strengths[2])
     setting = MethodSetting("clamp", Options(neurons=2))
-    curve, picked = calibrate(examiner, setting, strengths=[0.5, 1.5, 2.5])
+    curve, picked = calibrate_method(examiner, setting, strengths=[0.5, 1.5, 2.5])
     assert picked == 1.5
     assert curve["strength"].unique().sort().to_list() == [0.0, 0.5, 1.5, 2.5]
     stored = opened.sql("from calibrations").to_dicts()
@@ -108,13 +109,15 @@ class TestVectors:
         found.contrast("other", PAIRS.rows()[:3], tau=0.3, position="mean")
         recorded = RecordedModels(found.store)
         data = EvaluationSet(["Waves broke over the bow."], ["He paid."], ["The doctor", "Rain"])
-        examiner = Examiner(found.store, "sea", data, CONFIG, recorded=recorded, encoder=encoder, vectors=["sailing"])
+        examiner = prepare_examiner(
+            found.store, "sea", data, CONFIG, recorded=recorded, encoder=encoder, vectors=["sailing"]
+        )
         with pytest.MonkeyPatch.context() as patch:
             for method, best in (("sas", 1), ("filtered", 2)):
                 patch.setattr(
                     "atlas.evaluation.calibrate.pick", lambda figures, strengths, best=best: strengths[best + 1]
                 )
-                calibrate(examiner, MethodSetting(method), strengths=[0.5, 1.5, 2.5])
+                calibrate_method(examiner, MethodSetting(method), strengths=[0.5, 1.5, 2.5])
         return found, recorded
 
     def strength(self, picked, method, topic=None, *, given=Options(), vectors=("sailing",), **settings):
@@ -154,13 +157,13 @@ class TestVectors:
 def test_nothing_is_stored_as_picked_when_every_strength_breaks_the_limits(opened, examiner, monkeypatch):
     monkeypatch.setattr("atlas.evaluation.calibrate.pick", lambda found, strengths: None)
     before = opened.sql("from calibrations").height
-    assert calibrate(examiner, MethodSetting("add"), strengths=[1.0])[1] is None
+    assert calibrate_method(examiner, MethodSetting("add"), strengths=[1.0])[1] is None
     assert opened.sql("from calibrations").height == before
 
 
 def test_a_method_without_strength_is_refused(examiner):
     with pytest.raises(AtlasError, match="method swap has no strength to calibrate: use one of clamp"):
-        calibrate(examiner, MethodSetting("swap"))
+        calibrate_method(examiner, MethodSetting("swap"))
 
 
 @pytest.mark.parametrize("left_out", ["distance_topic", "perplexity", "distinct_2"])

@@ -21,7 +21,7 @@ from atlas.evaluation.choice_trial import PREFIX, ChoiceConfig, ChoiceSet, choos
 from atlas.evaluation.choices import evaluate_choices
 from atlas.evaluation.controls import PERMUTATIONS
 from atlas.evaluation.metrics import METRICS
-from atlas.evaluation.remeasure import measure_again
+from atlas.evaluation.remeasure import remeasure_topic
 from atlas.evaluation.runs import MethodSetting
 from atlas.evaluation.vector_variants import ABLATIONS, load_vectors
 from atlas.models.likelihood import log_probabilities, perplexities
@@ -423,7 +423,7 @@ class TestGeneratedText:
         with opened.store.write() as session:
             change(session, f"delete from metrics where {lost}")
         monkeypatch.setattr("atlas.evaluation.remeasure.load_encoder", lambda name: encoder)
-        assert measure_again(opened.store, "medical", ()) == before.height > 0
+        assert remeasure_topic(opened.store, "medical", ()) == before.height > 0
         after = opened.sql(f"from metrics where {lost} order by generation_id")
         np.testing.assert_allclose(after["value"], before["value"], rtol=1e-3)
         renewed = opened.sql("from metrics where generation_id is null order by run_id, name")

@@ -18,16 +18,18 @@ from scipy import stats
 
 import atlas
 import atlas.evaluation.detection
-import atlas.evaluation.evaluate
+import atlas.evaluation.examiner
 import atlas.evaluation.remeasure
 from atlas.errors import AtlasError, UnknownName
 from atlas.evaluation.controls import CONTROLS
-from atlas.evaluation.evaluate import EvaluationConfig, EvaluationSet, Examiner, edits_code, evaluate, with_controls
+from atlas.evaluation.evaluate import edits_code, evaluate_methods, with_controls
+from atlas.evaluation.evaluation_set import EvaluationSet
+from atlas.evaluation.examiner import EvaluationConfig, prepare_examiner
 from atlas.evaluation.figures import ALIGNED, AT_RANDOM, Figure
 from atlas.evaluation.intervals import auroc_interval
 from atlas.evaluation.layer_level import activity, layer_figures
 from atlas.evaluation.metrics import METRICS, Judge
-from atlas.evaluation.remeasure import measure_again
+from atlas.evaluation.remeasure import remeasure_topic
 from atlas.evaluation.runs import MethodSetting
 from atlas.models.recorded import RecordedModels
 from atlas.steering.generation import Sampling, generate
@@ -72,7 +74,9 @@ def examine(path, recorded, encoder):
     """An examiner of topic "sea"; give what should differ."""
 
     def make(data=DATA, config=CONFIG, *, topic="sea", where=path, **more):
-        return Examiner(atlas.open(where).store, topic, data, config, recorded=recorded, encoder=encoder, **more)
+        return prepare_examiner(
+            atlas.open(where).store, topic, data, config, recorded=recorded, encoder=encoder, **more
+        )
 
     return make
 
@@ -85,7 +89,7 @@ def examiner(examine):
 @pytest.fixture(scope="module")
 def done(path, examiner):
     """One evaluation: its frame, and what is stored."""
-    frame = evaluate(examiner, [SWAP, ADD, MethodSetting("prefix")])
+    frame = evaluate_methods(examiner, [SWAP, ADD, MethodSetting("prefix")])
     opened = atlas.open(path)
     tables = {name: opened.sql(f"from {name}") for name in ("runs", "generations", "metrics")}
     return frame, tables
@@ -159,7 +163,7 @@ def test_every_prompt_and_sample_has_a_seed_of_its_own_that_all_methods_share(do
 @pytest.mark.parametrize("method", ["original", "sae", "swap", "add"])
 def test_the_stored_texts_are_those_that_steering_generates(done, examiner, method):
     texts = generate(
-        examiner.model, examiner.tokenizer, [prompt for prompt in PROMPTS for _ in range(2)], examiner.layers,
+        examiner.model, examiner.tokenizer, [prompt for prompt in PROMPTS for _ in range(2)], examiner.saes,
         method=method, options=ADD.options if method == "add" else Options(), prepend_bos=True, positions="all",
         keep_error=CONFIG.keep_error and method != "sae", sampling=CONFIG.sampling, seeds=range(7, 13),
     )  # fmt: skip
@@ -177,7 +181,7 @@ def test_a_prefix_is_one_of_the_topics_texts_and_is_not_part_of_the_prompt_that_
     order = sorted(SEA, key=examiner.topic_texts.index)
     given = [f"{order[i % 2]} {prompt}" for i, prompt in enumerate(prompt for prompt in PROMPTS for _ in range(2))]
     texts = generate(
-        examiner.model, examiner.tokenizer, given, examiner.layers, method="original", options=Options(), keep_error=False,
+        examiner.model, examiner.tokenizer, given, examiner.saes, method="original", options=Options(), keep_error=False,
         positions="all", prepend_bos=True, sampling=CONFIG.sampling, seeds=range(7, 13),
     )  # fmt: skip
     assert texts_of(done[1], "prefix")["text"].to_list() == [text.text for text in texts]
@@ -258,7 +262,7 @@ def test_controls_are_measured_by_the_topics_scores_and_not_by_their_own(examine
     layers = [examiner.layer_level(run.setting)[Figure("contamination", texts=ALIGNED)] for run in runs[1:]]
     assert all(found == pytest.approx(layers[0]) for found in layers)
     scores = atlas.open(path).sql("select score from scores where scoring_id = 0 order by neuron")["score"]
-    np.testing.assert_allclose(1 - examiner.layers[0].impurity, scores.fill_null(0), atol=1e-6)
+    np.testing.assert_allclose(1 - examiner.saes[0].impurity, scores.fill_null(0), atol=1e-6)
 
 
 def test_layer_figures_are_given_for_methods_with_a_code_on_aligned_and_unaligned_texts(done, examiner):
@@ -270,7 +274,7 @@ def test_layer_figures_are_given_for_methods_with_a_code_on_aligned_and_unaligne
         assert set(found) == (names if method.split("/")[0] in ("sae", "swap") else set())
     for texts, name in ((HELD_OUT, "aligned"), (UNALIGNED, "unaligned")):
         figures = layer_figures(
-            examiner.model, examiner.tokenizer, examiner.layers[0], texts, "swap", Options(), prepend_bos=True
+            examiner.model, examiner.tokenizer, examiner.saes[0], texts, "swap", Options(), prepend_bos=True
         )
         assert figure(frame, "swap", f"changed on {name}") == pytest.approx(student(figures.changed))
         assert figure(frame, "swap", f"contamination on {name}") == pytest.approx(student(figures.contamination))
@@ -278,7 +282,7 @@ def test_layer_figures_are_given_for_methods_with_a_code_on_aligned_and_unaligne
 
 def test_detection_is_the_auroc_of_the_best_neurons_summed_activity(done, examiner):
     frame, _ = done
-    layer = examiner.layers[0]
+    layer = examiner.saes[0]
     best = layer.target.best[: atlas.evaluation.detection.BEST].numpy()
     sums = [
         activity(examiner.model, examiner.tokenizer, layer, texts, prepend_bos=True)[:, best].sum(1)
@@ -290,7 +294,7 @@ def test_detection_is_the_auroc_of_the_best_neurons_summed_activity(done, examin
 
 @pytest.fixture
 def three_best(monkeypatch):
-    monkeypatch.setattr(atlas.evaluation.evaluate, "BEST", 3)
+    monkeypatch.setattr(atlas.evaluation.examiner, "BEST", 3)
 
 
 def test_detection_by_random_neurons_is_between_0_and_1_and_the_same_each_time(examiner, three_best):
@@ -312,7 +316,7 @@ def test_two_saes_are_steered_at_once_and_each_finds_texts_by_itself(examine, ex
     figures = both.detection().figures
     assert {Figure("auroc_everyday", sae_id=sae_id) for sae_id in ("residual", "heads")} <= set(figures)
     assert [g.text for g in both.run(ADD).generations] != [g.text for g in examiner.run(ADD).generations]
-    assert both.scoring_ids == [0, 1]
+    assert both.steering.scoring_ids == [0, 1]
 
 
 def test_a_model_that_is_handed_in_generates_under_its_methods_name(examine, transformer, language_model):
@@ -321,7 +325,7 @@ def test_a_model_that_is_handed_in_generates_under_its_methods_name(examine, tra
     examiner = examine(models={"finetuned": other})
     run = examiner.run(MethodSetting("finetuned"))
     texts = generate(
-        other, language_model.tokenizer, list(PROMPTS), examiner.layers, method="original", options=Options(), keep_error=False,
+        other, language_model.tokenizer, list(PROMPTS), examiner.saes, method="original", options=Options(), keep_error=False,
         positions="all", prepend_bos=True, sampling=CONFIG.sampling, seeds=[7, 9, 11],
     )  # fmt: skip
     assert [g.text for g in run.generations][::2] == [text.text for text in texts]
@@ -336,11 +340,13 @@ class TestVectors:
     def by_vector(self, path, recorded, encoder, tmp_path_factory):
         """An evaluation of the three methods in an atlas of its own: examiner, frame and tables."""
         opened = atlas.open(shutil.copy(path, tmp_path_factory.mktemp("vectors") / "x.atlas"))
-        examiner = Examiner(opened.store, "sea", DATA, CONFIG, recorded=recorded, encoder=encoder, vectors=["sailing"])
+        examiner = prepare_examiner(
+            opened.store, "sea", DATA, CONFIG, recorded=recorded, encoder=encoder, vectors=["sailing"]
+        )
         settings = [
             MethodSetting(name, Options(2.0, sigma="none" if name == "sas" else "own")) for name in self.METHODS
         ]
-        frame = evaluate(examiner, settings)
+        frame = evaluate_methods(examiner, settings)
         tables = {name: opened.sql(f"from {name}") for name in ("runs", "generations", "metrics", "vectors")}
         last = pl.col("evaluation_id") == tables["runs"]["evaluation_id"].max()
         return examiner, frame, {**tables, "runs": tables["runs"].filter(last)}
@@ -358,7 +364,7 @@ class TestVectors:
         examiner, _, tables = by_vector
         options = Options(2.0, sigma="none" if method == "sas" else "own")
         texts = generate(
-            examiner.model, examiner.tokenizer, [prompt for prompt in PROMPTS for _ in range(2)], examiner.layers,
+            examiner.model, examiner.tokenizer, [prompt for prompt in PROMPTS for _ in range(2)], examiner.saes,
             method=method, options=options, prepend_bos=True, positions="all", keep_error=True, sampling=CONFIG.sampling,
             seeds=range(7, 13),
         )  # fmt: skip
@@ -394,9 +400,9 @@ class TestVectors:
 
     def test_a_vector_that_is_missing_or_that_no_method_uses_is_said(self, examiner, by_vector, examine):
         with pytest.raises(AtlasError, match="method sas steers by a contrastive vector: name one with --vector"):
-            evaluate(examiner, [MethodSetting("sas")])
+            evaluate_methods(examiner, [MethodSetting("sas")])
         with pytest.raises(AtlasError, match="none of the methods original, sae, swap, swap, swap uses a vector"):
-            evaluate(by_vector[0], [SWAP])
+            evaluate_methods(by_vector[0], [SWAP])
         with pytest.raises(UnknownName, match="unknown vector 'sail': known are sailing"):
             examine(vectors=["sail"])
 
@@ -410,7 +416,7 @@ def test_the_callers_random_state_is_left_alone(examiner):
 
 def test_a_second_evaluation_stands_beside_the_first(done, path, examine, tmp_path):
     copy = shutil.copy(path, tmp_path / "x.atlas")
-    evaluate(examine(replace(DATA, prompts=("Rain",)), replace(CONFIG, samples=1), where=copy), [])
+    evaluate_methods(examine(replace(DATA, prompts=("Rain",)), replace(CONFIG, samples=1), where=copy), [])
     opened = atlas.open(copy)
     runs = opened.sql("from runs order by run_id")
     assert runs["run_id"].to_list() == list(range(runs.height))
@@ -427,20 +433,20 @@ def test_a_new_metric_is_measured_on_stored_texts_without_generating(
 ):
     copy = atlas.open(shutil.copy(path, tmp_path / "x.atlas"))
     monkeypatch.setattr(atlas.evaluation.remeasure, "load_encoder", lambda name: encoder)
-    assert measure_again(copy.store, "sea", HELD_OUT, recorded=recorded) == 0
+    assert remeasure_topic(copy.store, "sea", HELD_OUT, recorded=recorded) == 0
     length = replace(
         METRICS["perplexity"], measure=lambda judge, prompts, texts: [float(len(t)) or None for t in texts]
     )
     monkeypatch.setitem(METRICS, "length", length)
-    monkeypatch.setattr(atlas.evaluation.evaluate, "generate_in_turn", None)
+    monkeypatch.setattr(atlas.evaluation.examiner, "generate_in_turn", None)
     texts = done[1]["generations"].filter(pl.col("text") != "")
-    assert measure_again(copy.store, "sea", HELD_OUT, recorded=recorded) == texts.height
+    assert remeasure_topic(copy.store, "sea", HELD_OUT, recorded=recorded) == texts.height
     added = copy.sql("select g.text, m.value, m.run_id, g.run_id as of_text from metrics as m join generations as g "
                      "using (generation_id) where m.name = 'length'")  # fmt: skip
     assert added.height == texts.height
     assert all(len(text) == value and run == own for text, value, run, own in added.rows())
     assert copy.sql("select count(*) from generations").item() == done[1]["generations"].height
-    assert measure_again(copy.store, "sea", HELD_OUT, recorded=recorded) == 0
+    assert remeasure_topic(copy.store, "sea", HELD_OUT, recorded=recorded) == 0
     tables = {name: copy.sql(f"from {name}") for name in ("runs", "generations", "metrics")}
     of_runs = tables["metrics"].filter(pl.col("generation_id").is_null())
     renewed = of_runs.join(tables["runs"], on="run_id").select("method", "name", "value", "low", "high")
@@ -463,7 +469,7 @@ def test_texts_are_measured_again_with_the_values_they_had(done, path, tmp_path,
     before = copy.sql(f"from metrics where {gone} order by generation_id, name")
     with copy.store.write() as session:
         change(session, f"delete from metrics where {gone}")
-    assert measure_again(copy.store, "sea", HELD_OUT, recorded=recorded) == before.height
+    assert remeasure_topic(copy.store, "sea", HELD_OUT, recorded=recorded) == before.height
     after = copy.sql(f"from metrics where {gone} order by generation_id, name")
     assert after.select("run_id", "generation_id", "name").equals(before.select("run_id", "generation_id", "name"))
     np.testing.assert_allclose(after["value"], before["value"], rtol=1e-3)
@@ -477,7 +483,7 @@ def test_texts_are_judged_with_the_bos_policy_of_the_sae_that_steered_them(
     monkeypatch.setattr(atlas.evaluation.remeasure, "load_encoder", lambda name: encoder)
     examiner = examine(where=copy.store.path, topic="medicine", sae_ids=["heads"])
     assert examiner.prepend_bos is False and copy.sql("select prepend_bos from saes where sae_key = 0").item()
-    evaluate(examiner, [])
+    evaluate_methods(examiner, [])
     gone = "name = 'perplexity' and generation_id is not null and run_id in (select run_id from runs where topic = 'medicine')"
     before = copy.sql(f"from metrics where {gone} order by generation_id")
     with copy.store.write() as session:
@@ -488,16 +494,16 @@ def test_texts_are_judged_with_the_bos_policy_of_the_sae_that_steered_them(
             change(session, "delete from scorings where sae_key = 1")
     if told_by == "nothing":
         with pytest.raises(AtlasError, match="does not say which SAE steered it, and the atlas's SAEs differ"):
-            measure_again(copy.store, "medicine", HELD_OUT, recorded=recorded)
+            remeasure_topic(copy.store, "medicine", HELD_OUT, recorded=recorded)
         return
-    assert measure_again(copy.store, "medicine", HELD_OUT, recorded=recorded) == before.height > 0
+    assert remeasure_topic(copy.store, "medicine", HELD_OUT, recorded=recorded) == before.height > 0
     after = copy.sql(f"from metrics where {gone} order by generation_id")
     np.testing.assert_allclose(after["value"], before["value"], rtol=1e-3)
 
 
 def test_a_topic_without_evaluated_texts_has_none_to_measure_again(path, recorded):
     with pytest.raises(AtlasError, match="topic 'medicine' has no evaluated text: run `atlas evaluate` without"):
-        measure_again(atlas.open(path).store, "medicine", HELD_OUT, recorded=recorded)
+        remeasure_topic(atlas.open(path).store, "medicine", HELD_OUT, recorded=recorded)
 
 
 @pytest.mark.parametrize(
@@ -505,6 +511,8 @@ def test_a_topic_without_evaluated_texts_has_none_to_measure_again(path, recorde
     [
         ({"samples": 0}, AtlasError, "samples 0 is below 1: give the number of texts per prompt"),
         ({"positions": "last"}, UnknownName, "unknown positions 'last': known are"),
+        ({"select": "best"}, UnknownName, "unknown selection rule 'best'"),
+        ({"scorer": "distanse"}, UnknownName, "unknown scorer 'distanse': known are distance"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(settings, error, message):
@@ -530,8 +538,6 @@ def test_a_held_out_text_that_the_topic_was_scored_by_is_refused(examine):
     ("settings", "message"),
     [
         ({"topic": "see"}, "unknown topic 'see': known are sea, medicine"),
-        ({"config": replace(CONFIG, select="best")}, "unknown selection rule 'best'"),
-        ({"config": replace(CONFIG, scorer="distanse")}, "unknown scorer 'distanse': known are distance"),
         ({"config": replace(CONFIG, select="writes")}, "needs output: run `atlas score` --scorer output"),
         ({"sae_ids": ["residul"]}, "unknown SAE 'residul': known are residual"),
     ],
@@ -552,7 +558,7 @@ def test_what_is_not_there_is_said_before_anything_is_generated(examine, setting
 def test_a_method_that_cannot_be_evaluated_is_refused_and_nothing_is_stored(examiner, path, setting, message):
     before = atlas.open(path).sql("select count(*) from runs").item()
     with pytest.raises(AtlasError, match=message):
-        evaluate(examiner, [setting])
+        evaluate_methods(examiner, [setting])
     assert atlas.open(path).sql("select count(*) from runs").item() == before
 
 

@@ -23,7 +23,7 @@ from scipy.stats import kendalltau
 
 import atlas as library
 from atlas.errors import AtlasError, StoreError, UnknownName
-from atlas.evaluation.evaluate import EvaluationConfig
+from atlas.evaluation.examiner import EvaluationConfig
 from atlas.evaluation.layer_level import activity, firing
 from atlas.reproduction import cost, design_choices, generated_text, material, page, reference_set
 from atlas.reproduction import detection_curves as detection

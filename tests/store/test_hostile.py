@@ -19,7 +19,7 @@ import atlas.store.file
 from atlas.api import Atlas
 from atlas.contrast.make_vectors import make_vectors
 from atlas.errors import StoreError
-from atlas.evaluation.remeasure import measure_again
+from atlas.evaluation.remeasure import remeasure_topic
 from atlas.models.embeddings import embed_frame
 from atlas.models.recorded import RecordedModels
 from atlas.scoring.config import ScoringConfig
@@ -197,7 +197,7 @@ def words(path, tmp_path, encoder):
         "score by model": lambda: opened.score("sea", list(tiny.SEA), scorer="contrast"),
         "contrast": lambda: make_vectors(opened.store, "mirth", collect_pairs([("a", " b", " c")], origin="here")),
         "steer": lambda: load_steered_saes(RecordedModels(store), "sea"),
-        "measure": lambda: measure_again(opened.store, "sea", []),
+        "measure": lambda: remeasure_topic(opened.store, "sea", []),
         "export": lambda: export_atlas(store, tmp_path / "export"),
         "build": lambda: atlas.building.build.build(
             path, collect_texts(["another prompt"]), model="none", saes=[("none", "none")]

@@ -1,0 +1,299 @@
+"""A topic's steered model with everything that its texts are measured by: one run per method (method: section 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from atlas.errors import AtlasError
+from atlas.evaluation.controls import PERMUTATIONS, control_target, control_vectors
+from atlas.evaluation.detection import BEST, detect, detect_at_random, measure_activity
+from atlas.evaluation.evaluation_set import EvaluationSet
+from atlas.evaluation.figures import ALIGNED, AT_RANDOM, SCORED, STRAWMAN, UNALIGNED, Figure
+from atlas.evaluation.intervals import Interval, mean_interval
+from atlas.evaluation.layer_level import layer_figures
+from atlas.evaluation.metrics import Judge, make_judge, measure
+from atlas.evaluation.runs import MethodSetting, Run
+from atlas.models.encoders import Encoder, check_encoder, load_encoder
+from atlas.models.recorded import RecordedModels
+from atlas.steering.calibrations import Purpose
+from atlas.steering.generation import Sampling, generate_in_turn
+from atlas.steering.methods import METHODS, SteeredSae
+from atlas.steering.prepare import PreparedSteering, prepare_steering
+from atlas.steering.settings import SteeringSettings
+from atlas.steering.targets import load_steered_saes
+from atlas.store.file import Store
+from atlas.store.session import Asks
+from atlas.store.state import require_complete
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What two evaluations must share to be comparable.
+
+    Attributes:
+        samples: texts per prompt, each with a seed of its own that is the same for every method.
+        scorer: see SteeringSettings, as the three that follow.
+        select: which neurons steer.
+        keep_error: whether methods keep it; the baseline `sae` drops the error always, it would be `original` otherwise.
+        positions: which tokens are steered.
+        sampling: the same for every method; its seed is the first.
+    """
+
+    samples: int = 3
+    scorer: str = SteeringSettings.scorer
+    select: str = SteeringSettings.select
+    keep_error: bool = SteeringSettings.keep_error
+    positions: str = SteeringSettings.positions
+    sampling: Sampling = Sampling(max_new_tokens=64)
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise AtlasError(f"samples {self.samples} is below 1: give the number of texts per prompt")
+        self.conditions()  # says which names are unknown
+
+    def conditions(self) -> SteeringSettings:
+        """What every method shares, and a picked strength holds under."""
+        return SteeringSettings(self.scorer, self.select, self.keep_error, self.positions)
+
+    def flat(self) -> dict[str, Any]:
+        """As it is stored: one level of names."""
+        values = asdict(self)
+        return {**values, **values.pop("sampling")}
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """A topic's steered model with everything its texts are measured by; made by `prepare_examiner`.
+
+    Attributes:
+        store: the atlas.
+        topic: the topic.
+        steering: the SAEs with what steers at them.
+        data: what to run on.
+        config: how to run.
+        topic_texts: the texts that the topic is scored by.
+        columns: per SAE what a control is matched by: support and decoder norm of every neuron.
+        judge: what the metrics of a text need.
+        models: models to generate with under a method's name, such as {"finetuned": model}.
+    """
+
+    store: Store
+    topic: str
+    steering: PreparedSteering
+    data: EvaluationSet
+    config: EvaluationConfig
+    topic_texts: list[str]
+    columns: list[pl.DataFrame]
+    judge: Judge
+    models: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def saes(self) -> list[SteeredSae]:
+        """The SAEs that are steered at once."""
+        return self.steering.saes
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The SAEs' rows in `saes`."""
+        return self.steering.rows
+
+    @property
+    def model(self) -> Any:
+        """The language model."""
+        return self.steering.recorded.model[0]
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self.steering.recorded.model[1]
+
+    @property
+    def prepend_bos(self) -> bool:
+        """Whether texts begin with a BOS token, as the first SAE has it."""
+        return bool(self.rows[0]["prepend_bos"])
+
+    def with_config(self, config: EvaluationConfig) -> Examiner:
+        """The same under another configuration, the neurons selected anew."""
+        before = self.steering
+        steering = prepare_steering(
+            before.recorded,
+            self.topic,
+            settings=config.conditions(),
+            vectors=before.vectors,
+            sae_ids=before.sae_keys,
+        )
+        return replace(self, config=config, steering=steering)
+
+    def with_prompts(self, prompts: Sequence[str]) -> Examiner:
+        """The same with other prompts to generate from."""
+        return replace(self, data=replace(self.data, prompts=prompts))
+
+    def parameters(self) -> dict[str, Any]:
+        """What all runs share, as it is stored."""
+        return {**self.config.flat(), "sae_keys": self.steering.sae_keys, "vectors": list(self.steering.vectors)}
+
+    def purpose(self, session: Asks, setting: MethodSetting) -> Purpose:
+        """What a strength of a method would be picked for."""
+        return self.steering.purpose(session, setting.method, setting.options)
+
+    def run(self, setting: MethodSetting) -> Run:
+        """Generate from every prompt under a method, and measure.
+
+        A control moves the scores or the vector anew for every PERMUTATIONS-th prompt.
+
+        Raises:
+            AtlasError: the method is finetuned, and there is no such model.
+        """
+        config = self.config
+        if setting.method not in self.models and setting.method == "finetuned":
+            raise AtlasError("method finetuned has no model to generate with: give Examiner one in `models`")
+        prompts = [prompt for prompt in self.data.prompts for _ in range(config.samples)]
+        given = prompts
+        if setting.method == "prefix":
+            given = [f"{self.topic_texts[i % len(self.topic_texts)]} {prompt}" for i, prompt in enumerate(prompts)]
+        permutations = 1 if setting.control is None else PERMUTATIONS
+        texts = generate_in_turn(
+            self.models.get(setting.method, self.model),
+            self.tokenizer,
+            given,
+            [self._controlled(setting, number) for number in range(permutations)],
+            method=setting.method if setting.method in METHODS else "original",
+            options=setting.options,
+            keep_error=config.keep_error and setting.method != "sae",
+            positions=config.positions,
+            prepend_bos=self.prepend_bos,
+            sampling=config.sampling,
+            seeds=[config.sampling.seed + i for i in range(len(given))],
+        )
+        run = Run(setting)
+        run.generations = [
+            replace(text, method=setting.name, prompt=prompt) for text, prompt in zip(texts, prompts, strict=True)
+        ]
+        run.values = measure(self.judge, run.generations)
+        method = METHODS.get(setting.method)
+        if method is not None and method.edit is not None:
+            run.scoring_ids = self.steering.scoring_ids
+        if method is not None and method.vector is not None:
+            with self.store.read() as session:
+                run.vector_ids = self.steering.vector_ids(session, setting.method)
+        return run
+
+    def detection(self) -> Run:
+        """AUROC of held-out texts by the best neurons: as selected, by other rankings, and at random."""
+        run = Run(MethodSetting("detection"))
+        rankings = self._rankings()
+        others = {"everyday": self.data.unaligned, "topics": self.data.others}
+        for i, (sae, row) in enumerate(zip(self.saes, self.rows, strict=True)):
+            texts = measure_activity(
+                self.model, self.tokenizer, sae, self.data.held_out, others, prepend_bos=self.prepend_bos
+            )
+            support = self.columns[i]["support"].to_numpy()
+            sae_id = "" if len(self.rows) == 1 else row["sae_id"]
+            for ranking, ranked in rankings.items():
+                for metric, area in detect(texts, ranked[i][:BEST]).items():
+                    run.figures[Figure(metric, ranking=ranking, sae_id=sae_id)] = area
+            scored, best = rankings[SCORED if SCORED in rankings else ""][i], rankings[""][i][:BEST]
+            for metric, area in detect_at_random(texts, support, scored, best, self.config.sampling.seed).items():
+                run.figures[Figure(metric, ranking=AT_RANDOM, sae_id=sae_id)] = area
+        return run
+
+    def _rankings(self) -> dict[str, list[np.ndarray]]:
+        """What a ranking is called in the figures -> neurons per SAE, best first."""
+        found = {"": [sae.target.best.cpu().numpy() for sae in self.saes]}
+        keys = self.steering.sae_keys
+        for name, scorer in ((SCORED, "distance"), (STRAWMAN, "strawman")):
+            if (self.config.scorer, self.config.select) == (scorer, "score"):
+                continue
+            with self.store.read() as session:
+                scored = set(session.ask("current_scorings", topic=self.topic, scorer=scorer)["sae_key"])
+            if not set(keys) <= scored:
+                continue
+            saes = load_steered_saes(self.steering.recorded, self.topic, keys, scorer=scorer, select="score").saes
+            found[name] = [sae.target.best.cpu().numpy() for sae in saes]
+        return found
+
+    def layer_level(self, setting: MethodSetting) -> dict[Figure, Interval]:
+        """What a method that edits the code does to held-out and to unaligned texts (first SAE)."""
+        found = {}
+        sae = self._controlled(setting)[0]
+        for name, texts in ((ALIGNED, self.data.held_out), (UNALIGNED, self.data.unaligned)):
+            figures = layer_figures(
+                self.model, self.tokenizer, sae, texts, setting.method, setting.options, prepend_bos=self.prepend_bos
+            )
+            for metric, values in asdict(figures).items():
+                mean = mean_interval(values[~np.isnan(values)])
+                if mean is not None:
+                    found[Figure(metric, texts=name)] = mean
+        return found
+
+    def _controlled(self, setting: MethodSetting, number: int = 0) -> list[SteeredSae]:
+        """The SAEs, their scores or vectors moved by the control's permutation of that number."""
+        if setting.control is None:
+            return self.saes
+        moved = []
+        for sae, columns in zip(self.saes, self.columns, strict=True):
+            support, norm = columns["support"].to_numpy(), columns["decoder_norm"].to_numpy()
+            move = control_target if METHODS[setting.method].vector is None else control_vectors
+            seed = self.config.sampling.seed + number
+            moved.append(replace(sae, target=move(sae.target, setting.control, support, norm, seed)))
+        return moved
+
+
+def prepare_examiner(
+    store: Store,
+    topic: str,
+    data: EvaluationSet,
+    config: EvaluationConfig = EvaluationConfig(),
+    *,
+    sae_ids: Sequence[str | int] | None = None,
+    recorded: RecordedModels | None = None,
+    encoder: Encoder | None = None,
+    models: Mapping[str, Any] | None = None,
+    vectors: Sequence[str] = (),
+) -> Examiner:
+    """Load a topic's scores, SAEs, models and classifier; a topic that lacks a signal of the selection rule is scored for it.
+
+    Args:
+        store: a finished atlas.
+        topic: a scored topic.
+        data: what to run on.
+        config: how to run.
+        sae_ids: which SAEs at once; None for the first that the topic is scored for.
+        recorded: the loaded model and SAEs.
+        encoder: the atlas's sentence encoder, when it is loaded already.
+        models: models to generate with under a method's name, such as {"finetuned": model}.
+        vectors: behaviours whose contrastive vectors are added up, for the methods that steer by them.
+
+    Raises:
+        UnknownName: no such topic, SAE or vector.
+        AtlasError: a held-out text is among the topic's own, or the rule needs a signal that is not there.
+        StoreError: the topic's scores are stale, an SAE has changed, or the encoder is another one.
+        ModelError: the model, an SAE or the encoder is gone.
+    """
+    recorded = recorded or RecordedModels(store)
+    steering = prepare_steering(recorded, topic, settings=config.conditions(), vectors=vectors, sae_ids=sae_ids)
+    model, tokenizer = recorded.model
+    encoder = encoder or load_encoder(recorded.recorded_encoder)
+    with store.read() as session:
+        check_encoder(encoder, require_complete(session, store))
+        topic_texts = session.ask("topic_texts", topic=topic)["text"].to_list()
+        columns = [session.ask("matching_columns", sae_key=key) for key in steering.sae_keys]
+    overlap = sorted(set(topic_texts) & set(data.held_out))
+    if overlap:
+        raise AtlasError(
+            f"{len(overlap)} held-out texts are among the topic's own, such as {overlap[0][:60]!r}: leave them out"
+        )
+    judge = make_judge(
+        model,
+        tokenizer,
+        encoder,
+        prepend_bos=bool(steering.rows[0]["prepend_bos"]),
+        topic=topic_texts,
+        held_out=data.held_out,
+    )
+    return Examiner(store, topic, steering, data, config, topic_texts, columns, judge, dict(models or {}))
