@@ -65,6 +65,12 @@ def test_every_room_of_the_method_is_linked_from_the_first_page():
     assert {str(path.relative_to(ROOT)) for path in READMES} - {"README.md"} <= set(linked)
 
 
+def test_the_page_of_the_file_shows_every_macro_as_it_is_called():
+    made = re.findall(r"create or replace macro (\w+\(.*\)) as table", (ROOT / "sql/macros.sql").read_text())
+    shown = re.findall(r"^\| `(\w+\(.*\))` \|", (ROOT / "sql/README.md").read_text(), re.MULTILINE)
+    assert shown == made
+
+
 def test_every_command_stands_in_the_reference_of_commands():
     text = (ROOT / "cli/README.md").read_text()
     assert [name for name in COMMANDS if f"### atlas {name}\n" not in text] == []

@@ -98,6 +98,12 @@ def test_every_room_has_its_floor_and_says_what_is_in_it():
         assert missing in ([], [f"{room}/__init__"])
 
 
+def test_the_page_of_the_library_draws_the_same_floors():
+    rows = re.findall(r"^\| (\d) \| (.*?) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    drawn = {int(floor): set(re.findall(r"`(\w+)(?:/|\.py)`", rooms)) for floor, rooms in rows}
+    assert drawn == {floor: set(rooms) for floor, rooms in enumerate(FLOORS, start=1)}
+
+
 @MODULES
 def test_a_model_or_database_library_is_imported_in_one_place(name):
     found = {module.split(".")[0] for module in imported(FILES[name])}
