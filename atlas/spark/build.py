@@ -2,6 +2,7 @@
 
     STAGING/<shard>.prompts           a shard's prompts: the driver writes them, an executor reads them
     STAGING/<shard>/<table>.parquet   what an executor found; the folder gets this name when it is whole
+    STAGING/<shard>.failure           why an executor cannot compute it, in a line: what the driver says when Spark gives up
 
 The name of a shard tells all that its rows depend on. So what a lost executor had begun is done again by another one, what
 a stopped build has staged is not done again, and what another build staged is not taken.
@@ -11,20 +12,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
 import polars as pl
 
-from atlas.building.shards import Equipment, Intake, Shard, compute_shard
+from atlas.building.shards import Equipment, Intake, Shard, Tables, compute_shard
 from atlas.building.staging import clear_staging, staging_folder
 from atlas.errors import AtlasError, StoreError
 from atlas.models.encoders import check_encoder, load_encoder
@@ -37,6 +37,8 @@ from atlas.store.failures import translate
 from atlas.store.file import SCHEMA_VERSION, Store
 
 POLL_SECONDS = 0.5
+FAILURE = ".failure"
+UNSEEN = "is not the folder that the driver sees: name one that every machine has, with --staging"
 PATIENCE_SECONDS = 60.0  # for a network file system to show what was written on another machine
 
 
@@ -147,18 +149,28 @@ def load_equipment(recipe: Recipe) -> Equipment:
 
 
 def compute_task(recipe: Recipe, folder: Path, task: Task) -> None:
-    """What an executor does with a shard: compute its rows, and let them be in the staging folder whole or not at all."""
+    """What an executor does with a shard: compute its rows, and let them be in the staging folder whole or not at all.
+
+    Why it cannot is written down there too, for the driver: of an error on another machine Spark tells it a text only.
+    """
     prompts = folder / f"{task.name}.prompts"
     if not prompts.is_file():
-        raise StoreError(
-            f"{folder} is not the folder that the driver sees: name one that every machine has, with --staging"
-        )
-    tables = compute_shard(task.shard, pl.read_parquet(prompts, glob=False), load_equipment(recipe))
-    whole, part = folder / task.name, folder / f".{task.name}.{uuid.uuid4().hex}"
+        raise StoreError(f"{folder} {UNSEEN}")
+    try:
+        tables = compute_shard(task.shard, pl.read_parquet(prompts, glob=False), load_equipment(recipe))
+        _write_shard(folder, task.name, tables)
+    except AtlasError as error:
+        with suppress(OSError):
+            (folder / f"{task.name}{FAILURE}").write_text(str(error), encoding="utf-8")
+        raise
+
+
+def _write_shard(folder: Path, name: str, tables: Tables) -> None:
+    whole, part = folder / name, folder / f".{name}.{uuid.uuid4().hex}"
     try:
         part.mkdir()
-        for name, frame in tables.items():
-            with (part / f"{name}.parquet").open("wb") as handle:
+        for table, frame in tables.items():
+            with (part / f"{table}.parquet").open("wb") as handle:
                 frame.write_parquet(handle)
                 handle.flush()
                 os.fsync(handle.fileno())
@@ -234,7 +246,7 @@ def _gather(waiting: dict[str, Shard], intake: Intake, folder: Path, job: Future
         if over and not ready:
             error = job.exception()
             if error is not None:
-                raise explain(error) or error from error
+                raise explain(error, folder, waiting) or error from error
             if patience <= 0:
                 raise StoreError(
                     f"{folder} does not hold what the executors wrote: name a folder that every machine has, with --staging"
@@ -245,13 +257,20 @@ def _gather(waiting: dict[str, Shard], intake: Intake, folder: Path, job: Future
             wait([job], POLL_SECONDS)
 
 
-def explain(error: BaseException) -> AtlasError | None:
-    """What stopped an executor, where a user can put it right; None for a bug."""
-    text = str(error)
-    told = re.findall(r"^atlas\.errors\.\w+: (.*)$", text, re.MULTILINE)
-    if told:
-        return AtlasError(f"an executor of Spark says: {told[-1]}")
-    again = "run the same command again to go on"
+def explain(error: BaseException, folder: Path, waiting: Iterable[str]) -> AtlasError | None:
+    """What stopped an executor, where a user can put it right; None for a bug.
+
+    Args:
+        error: how Spark says it. What could not reach the staging folder is known by its words alone.
+        folder: the staging folder, in which executors wrote why they could not.
+        waiting: the shards that are not there.
+    """
+    for name in waiting:
+        with suppress(FileNotFoundError):
+            return AtlasError(f"an executor of Spark says: {(folder / f'{name}{FAILURE}').read_text(encoding='utf-8')}")
+    text, again = str(error), "run the same command again to go on"
+    if UNSEEN in text:
+        return AtlasError(f"an executor of Spark says: {folder} {UNSEEN}")
     if "No module named 'atlas'" in text:
         return AtlasError(
             "the Python of Spark's executors cannot import atlas: install it on every machine, and name that Python in "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from pathlib import Path
 
 import dying
 import polars as pl
@@ -293,8 +294,9 @@ failure: Lost task 0.3 in stage 0.0 (TID 3) (10.0.0.1 executor 1): {}
     [
         (
             "org.apache.spark.api.python.PythonException: Traceback (most recent call last):\n"
-            "  File \"worker.py\", line 1, in main\natlas.errors.UnknownName: unknown SAE 'a': known are b\n",
-            "an executor of Spark says: unknown SAE 'a': known are b",
+            '  File "worker.py", line 1, in main\natlas.errors.StoreError: /elsewhere is not the folder that the driver '
+            "sees: name one that every machine has, with --staging\n",
+            "an executor of Spark says: /here/x.atlas.shards is not the folder that the driver sees: name one",
         ),
         (
             "ExecutorLostFailure (executor 1 exited caused by one of the running tasks)",
@@ -311,11 +313,25 @@ failure: Lost task 0.3 in stage 0.0 (TID 3) (10.0.0.1 executor 1): {}
     ],
 )
 def test_what_stopped_an_executor_is_one_line(cause, said):
-    found = str(explain(RuntimeError(TRACE.format(cause))))
+    found = str(explain(RuntimeError(TRACE.format(cause)), Path("/here/x.atlas.shards"), ["a shard"]))
     assert found.startswith(said)
     assert "\n" not in found
     assert "Traceback" not in found
 
 
 def test_a_bug_on_an_executor_keeps_its_traceback():
-    assert explain(RuntimeError(TRACE.format("ZeroDivisionError: division by zero"))) is None
+    error = RuntimeError(TRACE.format("ZeroDivisionError: division by zero"))
+    assert explain(error, Path("/here/x.atlas.shards"), ["a shard"]) is None
+
+
+def test_what_an_executor_could_not_do_is_told_in_the_staging_folder_and_forgotten_by_the_next_build(staged, tmp_path):
+    equipment, intake = staged
+    recipe, folder = describe(equipment), tmp_path / "x.atlas.shards"
+    name, shard = next(iter(spark_build._stage(folder, intake, recipe).items()))
+    with pytest.raises(AtlasError, match="nowhere") as caught:
+        spark_build.compute_task(dataclasses.replace(recipe, model="/nowhere"), folder, spark_build.Task(name, shard))
+    told = explain(RuntimeError("Spark's own words"), folder, ["another shard", name])
+    assert str(told) == f"an executor of Spark says: {caught.value}"
+    assert explain(RuntimeError("Spark's own words"), folder, ["another shard"]) is None
+    spark_build._stage(folder, intake, recipe)
+    assert explain(RuntimeError("Spark's own words"), folder, [name]) is None
