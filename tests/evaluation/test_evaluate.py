@@ -20,7 +20,7 @@ import atlas
 import atlas.evaluation.detection
 import atlas.evaluation.examiner
 import atlas.evaluation.remeasure
-from atlas.errors import AtlasError, UnknownName
+from atlas.errors import AtlasError, PromptError, UnknownName
 from atlas.evaluation.controls import CONTROLS
 from atlas.evaluation.evaluate import edits_code, evaluate_methods, with_controls
 from atlas.evaluation.evaluation_set import EvaluationSet
@@ -615,6 +615,29 @@ class TestCommand:
         code, stdout, stderr = run("evaluate", files[0], "sea", "--measure-again")
         assert code == 0 and stdout.endswith(": 0 figures added\n"), stderr
 
-    def test_a_topic_without_bundled_texts_needs_a_file(self, files):
+    def test_python_evaluates_with_calibration_as_the_command_does(self, files, path, encoder, tmp_path):
+        copies = [shutil.copy(path, tmp_path / f"{name}.atlas") for name in ("command", "python")]
+        arguments = self.arguments((copies[0], files[1]))
+        code, stdout, stderr = run(*arguments, "--method", "add", "--calibrate", "--format", "json")
+        assert code == 0, stderr
+        opened, curves = atlas.open(copies[1]), []
+        frame = opened.evaluate(
+            "sea", replace(DATA, prompts=(*PROMPTS, "Rain")), ["add"], calibrate=True, encoder=encoder,
+            config=EvaluationConfig(samples=1, select="score", sampling=Sampling(max_new_tokens=4)),
+            show_curve=lambda *found: curves.append(found),
+        )  # fmt: skip
+        assert frame.to_dicts() == json.loads(stdout)
+        [(method, curve, picked)] = curves
+        assert method == "add" and picked in curve["strength"]
+        stored = [atlas.open(copy).sql("select method, strength from calibrations").rows() for copy in copies]
+        assert stored == [[("add", picked)]] * 2
+
+    def test_a_single_prompt_cannot_be_shared_by_calibration_and_evaluation(self, path, encoder):
+        with pytest.raises(AtlasError, match="there is no prompt to generate from to evaluate on: give at least one"):
+            atlas.open(path).evaluate("sea", replace(DATA, prompts=("She",)), ["add"], calibrate=True, encoder=encoder)
+
+    def test_a_topic_without_bundled_texts_needs_a_file(self, files, path):
+        with pytest.raises(PromptError, match="topic 'sea' has no bundled held-out texts"):
+            atlas.open(path).evaluate("sea")
         code, _, stderr = run("evaluate", files[0], "sea")
         assert code == 1 and "topic 'sea' has no bundled held-out texts: name a file of some with --held-out" in stderr
