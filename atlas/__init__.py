@@ -20,13 +20,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Atlas", "AtlasError", "ModelError", "PromptError", "StoreError", "UnknownName", "open"]
 
-_HERE = Path(__file__).parent
-if not (_HERE / "sql").exists() and all(
-    (_HERE.parent / name).exists() for name in ("pyproject.toml", "sql/schema.sql")
-):
-    __path__.append(
-        str(_HERE.parent)
-    )  # in a checkout atlas.cli, atlas.sql and atlas.data lie beside this folder, not in it
+_FOLDER = Path(__file__).parent
+_IN_CHECKOUT = all((_FOLDER.parent / name).exists() for name in ("pyproject.toml", "sql/schema.sql"))
+if _IN_CHECKOUT and not (_FOLDER / "sql").exists():
+    __path__.append(str(_FOLDER.parent))  # atlas.cli, atlas.sql and atlas.data lie beside this folder, not in it
 
 
 def __getattr__(name: str) -> Any:

@@ -6,8 +6,8 @@ from copy import deepcopy
 
 import pytest
 import torch
-from test_token_tracking import HOOK, NEW, PROMPT, SIMPLE, SPECIAL, make_layer, make_model, plain
 from torch import nn
+from uncached import HOOK, NEW, PROMPT, SIMPLE, SPECIAL, make_layer, make_model, plain
 
 import atlas
 from atlas.errors import AtlasError
