@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -21,18 +22,25 @@ def loaded_models(loaded_once):
     """Commands take models and encoders that are loaded already."""
 
 
-@pytest.fixture
-def texts(tmp_path):
-    path = tmp_path / "medicine.txt"
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    path = tmp_path_factory.mktemp("texts") / "medicine.txt"
     path.write_text("\n".join(tiny.MEDICINE))
     return path
 
 
-@pytest.fixture
-def scored(atlas_file, texts):
-    code, _, stderr = run("score", atlas_file, "medicine", texts, "--min-support", 2)
+@pytest.fixture(scope="module")
+def scored_once(built_atlas, texts, tmp_path_factory):
+    path = shutil.copy(built_atlas, tmp_path_factory.mktemp("scored") / "tiny.atlas")
+    code, _, stderr = run("score", path, "medicine", texts, "--min-support", 2)
     assert code == 0, stderr
-    return atlas_file
+    return path
+
+
+@pytest.fixture
+def scored(scored_once, tmp_path):
+    """A copy of an atlas in which a topic is scored."""
+    return shutil.copy(scored_once, tmp_path / "tiny.atlas")
 
 
 def test_help_names_every_command_and_loads_no_model_library():

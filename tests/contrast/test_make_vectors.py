@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import handmade
@@ -280,11 +281,17 @@ class TestSteering:
 
     IDS = torch.tensor([[0, 30, 41, 52, 63, 74]])
 
+    @pytest.fixture(scope="class")
+    def with_both(self, built_atlas, tmp_path_factory):
+        path = shutil.copy(built_atlas, tmp_path_factory.mktemp("both") / "tiny.atlas")
+        make_vectors(atlas.open(path).store, "medical", PAIRS, tau=0.3)
+        make_vectors(atlas.open(path).store, "sport", OTHER, tau=0.3)
+        return path
+
     @pytest.fixture
-    def both(self, opened):
-        make_vectors(opened.store, "medical", PAIRS, tau=0.3)
-        make_vectors(opened.store, "sport", OTHER, tau=0.3)
-        return opened
+    def both(self, with_both, tmp_path):
+        """A copy of an atlas with vectors of two behaviours."""
+        return atlas.open(shutil.copy(with_both, tmp_path / "both.atlas"))
 
     def logits(self, opened, transformer, tokenizer, **settings):
         with opened.steer(transformer, None, tokenizer=tokenizer, **settings), torch.no_grad():
