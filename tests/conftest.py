@@ -25,6 +25,12 @@ from atlas.texts.prompts import collect_texts
 torch.set_num_threads(1)
 
 
+def pytest_xdist_auto_num_workers(config):
+    """A process per core, up to four, for the whole suite; none but this one for chosen files: each imports the libraries."""
+    whole = set(config.args) <= set(config.getini("testpaths"))
+    return min(len(os.sched_getaffinity(0)), 4) if whole else 0
+
+
 @pytest.fixture(scope="session")
 def gpt2_folder(tmp_path_factory):
     return tiny.save_gpt2(tmp_path_factory.mktemp("gpt2"))
