@@ -36,7 +36,7 @@ def sum_distances(
         sae_key: the SAE.
         summary: key of SUMMARIES.
     """
-    session.run("make_sums")
+    session.run("empty_sums")
     both = np.hstack([powers, powers**2])
     for first, weights in weight_runs(session, sae_key, summary):
         wd = weights @ powers

@@ -329,6 +329,16 @@ def test_every_query_says_in_its_first_line_what_it_gives(name):
     assert re.match(r"-- \w", read_sql(name))
 
 
+def test_the_readme_names_every_folder_temporary_table_and_frame():
+    said = set(re.findall(r"`(\w+)/?`", files("atlas.sql").joinpath("README.md").read_text()))
+    made = set(re.findall(r"temp table (\w+) ?(?:as\b|\()", "".join(map(read_sql, QUERIES))))
+    lent = r'\.frame\("(\w+)"'
+    sources = "".join(path.read_text() for path in Path(atlas.__file__).parent.rglob("*.py"))
+    inside = {"kept", "appended"}  # of Session itself
+    folders = {query.parent.name for query in map(Path, map(str, query_files().values()))} - {"sql"}
+    assert made and (made | set(re.findall(lent, sources)) | folders) - inside - said == set()
+
+
 @pytest.fixture(scope="module")
 def connection(tmp_path_factory):
     """A connection with everything that some query reads: frames, temporary tables, an attached atlas."""
