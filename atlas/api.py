@@ -64,7 +64,7 @@ class Atlas:
             saes = session.ask("saes_with_coverage")
             return {
                 **(rows[0] if rows else {"state": "building"}),
-                **session.ask("atlas_size").to_dicts()[0],
+                **session.ask("atlas_size").drop("saes", "topics").row(0, named=True),  # the frames have a row of each
                 "saes": saes,
                 "topics": session.ask("all_topics"),
             }

@@ -102,9 +102,9 @@ def compare(runs: Sequence[Run], prompts: Sequence[str]) -> None:
                     run.figures[Figure(metric, minus=other)] = difference
                 if metric == "perplexity" and pairs:  # a ratio, and a mean that no single broken text decides
                     ratio = mean_interval([math.log(a / b) for a, b in pairs])
-                    assert ratio is not None
-                    ends = [None if end is None else math.exp(end) for end in ratio]
-                    run.figures[Figure(metric, over=other)] = Interval(math.exp(ratio.value), *ends[1:])
+                    if ratio is not None:
+                        ends = [None if end is None else math.exp(end) for end in ratio]
+                        run.figures[Figure(metric, over=other)] = Interval(math.exp(ratio.value), *ends[1:])
 
 
 def table(runs: Sequence[Run]) -> pl.DataFrame:

@@ -18,7 +18,8 @@ def parent_rows(run: Run, text: Text) -> Tensor | None:
     if ids is None or ids.shape[1] <= before.shape[1] or ids.shape[0] != before.shape[0]:
         text.unknown = "rows changed in a way that cannot be followed"
         return None
-    assert run.batch is not None
+    if run.batch is None:
+        raise ValueError("how many prompts the run was given is not known")
     group = text.rows // run.batch
     now = ids[:, : before.shape[1]].unflatten(0, (run.batch, group))
     same = (now.unsqueeze(2) == before.unflatten(0, (run.batch, group)).unsqueeze(1)).all(-1)  # [batch, now, before]
@@ -39,7 +40,8 @@ def pick_rows(text: Text, run: Run, sequences: Tensor | None, offset: int) -> No
     Args:
         offset: places of the prompt that are not among the sequences, such as embeddings.
     """
-    assert run.batch is not None
+    if run.batch is None:
+        raise ValueError("how many prompts the run was given is not known")
     if text.unknown or sequences is None or sequences.ndim != 2 or len(sequences) % run.batch:
         text.unknown = text.unknown or "`generate` did not return sequences of ids"
         return

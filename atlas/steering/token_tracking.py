@@ -210,7 +210,8 @@ class TokenTracker:
         """Which of the places from `start` on the positions mean: all, none, or some [1, token]."""
         if self.positions == "all":
             return True
-        assert prompt is not None, "a text without a known prompt is refused before"
+        if prompt is None:
+            raise ValueError("a text without a known prompt is refused before")
         inside = self.positions == "prompt"
         if start >= prompt:
             return not inside
@@ -295,7 +296,8 @@ class _Loop:
     def generated(self, ids: Tensor | None, embeddings: Tensor | None, real: Tensor | None) -> Tensor:
         """Which tokens are generated [row, token]."""
         tokens = ids if ids is not None else embeddings
-        assert tokens is not None
+        if tokens is None:
+            raise ValueError("a call without ids has embeddings")
         counts = torch.ones(tokens.shape[:2], dtype=torch.bool) if real is None else real.cpu()
         rows = [_keys(row[kept]) for row, kept in zip(tokens.detach().cpu(), counts, strict=True)]
         before = dict(reversed(self._prompts))
