@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atlas.errors import AtlasError
-from atlas.models.tokens import with_bos
+from atlas.models.tokens import token_rows, with_bos
 from atlas.texts.pairs import PairSet, join_texts
 
 
@@ -76,8 +76,7 @@ def tokenize_pairs(tokenizer: Any, pairs: PairSet, *, prepend_bos: bool, context
     """
 
     def ids_of(texts: list[str]) -> list[list[int]]:
-        rows = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        return [with_bos(tokenizer, row, prepend_bos=prepend_bos) for row in rows]
+        return token_rows(tokenizer, texts, prepend_bos=prepend_bos)
 
     empty = with_bos(tokenizer, [], prepend_bos=prepend_bos)
     prompts = [empty if not prompt else ids_of([prompt])[0] for prompt in pairs.prompts]

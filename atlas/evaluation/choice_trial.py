@@ -18,8 +18,9 @@ from atlas.evaluation.metrics import Judge, make_judge, measure
 from atlas.evaluation.runs import MethodSetting, Run, compare
 from atlas.evaluation.vector_variants import ABLATIONS, Vectors
 from atlas.models.likelihood import log_probabilities, perplexities
+from atlas.models.loaded import LoadedModel
 from atlas.models.recorded import RecordedModels
-from atlas.models.tokens import special_ids, with_bos
+from atlas.models.tokens import special_ids, token_rows
 from atlas.steering.generation import Sampling, generate_in_turn
 from atlas.steering.intervention import Steering
 from atlas.steering.methods import SteeredSae, settle_options
@@ -137,17 +138,7 @@ class ChoiceTrial:
         run.parameters |= self.unsteered.parameters
         sets = vectors.layer_sets(setting, self.config.sampling.seed)
         keep_error = setting.ablation is None or ABLATIONS[setting.ablation].keep_error
-        steerings = [
-            Steering(
-                self.model,
-                layers,
-                method=setting.method,
-                options=setting.options,
-                keep_error=keep_error,
-                special_ids=special_ids(self.tokenizer),
-            )
-            for layers in sets
-        ]
+        steerings = _steerings(self.model, self.tokenizer, setting, sets, keep_error=keep_error)
         own = _measure(self.model, self.tokenizer, self.measurements, steerings)
         _keep_all(run, own)
         for figure, plain in self.plain.items():
@@ -156,31 +147,21 @@ class ChoiceTrial:
                     _keep(run, replace(figure, metric="perplexity ratio"), own[figure] / plain)
             else:
                 _keep(run, replace(figure, metric="shift"), own[figure] - plain)
-        self.generate(run, sets, keep_error=keep_error)
+        self.generate(run, steerings)
         return run
 
-    def generate(self, run: Run, sets: Sequence[Sequence[SteeredSae]], *, keep_error: bool = True) -> None:
+    def generate(self, run: Run, steerings: Sequence[Steering]) -> None:
         """Give a run its texts, their metrics and the differences from unsteered texts, where texts are asked for."""
         if self.judge is None:
             return
-        config, setting = self.config, run.setting
+        config = self.config
         prompts = [prompt for prompt in self.prompts for _ in range(config.samples)]
-        texts = generate_in_turn(
-            self.model,
-            self.tokenizer,
-            prompts,
-            sets,
-            method=setting.method,
-            options=setting.options,
-            keep_error=keep_error,
-            positions="all",
-            prepend_bos=self.prepend_bos,
-            sampling=config.sampling,
-            seeds=[config.sampling.seed + i for i in range(len(prompts))],
-        )
+        model = LoadedModel(self.model, self.tokenizer, self.prepend_bos)
+        seeds = [config.sampling.seed + i for i in range(len(prompts))]
+        texts = generate_in_turn(model, prompts, steerings, sampling=config.sampling, seeds=seeds)
         if config.topic is None:  # scores of 1 say nothing about purity
             texts = [replace(text, contamination=None) for text in texts]
-        run.generations = [replace(text, method=setting.name) for text in texts]
+        run.generations = [replace(text, method=run.setting.name) for text in texts]
         run.values = measure(self.judge, run.generations)
         compare([self.unsteered, run] if run is not self.unsteered else [run], self.prompts)
 
@@ -227,8 +208,25 @@ def prepare_choice_trial(
     plain = _measure(model, tokenizer, measurements, [nullcontext()])
     _keep_all(unsteered, plain)
     trial = ChoiceTrial(model, tokenizer, prepend_bos, config, measurements, prompts, judge, plain, unsteered)
-    trial.generate(unsteered, [saes])
+    trial.generate(unsteered, _steerings(model, tokenizer, unsteered.setting, [saes]))
     return trial
+
+
+def _steerings(
+    model: Any, tokenizer: Any, setting: MethodSetting, sets: Sequence[Sequence[SteeredSae]], *, keep_error: bool = True
+) -> list[Steering]:
+    """A steering by each of some sets of SAEs."""
+    return [
+        Steering(
+            model,
+            saes,
+            method=setting.method,
+            options=setting.options,
+            keep_error=keep_error,
+            special_ids=special_ids(tokenizer),
+        )
+        for saes in sets
+    ]
 
 
 def _measurements(tokenizer: Any, data: ChoiceSet, *, prepend_bos: bool, context: int) -> dict[Figure, Measurement]:
@@ -240,8 +238,7 @@ def _measurements(tokenizer: Any, data: ChoiceSet, *, prepend_bos: bool, context
         if given is not None:
             sides = tokenize_pairs(tokenizer, given, prepend_bos=prepend_bos, context=context)
             found[figure] = Measurement(sides, choose)
-    ids = tokenizer(list(data.texts), add_special_tokens=False, verbose=False)["input_ids"]
-    rows = [with_bos(tokenizer, row, prepend_bos=prepend_bos)[:context] for row in ids]
+    rows = token_rows(tokenizer, data.texts, prepend_bos=prepend_bos, context=context)
     found[PRICE] = Measurement(rows, perplexities)
     return found
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from atlas.evaluation.intervals import Interval, auroc, auroc_interval
 from atlas.evaluation.layer_level import activity
+from atlas.models.loaded import LoadedModel
 from atlas.steering.methods import SteeredSae
 
 BEST = 20  # neurons that detection sums
@@ -30,18 +30,15 @@ class Activity:
 
 
 def measure_activity(
-    model: Any,
-    tokenizer: Any,
+    model: LoadedModel,
     layer: SteeredSae,
     own: Sequence[str],
     others: Mapping[str, Sequence[str]],
-    *,
-    prepend_bos: bool,
 ) -> Activity:
     """Run the plain model over held-out texts and over sets of other texts; empty sets are left out."""
 
     def run(texts: Sequence[str]) -> np.ndarray:
-        return activity(model, tokenizer, layer, texts, prepend_bos=prepend_bos)
+        return activity(model, layer, texts)
 
     return Activity(run(own), {name: run(texts) for name, texts in others.items() if texts})
 

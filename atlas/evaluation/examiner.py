@@ -19,9 +19,12 @@ from atlas.evaluation.layer_level import layer_figures
 from atlas.evaluation.metrics import Judge, make_judge, measure
 from atlas.evaluation.runs import MethodSetting, Run
 from atlas.models.encoders import Encoder, check_encoder, load_encoder
+from atlas.models.loaded import LoadedModel
 from atlas.models.recorded import RecordedModels
+from atlas.models.tokens import special_ids
 from atlas.steering.calibrations import Purpose
 from atlas.steering.generation import Sampling, generate_in_turn
+from atlas.steering.intervention import Steering
 from atlas.steering.methods import METHODS, SteeredSae
 from atlas.steering.prepare import PreparedSteering, prepare_steering
 from atlas.steering.settings import SteeringSettings
@@ -103,19 +106,19 @@ class Examiner:
         return self.steering.rows
 
     @property
+    def loaded(self) -> LoadedModel:
+        """The language model, its texts beginning as the SAEs want it."""
+        return self.steering.model
+
+    @property
     def model(self) -> Any:
         """The language model."""
-        return self.steering.recorded.model[0]
+        return self.loaded.transformer
 
     @property
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
-        return self.steering.recorded.model[1]
-
-    @property
-    def prepend_bos(self) -> bool:
-        """Whether texts begin with a BOS token, as the first SAE has it."""
-        return bool(self.rows[0]["prepend_bos"])
+        return self.loaded.tokenizer
 
     def with_config(self, config: EvaluationConfig) -> Examiner:
         """The same under another configuration, the neurons selected anew."""
@@ -157,19 +160,21 @@ class Examiner:
         if setting.method == "prefix":
             given = [f"{self.topic_texts[i % len(self.topic_texts)]} {prompt}" for i, prompt in enumerate(prompts)]
         permutations = 1 if setting.control is None else PERMUTATIONS
-        texts = generate_in_turn(
-            self.models.get(setting.method, self.model),
-            self.tokenizer,
-            given,
-            [self._controlled(setting, number) for number in range(permutations)],
-            method=setting.method if setting.method in METHODS else "original",
-            options=setting.options,
-            keep_error=config.keep_error and setting.method != "sae",
-            positions=config.positions,
-            prepend_bos=self.prepend_bos,
-            sampling=config.sampling,
-            seeds=[config.sampling.seed + i for i in range(len(given))],
-        )
+        model = replace(self.loaded, transformer=self.models.get(setting.method, self.model))
+        steerings = [
+            Steering(
+                model.transformer,
+                self._controlled(setting, number),
+                method=setting.method if setting.method in METHODS else "original",
+                options=setting.options,
+                keep_error=config.keep_error and setting.method != "sae",
+                positions=config.positions,
+                special_ids=special_ids(model.tokenizer),
+            )
+            for number in range(permutations)
+        ]
+        seeds = [config.sampling.seed + i for i in range(len(given))]
+        texts = generate_in_turn(model, given, steerings, sampling=config.sampling, seeds=seeds)
         run = Run(setting)
         run.generations = [
             replace(text, method=setting.name, prompt=prompt) for text, prompt in zip(texts, prompts, strict=True)
@@ -189,9 +194,7 @@ class Examiner:
         rankings = self._rankings()
         others = {"everyday": self.data.unaligned, "topics": self.data.others}
         for i, (sae, row) in enumerate(zip(self.saes, self.rows, strict=True)):
-            texts = measure_activity(
-                self.model, self.tokenizer, sae, self.data.held_out, others, prepend_bos=self.prepend_bos
-            )
+            texts = measure_activity(self.loaded, sae, self.data.held_out, others)
             support = self.columns[i]["support"].to_numpy()
             sae_id = "" if len(self.rows) == 1 else row["sae_id"]
             for ranking, ranked in rankings.items():
@@ -222,9 +225,7 @@ class Examiner:
         found = {}
         sae = self._controlled(setting)[0]
         for name, texts in ((ALIGNED, self.data.held_out), (UNALIGNED, self.data.unaligned)):
-            figures = layer_figures(
-                self.model, self.tokenizer, sae, texts, setting.method, setting.options, prepend_bos=self.prepend_bos
-            )
+            figures = layer_figures(self.loaded, sae, texts, setting.method, setting.options)
             for metric, values in asdict(figures).items():
                 mean = mean_interval(values[~np.isnan(values)])
                 if mean is not None:

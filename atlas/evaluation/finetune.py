@@ -19,7 +19,7 @@ from atlas.models.fingerprints import hash_model
 from atlas.models.loading import load_transformer
 from atlas.models.quiet import quiet
 from atlas.models.recorded import RecordedModels
-from atlas.models.tokens import with_bos
+from atlas.models.tokens import token_rows
 from atlas.store.keeping import show_nobody
 from atlas.store.replacement import follow
 from atlas.texts.prompts import hash_texts
@@ -135,9 +135,7 @@ def _train(model: Any, tokenizer: Any, texts: Sequence[str], config: FinetuneCon
     with quiet():
         from transformers import Trainer, TrainingArguments
 
-    context = context_size(model)
-    ids = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    rows = [with_bos(tokenizer, row, prepend_bos=prepend_bos)[:context] for row in ids]
+    rows = token_rows(tokenizer, texts, prepend_bos=prepend_bos, context=context_size(model))
 
     def collate(batch: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
         longest = max(len(row["input_ids"]) for row in batch)

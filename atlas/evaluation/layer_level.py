@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from atlas.errors import AtlasError
 from atlas.models.hooks import hook_activations
+from atlas.models.loaded import LoadedModel
 from atlas.steering.contamination import share, weigh_code
 from atlas.steering.methods import METHODS, EditedCode, SteeredSae
 from atlas.steering.settings import Options
@@ -33,18 +33,16 @@ class LayerFigures:
     changed_deviation: np.ndarray
 
 
-def activity(model: Any, tokenizer: Any, layer: SteeredSae, texts: Sequence[str], *, prepend_bos: bool) -> np.ndarray:
+def activity(model: LoadedModel, layer: SteeredSae, texts: Sequence[str]) -> np.ndarray:
     """Mean activation per token of every neuron [text, d_sae], as absolute values."""
     parts = []
-    for x, mask in hook_activations(model, tokenizer, texts, layer.hook_name, prepend_bos=prepend_bos):
+    for x, mask in hook_activations(model, texts, layer.hook_name):
         acts = layer.codec.encode(x).acts.abs() * mask.unsqueeze(-1)
         parts.append((acts.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)).float().cpu().numpy())
     return np.concatenate(parts)
 
 
-def firing(
-    model: Any, tokenizer: Any, layer: SteeredSae, texts: Sequence[str], ranks: np.ndarray, *, prepend_bos: bool
-) -> np.ndarray:
+def firing(model: LoadedModel, layer: SteeredSae, texts: Sequence[str], ranks: np.ndarray) -> np.ndarray:
     """Per token the best rank among its active neurons [all tokens of all texts]; len(ranks) where none is ranked.
 
     Args:
@@ -52,7 +50,7 @@ def firing(
     """
     order = torch.from_numpy(ranks.astype(np.int64))
     parts = []
-    for x, mask in hook_activations(model, tokenizer, texts, layer.hook_name, prepend_bos=prepend_bos):
+    for x, mask in hook_activations(model, texts, layer.hook_name):
         acts = layer.codec.encode(x).acts
         best = torch.where(acts != 0, order.to(acts.device), len(ranks)).amin(-1)
         parts.append(best[mask].cpu().numpy())
@@ -60,21 +58,18 @@ def firing(
 
 
 def layer_figures(
-    model: Any,
-    tokenizer: Any,
+    model: LoadedModel,
     layer: SteeredSae,
     texts: Sequence[str],
     method: str,
     options: Options,
-    *,
-    prepend_bos: bool,
 ) -> LayerFigures:
     """What a method that edits the code does on texts (method: section 6, point 2)."""
     edit_code = METHODS[method].edit
     if edit_code is None:
         raise AtlasError(f"method {method} edits no code: its figures are those of text alone")
     columns: list[list[float]] = [[], [], [], []]
-    for x, mask in hook_activations(model, tokenizer, texts, layer.hook_name, prepend_bos=prepend_bos):
+    for x, mask in hook_activations(model, texts, layer.hook_name):
         edit = edit_code(layer.codec, x, layer.target, options)
         if not isinstance(edit, EditedCode):
             raise AtlasError(f"method {method} edits no code: its figures are those of text alone")

@@ -14,7 +14,7 @@ from atlas.models.configs import context_size
 from atlas.models.embeddings import embed_texts, has_length
 from atlas.models.encoders import Encoder
 from atlas.models.likelihood import log_probabilities, perplexity_of
-from atlas.models.tokens import with_bos
+from atlas.models.tokens import token_rows
 from atlas.steering.generation import Generation
 from atlas.steering.generations import own_values
 
@@ -97,7 +97,7 @@ def perplexity(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> li
     otherwise than it was generated (it can write one word in several ways), the tokens are those that a reader would see.
     """
     context = context_size(judge.model)
-    heads = [with_bos(judge.tokenizer, ids, prepend_bos=judge.prepend_bos) for ids in _encode(judge.tokenizer, prompts)]
+    heads = token_rows(judge.tokenizer, prompts, prepend_bos=judge.prepend_bos)
     rows = [(head + tail)[:context] for head, tail in zip(heads, _encode(judge.tokenizer, texts), strict=True)]
     spans = [(max(len(head), 1), len(row)) for head, row in zip(heads, rows, strict=True)]
     known = [i for i, (begin, end) in enumerate(spans) if begin < end]

@@ -18,7 +18,7 @@ from atlas.models.hooks import catching, require_finite, require_ran
 from atlas.models.loading import LanguageModel
 from atlas.models.quiet import no_notice_of_pads
 from atlas.models.saes import LoadedSae
-from atlas.models.tokens import pad_rows, with_bos
+from atlas.models.tokens import pad_rows, token_rows
 
 CHUNK_TOKENS = 128  # encoded at once: their dense activations stay in the processor's cache
 CHUNK_VALUES = 1 << 25  # dense activations at once on an accelerator, which wants large pieces: 128 MiB in float32
@@ -43,8 +43,7 @@ class Entries:
 
 def tokenize(model: LanguageModel, texts: Sequence[str], *, prepend_bos: bool) -> tuple[list[list[int]], list[bool]]:
     """Token ids of each text as the model sees it, and whether it was cut to the context."""
-    ids = model.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    rows = [with_bos(model.tokenizer, row, prepend_bos=prepend_bos) for row in ids]
+    rows = token_rows(model.tokenizer, texts, prepend_bos=prepend_bos)
     return [row[: model.context_size] for row in rows], [len(row) > model.context_size for row in rows]
 
 

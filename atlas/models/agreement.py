@@ -22,7 +22,7 @@ from atlas.models.hooks import catch_activations, catching, find_site, require_f
 from atlas.models.loading import LanguageModel
 from atlas.models.quiet import no_notice_of_pads
 from atlas.models.saes import LoadedSae
-from atlas.models.tokens import special_ids, with_bos
+from atlas.models.tokens import special_ids, token_rows, with_bos
 from atlas.store.session import Asks
 
 SENTENCE = "The quick brown fox, born in 1984, jumps over the lazy dog."
@@ -114,7 +114,7 @@ def check_place(session: Asks, model: nn.Module, tokenizer: Any, row: Mapping[st
     examples = session.ask("placed_examples", sae_key=row["sae_key"])
     if hasattr(inner, "hook_dict") or not examples.height:
         return
-    ids = tokenizer(examples["text"][0], add_special_tokens=False, verbose=False)["input_ids"]
+    [ids] = token_rows(tokenizer, examples["text"][:1].to_list(), prepend_bos=False)
     rows = [with_bos(tokenizer, ids, prepend_bos=row["prepend_bos"])]
     if row["prepend_bos"] and rows[0] == ids:
         rows.append([ids[0], *ids])  # older atlases gave a text that begins with BOS a second one

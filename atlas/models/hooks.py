@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from atlas.errors import ModelError
-from atlas.models.configs import context_size, text_config, text_tower
-from atlas.models.tokens import pad_rows, special_ids, with_bos
+from atlas.models.configs import text_config, text_tower
+from atlas.models.loaded import LoadedModel
+from atlas.models.tokens import pad_rows, special_ids
 
 ATTENTION = ("attn", "self_attn", "attention", "self_attention")
 PROJECTION = ("c_proj", "o_proj", "out_proj", "dense", "wo", "Wo")
@@ -239,18 +240,13 @@ def require_finite(x: Tensor, hook_name: str) -> None:
 BATCH_SIZE = 32
 
 
-def hook_activations(
-    model: Any, tokenizer: Any, texts: Sequence[str], hook_name: str, *, prepend_bos: bool
-) -> Iterator[tuple[Tensor, Tensor]]:
+def hook_activations(model: LoadedModel, texts: Sequence[str], hook_name: str) -> Iterator[tuple[Tensor, Tensor]]:
     """Per batch of texts: the activation at a hook [batch, token, ...], and which tokens count [batch, token]."""
-    context, device = context_size(model), next(model.parameters()).device  # a TransformerBridge does too
-    special = torch.tensor(sorted(special_ids(tokenizer)))
+    device = next(model.transformer.parameters()).device
+    special = torch.tensor(sorted(special_ids(model.tokenizer)))
     for start in range(0, len(texts), BATCH_SIZE):
-        rows = tokenizer(list(texts[start : start + BATCH_SIZE]), add_special_tokens=False, verbose=False)["input_ids"]
-        batch, mask = pad_rows(
-            tokenizer, [with_bos(tokenizer, row, prepend_bos=prepend_bos)[:context] for row in rows], device
-        )
-        x = catch_activations(model, batch, mask, [hook_name])[hook_name]
+        batch, mask = pad_rows(model.tokenizer, model.rows(texts[start : start + BATCH_SIZE]), device)
+        x = catch_activations(model.transformer, batch, mask, [hook_name])[hook_name]
         yield x, mask & ~torch.isin(batch, special.to(batch.device))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from atlas.errors import ModelError
 from atlas.models.agreement import check_place
 from atlas.models.fingerprints import check_identity, check_model
+from atlas.models.loaded import LoadedModel
 from atlas.models.loading import load_transformer
 from atlas.models.quiet import LOADING
 from atlas.models.saes import LoadedSae, load_sae, set_centring, writes_to_stream
@@ -53,6 +55,11 @@ class RecordedModels:
                 check_model(model, tokenizer, row)
                 self._loaded = model, tokenizer
             return self._loaded
+
+    def read_as(self, row: Mapping[str, Any]) -> LoadedModel:
+        """The language model, its texts beginning as the SAE of a row of `saes` wants it."""
+        model, tokenizer = self.model
+        return LoadedModel(model, tokenizer, bool(row["prepend_bos"]))
 
     @property
     def model_name(self) -> str:

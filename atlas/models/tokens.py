@@ -28,6 +28,16 @@ def with_bos(tokenizer: Any, ids: Sequence[int], *, prepend_bos: bool) -> list[i
     return list(ids) if list(ids[:1]) == [bos] else [bos, *ids]
 
 
+def token_rows(
+    tokenizer: Any, texts: Sequence[str], *, prepend_bos: bool, context: int | None = None
+) -> list[list[int]]:
+    """Token ids of each text as the model sees it: BOS first where the SAE wants one, cut to a context where one is given."""
+    if not texts:
+        return []
+    ids = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
+    return [with_bos(tokenizer, row, prepend_bos=prepend_bos)[:context] for row in ids]
+
+
 def special_ids(tokenizer: Any) -> frozenset[int]:
     """The tokens that are no text: those with a name, such as BOS, and those that are only flagged, such as <|im_start|>."""
     flagged = {i for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special}

@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import polars as pl
 
+from atlas.models.tokens import special_ids
 from atlas.reproduction.material import Material, NotAvailable
 from atlas.scoring.distances import make_distances
 from atlas.steering.generation import Sampling, generate
-from atlas.steering.methods import settle_options
-from atlas.steering.settings import Options
+from atlas.steering.intervention import Steering
 from atlas.store.session import scan_here
 
 SAMPLE = 64  # prompts that the set-up is measured on
@@ -62,18 +62,22 @@ def per_token(material: Material) -> pl.DataFrame:
             "there are no prompts to generate from", "atlas reproduce {atlas} --out {out} --prompts FILE"
         )
     row = material.saes[0]
-    model, tokenizer = material.model
+    model = material.recorded.read_as(row)
     layer = material.layer(row["sae_key"])
     rows = []
     for done, method in enumerate(METHODS):
         material.progress("measuring the cost per token", done, len(METHODS))
 
-        def run(tokens: int, method: str = method) -> None:
-            generate(
-                model, tokenizer, list(material.texts.prompts[:1]), [layer], method=method,
-                options=settle_options(method, Options()), keep_error=False, positions="all",
-                prepend_bos=bool(row["prepend_bos"]), sampling=Sampling(tokens),
-            )  # fmt: skip
+        steering = Steering(
+            model.transformer,
+            [layer],
+            method=method,
+            keep_error=False,
+            special_ids=special_ids(model.tokenizer),
+        )
+
+        def run(tokens: int, steering: Steering = steering) -> None:
+            generate(model, material.texts.prompts[:1], steering, sampling=Sampling(tokens))
 
         run(2)  # the first call of all is slower
         took = [1000 * timed(lambda run=run: run(TOKENS)) / TOKENS for _ in range(REPEATS)]  # type: ignore[misc]

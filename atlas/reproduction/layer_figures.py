@@ -19,16 +19,13 @@ ALIGNED, UNALIGNED = "held-out texts", "everyday texts"
 
 def figures(material: Material) -> pl.DataFrame:
     """sae_id, method, texts, figure, value, low, high (95 % over texts): every figure of layerwise.LayerFigures."""
-    model, tokenizer = material.model
     texts = {ALIGNED: material.held_out(material.topic), UNALIGNED: list(material.texts.unaligned)}
     rows = []
     todo = [(row, method, name) for row in material.saes for method in METHODS for name in texts if texts[name]]
     for done, (row, method, name) in enumerate(todo):
         material.progress("what the methods do to the layer", done, len(todo))
-        found = layer_figures(
-            model, tokenizer, material.layer(row["sae_key"]), texts[name], method,
-            settle_options(method, Options()), prepend_bos=bool(row["prepend_bos"]),
-        )  # fmt: skip
+        layer, options = material.layer(row["sae_key"]), settle_options(method, Options())
+        found = layer_figures(material.recorded.read_as(row), layer, texts[name], method, options)
         for figure, values in asdict(found).items():
             mean = mean_interval(values[~np.isnan(values)])
             if mean is not None:

@@ -277,13 +277,10 @@ class Material:
         """What an SAE (its row in `saes`) makes of texts; the model runs over a set of texts once."""
         key = (row["sae_key"], tuple(texts))
         if key not in self._fired:
-            model, tokenizer = self.model
             layer = self.layer(row["sae_key"])
             parts: list[tuple[np.ndarray, ...]] = []
             tokens: list[int] = []
-            for x, mask in hook_activations(
-                model, tokenizer, texts, layer.hook_name, prepend_bos=bool(row["prepend_bos"])
-            ):
+            for x, mask in hook_activations(self.recorded.read_as(row), texts, layer.hook_name):
                 acts = (layer.codec.encode(x).acts.abs().float() * mask.unsqueeze(-1)).cpu()
                 row_of, place, fired = (part.numpy() for part in acts.nonzero(as_tuple=True))
                 counts = mask.sum(1).cpu().numpy()

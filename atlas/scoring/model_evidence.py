@@ -19,7 +19,7 @@ from atlas.models.hooks import find_site, hook_activations
 from atlas.models.loading import LanguageModel, load_language_model
 from atlas.models.recorded import RecordedModels
 from atlas.models.saes import LoadedSae
-from atlas.models.tokens import with_bos
+from atlas.models.tokens import token_rows
 from atlas.models.unembedding import promoted_ids
 from atlas.progress import Progress, silent
 from atlas.scoring.config import ScoringConfig
@@ -130,13 +130,12 @@ class ModelProbe:
 
     def topic_activations(self, texts: Sequence[str], sae_keys: Sequence[int]) -> tuple[list[int], pl.DataFrame]:
         """Tokens per text, and rows of `topic_activations` without their topic_id."""
-        model, tokenizer = self._recorded.model
         counts: dict[int, list[int]] = {}
         frames: list[pl.DataFrame] = []
         for key in sae_keys:
             row = self._rows[key]
             codec, done, counts[key] = self._recorded.placed_sae(row).codec, 0, []
-            batches = hook_activations(model, tokenizer, texts, row["hook_name"], prepend_bos=row["prepend_bos"])
+            batches = hook_activations(self._recorded.read_as(row), texts, row["hook_name"])
             for x, mask in batches:
                 self._progress("running the model over the topic", done, len(texts))
                 text_ids = np.arange(done, done + len(mask))
@@ -181,8 +180,7 @@ class ModelProbe:
     def _logits_with(self, sae: LoadedSae, neurons: Tensor, raises: Tensor) -> Tensor:
         """Logits after the neutral prefix [neuron, vocabulary], each row with one neuron raised at the last position."""
         tokenizer, codec = self.model.tokenizer, sae.codec
-        ids = tokenizer(NEUTRAL_PREFIX, add_special_tokens=False)["input_ids"]
-        row = with_bos(tokenizer, ids, prepend_bos=sae.prepend_bos)
+        [row] = token_rows(tokenizer, [NEUTRAL_PREFIX], prepend_bos=sae.prepend_bos)
         batch = torch.tensor([row] * len(neurons), device=self._recorded.device)
         steps = raises.to(codec.decoder_rows).unsqueeze(-1) * codec.decoder_rows[neurons.to(codec.decoder_rows.device)]
 

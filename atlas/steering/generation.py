@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from atlas.errors import AtlasError
-from atlas.models.configs import context_size
+from atlas.models.loaded import LoadedModel
 from atlas.models.sampling import seeded_sampler
-from atlas.models.tokens import special_ids, with_bos
 from atlas.steering.call_watching import token_ids
 from atlas.steering.intervention import Steering
-from atlas.steering.methods import SteeredSae
-from atlas.steering.settings import Options
 
 BATCH_SIZE = 32  # texts generated at once
 
@@ -66,16 +62,10 @@ class Generation:
 
 @torch.inference_mode()
 def generate(
-    model: Any,
-    tokenizer: Any,
+    model: LoadedModel,
     prompts: Sequence[str],
-    layers: Sequence[SteeredSae],
+    steering: Steering,
     *,
-    method: str,
-    options: Options,
-    keep_error: bool,
-    positions: str,
-    prepend_bos: bool,
     sampling: Sampling,
     seeds: Sequence[int] | None = None,
 ) -> list[Generation]:
@@ -85,72 +75,61 @@ def generate(
     methods differ by the method alone. The caller's random state is not touched.
 
     Args:
+        model: the model that `steering` steers.
         prompts: what the model is given.
+        steering: by what; entered anew for each batch.
+        sampling: how tokens are drawn.
         seeds: one per prompt; None for sampling.seed each.
 
     Returns:
         A generation per prompt, in order.
     """
-    ids = [
-        with_bos(tokenizer, tokenizer(prompt, add_special_tokens=False)["input_ids"], prepend_bos=prepend_bos)
-        for prompt in prompts
-    ]
+    ids = model.whole_rows(prompts)
     for prompt, row in zip(prompts, ids, strict=True):
-        _check_length(prompt, len(row), sampling.max_new_tokens, context_size(model))
+        _check_length(prompt, len(row), sampling.max_new_tokens, model.context)
     seeds = [sampling.seed] * len(prompts) if seeds is None else list(seeds)
     found: dict[int, Generation] = {}
     order = sorted(range(len(prompts)), key=lambda i: len(ids[i]))
     for start in range(0, len(order), BATCH_SIZE):
         chosen = order[start : start + BATCH_SIZE]
-        steering = Steering(
-            model,
-            layers,
-            method=method,
-            options=options,
-            keep_error=keep_error,
-            positions=positions,
-            special_ids=special_ids(tokenizer),
-        )
         with steering:
-            texts = continue_ids(model, tokenizer, [ids[i] for i in chosen], [seeds[i] for i in chosen], sampling)
+            texts = continue_ids(model, [ids[i] for i in chosen], [seeds[i] for i in chosen], sampling)
         purity = steering.contamination()
         changes = steering.swapped()
         for place, i in enumerate(chosen):
-            found[i] = Generation(method, prompts[i], texts[place], seeds[i], purity[place], **changes[place])
+            found[i] = Generation(steering.method, prompts[i], texts[place], seeds[i], purity[place], **changes[place])
     return [found[i] for i in range(len(prompts))]
 
 
 def generate_in_turn(
-    model: Any,
-    tokenizer: Any,
+    model: LoadedModel,
     prompts: Sequence[str],
-    layer_sets: Sequence[Sequence[SteeredSae]],
+    steerings: Sequence[Steering],
     *,
+    sampling: Sampling,
     seeds: Sequence[int],
-    **settings: Any,
 ) -> list[Generation]:
-    """Go on with prompt i under the i-th of some sets of layers, the first coming after the last; see generate."""
+    """Go on with prompt i under the i-th of some steerings, the first coming after the last; see generate."""
     found: dict[int, Generation] = {}
-    for number, layers in enumerate(layer_sets):
-        part = range(number, len(prompts), len(layer_sets))
-        texts = generate(
-            model, tokenizer, [prompts[i] for i in part], layers, seeds=[seeds[i] for i in part], **settings
-        )
+    for number, steering in enumerate(steerings):
+        part = range(number, len(prompts), len(steerings))
+        texts = generate(model, [prompts[i] for i in part], steering, sampling=sampling, seeds=[seeds[i] for i in part])
         found.update(zip(part, texts, strict=True))
     return [found[i] for i in range(len(prompts))]
 
 
 def continue_ids(
-    model: Any, tokenizer: Any, ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    model: LoadedModel, ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
 ) -> list[str]:
     """What the model, as it is now, goes on with after each row of token ids; one batch, padded on the left."""
+    transformer, tokenizer = model.transformer, model.tokenizer
     pad = next(
         (i for i in (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), 0
     )
     longest = max(map(len, ids))
-    batch = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in ids], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=model.device)
-    out = model.generate(
+    batch = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in ids], device=transformer.device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=transformer.device)
+    out = transformer.generate(
         batch,
         attention_mask=mask,
         pad_token_id=pad,
@@ -160,7 +139,7 @@ def continue_ids(
         return_dict_in_generate=False,
         logits_processor=seeded_sampler(seeds, sampling.temperature, sampling.top_k, sampling.top_p),
     )
-    stops = set(token_ids(model.generation_config.eos_token_id))
+    stops = set(token_ids(transformer.generation_config.eos_token_id))
     rows = [_until_end(row, stops) for row in out[:, longest:].tolist()]
     return tokenizer.batch_decode(rows, skip_special_tokens=True)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from atlas.contrast.vectors import vector_ids
 from atlas.errors import AtlasError
+from atlas.models.loaded import LoadedModel
 from atlas.models.recorded import RecordedModels
 from atlas.models.tokens import special_ids
 from atlas.progress import Progress, silent
@@ -50,6 +51,11 @@ class PreparedSteering:
         """Keys of the SAEs."""
         return [row["sae_key"] for row in self.rows]
 
+    @property
+    def model(self) -> LoadedModel:
+        """The language model, its texts beginning as the SAEs want it."""
+        return self.recorded.read_as(self.rows[0])
+
     def purpose(self, session: Asks, method: str, options: Options) -> Purpose:
         """What a strength of a method would be picked for."""
         return purpose_of(
@@ -63,15 +69,15 @@ class PreparedSteering:
 
     def steering(self, method: str) -> Steering:
         """A context manager that steers the recorded model by one of the methods."""
-        model, tokenizer = self.recorded.model
+        model = self.model
         return Steering(
-            model,
+            model.transformer,
             self.saes,
             method=method,
             options=self.options[method],
             keep_error=self.settings.keep_error,
             positions=self.settings.positions,
-            special_ids=special_ids(tokenizer),
+            special_ids=special_ids(model.tokenizer),
         )
 
 

@@ -32,22 +32,10 @@ def steer_prompts(
         progress: called with (stage, done, total).
         show: called with the generations before they are stored.
     """
-    model, tokenizer = prepared.recorded.model
     results: list[Generation] = []
     for done, (method, options) in enumerate(prepared.options.items()):
         progress("generating", done * len(prompts), len(prepared.options) * len(prompts))
-        texts = generate(
-            model,
-            tokenizer,
-            prompts,
-            prepared.saes,
-            method=method,
-            options=options,
-            keep_error=prepared.settings.keep_error,
-            positions=prepared.settings.positions,
-            prepend_bos=prepared.rows[0]["prepend_bos"],
-            sampling=sampling,
-        )
+        texts = generate(prepared.model, prompts, prepared.steering(method), sampling=sampling)
         results += [replace(text, strength=options.strength) for text in texts]
     progress("generating", len(results), len(results))
     if prepared.topic is None:  # scores of 1 say nothing about purity

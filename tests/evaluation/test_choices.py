@@ -25,7 +25,9 @@ from atlas.evaluation.remeasure import remeasure_topic
 from atlas.evaluation.runs import MethodSetting
 from atlas.evaluation.vector_variants import ABLATIONS, load_vectors
 from atlas.models.likelihood import log_probabilities, perplexities
+from atlas.models.loaded import LoadedModel
 from atlas.models.recorded import RecordedModels
+from atlas.models.tokens import special_ids
 from atlas.steering.generation import Sampling, generate
 from atlas.steering.intervention import Steering
 from atlas.steering.settings import Options
@@ -361,10 +363,13 @@ class TestGeneratedText:
             stored = self.texts(opened, method)
             assert stored["prompt"].to_list() == prompts
             assert stored["seed"].to_list() == list(range(3, 3 + len(prompts)))
-            expected = generate(
-                transformer, tokenizer, prompts, [layer], method=method, options=Options(2.0 if method == "dense" else None),
-                keep_error=True, positions="all", prepend_bos=True, sampling=self.SAMPLING, seeds=range(3, 3 + len(prompts)),
-            )  # fmt: skip
+            options = Options(2.0 if method == "dense" else None)
+            steering = Steering(
+                transformer, [layer], method=method, options=options, special_ids=special_ids(tokenizer)
+            )
+            seeds = range(3, 3 + len(prompts))
+            model = LoadedModel(transformer, tokenizer, True)
+            expected = generate(model, prompts, steering, sampling=self.SAMPLING, seeds=seeds)
             assert stored["text"].to_list() == [text.text for text in expected]
         assert self.texts(opened, "original")["text"].to_list() != self.texts(opened, "dense")["text"].to_list()
 

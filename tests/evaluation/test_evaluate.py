@@ -31,8 +31,11 @@ from atlas.evaluation.layer_level import activity, layer_figures
 from atlas.evaluation.metrics import METRICS, Judge
 from atlas.evaluation.remeasure import remeasure_topic
 from atlas.evaluation.runs import MethodSetting
+from atlas.models.loaded import LoadedModel
 from atlas.models.recorded import RecordedModels
+from atlas.models.tokens import special_ids
 from atlas.steering.generation import Sampling, generate
+from atlas.steering.intervention import Steering
 from atlas.steering.methods import METHODS
 from atlas.steering.settings import Options
 from atlas.texts.pairs import pair_texts
@@ -160,13 +163,19 @@ def test_every_prompt_and_sample_has_a_seed_of_its_own_that_all_methods_share(do
     assert tables["generations"].height == len(EVALUATED) * 6
 
 
+def continue_prompts(examiner, prompts, steering):
+    """What a steered model goes on with, under the evaluation's seeds."""
+    model = examiner.loaded
+    return generate(model, prompts, steering, sampling=CONFIG.sampling, seeds=range(7, 13))
+
+
 @pytest.mark.parametrize("method", ["original", "sae", "swap", "add"])
 def test_the_stored_texts_are_those_that_steering_generates(done, examiner, method):
-    texts = generate(
-        examiner.model, examiner.tokenizer, [prompt for prompt in PROMPTS for _ in range(2)], examiner.saes,
-        method=method, options=ADD.options if method == "add" else Options(), prepend_bos=True, positions="all",
-        keep_error=CONFIG.keep_error and method != "sae", sampling=CONFIG.sampling, seeds=range(7, 13),
+    steering = Steering(
+        examiner.model, examiner.saes, method=method, options=ADD.options if method == "add" else Options(),
+        keep_error=CONFIG.keep_error and method != "sae", special_ids=special_ids(examiner.tokenizer),
     )  # fmt: skip
+    texts = continue_prompts(examiner, [prompt for prompt in PROMPTS for _ in range(2)], steering)
     assert texts_of(done[1], method)["text"].to_list() == [text.text for text in texts]
     assert values_of(done[1], method, "contamination") == pytest.approx([text.contamination for text in texts])
 
@@ -180,10 +189,7 @@ def test_the_sae_baseline_is_the_plain_reconstruction_even_where_methods_keep_th
 def test_a_prefix_is_one_of_the_topics_texts_and_is_not_part_of_the_prompt_that_is_stored(done, examiner):
     order = sorted(SEA, key=examiner.topic_texts.index)
     given = [f"{order[i % 2]} {prompt}" for i, prompt in enumerate(prompt for prompt in PROMPTS for _ in range(2))]
-    texts = generate(
-        examiner.model, examiner.tokenizer, given, examiner.saes, method="original", options=Options(), keep_error=False,
-        positions="all", prepend_bos=True, sampling=CONFIG.sampling, seeds=range(7, 13),
-    )  # fmt: skip
+    texts = continue_prompts(examiner, given, Steering(examiner.model, examiner.saes, method="original"))
     assert texts_of(done[1], "prefix")["text"].to_list() == [text.text for text in texts]
 
 
@@ -273,9 +279,7 @@ def test_layer_figures_are_given_for_methods_with_a_code_on_aligned_and_unaligne
         found = frame.filter((pl.col("method") == method) & pl.col("name").str.contains(" on "))["name"]
         assert set(found) == (names if method.split("/")[0] in ("sae", "swap") else set())
     for texts, name in ((HELD_OUT, "aligned"), (UNALIGNED, "unaligned")):
-        figures = layer_figures(
-            examiner.model, examiner.tokenizer, examiner.saes[0], texts, "swap", Options(), prepend_bos=True
-        )
+        figures = layer_figures(examiner.loaded, examiner.saes[0], texts, "swap", Options())
         assert figure(frame, "swap", f"changed on {name}") == pytest.approx(student(figures.changed))
         assert figure(frame, "swap", f"contamination on {name}") == pytest.approx(student(figures.contamination))
 
@@ -284,10 +288,7 @@ def test_detection_is_the_auroc_of_the_best_neurons_summed_activity(done, examin
     frame, _ = done
     layer = examiner.saes[0]
     best = layer.target.best[: atlas.evaluation.detection.BEST].numpy()
-    sums = [
-        activity(examiner.model, examiner.tokenizer, layer, texts, prepend_bos=True)[:, best].sum(1)
-        for texts in (HELD_OUT, UNALIGNED, OTHERS)
-    ]
+    sums = [activity(examiner.loaded, layer, texts)[:, best].sum(1) for texts in (HELD_OUT, UNALIGNED, OTHERS)]
     assert figure(frame, "detection", "auroc_everyday") == pytest.approx(auroc_interval(sums[0], sums[1]))
     assert figure(frame, "detection", "auroc_topics") == pytest.approx(auroc_interval(sums[0], sums[2]))
 
@@ -325,8 +326,8 @@ def test_a_model_that_is_handed_in_generates_under_its_methods_name(examine, tra
     examiner = examine(models={"finetuned": other})
     run = examiner.run(MethodSetting("finetuned"))
     texts = generate(
-        other, language_model.tokenizer, list(PROMPTS), examiner.saes, method="original", options=Options(), keep_error=False,
-        positions="all", prepend_bos=True, sampling=CONFIG.sampling, seeds=[7, 9, 11],
+        LoadedModel(other, language_model.tokenizer, True), list(PROMPTS), Steering(other, examiner.saes, method="original"),
+        sampling=CONFIG.sampling, seeds=[7, 9, 11],
     )  # fmt: skip
     assert [g.text for g in run.generations][::2] == [text.text for text in texts]
 
@@ -363,11 +364,10 @@ class TestVectors:
     def test_the_texts_are_those_that_the_vector_steers_and_each_names_it(self, by_vector, method):
         examiner, _, tables = by_vector
         options = Options(2.0, sigma="none" if method == "sas" else "own")
-        texts = generate(
-            examiner.model, examiner.tokenizer, [prompt for prompt in PROMPTS for _ in range(2)], examiner.saes,
-            method=method, options=options, prepend_bos=True, positions="all", keep_error=True, sampling=CONFIG.sampling,
-            seeds=range(7, 13),
-        )  # fmt: skip
+        steering = Steering(
+            examiner.model, examiner.saes, method=method, options=options, special_ids=special_ids(examiner.tokenizer)
+        )
+        texts = continue_prompts(examiner, [prompt for prompt in PROMPTS for _ in range(2)], steering)
         stored = texts_of(tables, method)
         assert stored["text"].to_list() == [text.text for text in texts]
         assert stored["text"].to_list() != texts_of(tables, "original")["text"].to_list()
@@ -482,7 +482,7 @@ def test_texts_are_judged_with_the_bos_policy_of_the_sae_that_steered_them(
     copy = atlas.open(shutil.copy(path, tmp_path / "x.atlas"))
     monkeypatch.setattr(atlas.evaluation.remeasure, "load_encoder", lambda name: encoder)
     examiner = examine(where=copy.store.path, topic="medicine", sae_ids=["heads"])
-    assert examiner.prepend_bos is False and copy.sql("select prepend_bos from saes where sae_key = 0").item()
+    assert examiner.loaded.prepend_bos is False and copy.sql("select prepend_bos from saes where sae_key = 0").item()
     evaluate_methods(examiner, [])
     gone = "name = 'perplexity' and generation_id is not null and run_id in (select run_id from runs where topic = 'medicine')"
     before = copy.sql(f"from metrics where {gone} order by generation_id")
@@ -535,16 +535,16 @@ def test_a_held_out_text_that_the_topic_was_scored_by_is_refused(examine):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("settings", "changes", "message"),
     [
-        ({"topic": "see"}, "unknown topic 'see': known are sea, medicine"),
-        ({"config": replace(CONFIG, select="writes")}, "needs output: run `atlas score` --scorer output"),
-        ({"sae_ids": ["residul"]}, "unknown SAE 'residul': known are residual"),
+        ({"topic": "see"}, {}, "unknown topic 'see': known are sea, medicine"),
+        ({}, {"select": "writes"}, "needs output: run `atlas score` --scorer output"),
+        ({"sae_ids": ["residul"]}, {}, "unknown SAE 'residul': known are residual"),
     ],
 )
-def test_what_is_not_there_is_said_before_anything_is_generated(examine, settings, message):
+def test_what_is_not_there_is_said_before_anything_is_generated(examine, settings, changes, message):
     with pytest.raises(AtlasError, match=message):
-        examine(**settings)
+        examine(config=replace(CONFIG, **changes), **settings)
 
 
 @pytest.mark.parametrize(

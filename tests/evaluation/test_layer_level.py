@@ -13,6 +13,7 @@ from atlas.evaluation.layer_level import activity, firing, layer_figures
 from atlas.models.activations import encode_entries, run_model, summarise, tokenize
 from atlas.models.codec import Codec
 from atlas.models.hooks import hook_activations
+from atlas.models.loaded import LoadedModel
 from atlas.models.saes import load_sae
 from atlas.steering.methods import METHODS, SteeredSae, settle_options
 from atlas.steering.settings import Options
@@ -50,7 +51,7 @@ def test_activity_is_what_a_build_would_store_per_token(transformer, language_mo
     expected[rows["prompt_id"], rows["neuron"]] = rows["act_sum"]
     expected /= [[sum(token not in special for token in row)] for row in ids]
     layer = SteeredSae(sae.hook_name, sae.codec, make_target(sae.codec.d_sae))
-    found = activity(transformer, tokenizer, layer, TEXTS, prepend_bos=sae.prepend_bos)
+    found = activity(LoadedModel(transformer, tokenizer, sae.prepend_bos), layer, TEXTS)
     np.testing.assert_allclose(found, expected, atol=2e-3, rtol=2e-3)
     assert (found > 0).any(axis=1).all()
 
@@ -59,20 +60,20 @@ def test_activity_is_what_a_build_would_store_per_token(transformer, language_mo
 @pytest.mark.parametrize("prepend_bos", [True, False])
 def test_activity_is_the_mean_over_the_tokens_that_count(transformer, tokenizer, kind, prepend_bos):
     layer = make_layer(kind)
-    found = activity(transformer, tokenizer, layer, TEXTS, prepend_bos=prepend_bos)
+    found = activity(LoadedModel(transformer, tokenizer, prepend_bos), layer, TEXTS)
     for text, row in zip(TEXTS, found, strict=True):
         _, acts = token_codes(transformer, tokenizer, layer, text, prepend_bos=prepend_bos)
         np.testing.assert_allclose(row, acts.abs().mean(0), atol=1e-4, rtol=1e-3)
 
 
 def test_special_tokens_and_padding_are_left_out(transformer, tokenizer):
-    seen = list(hook_activations(transformer, tokenizer, TEXTS, "blocks.0.hook_resid_post", prepend_bos=True))
+    seen = list(hook_activations(LoadedModel(transformer, tokenizer, True), TEXTS, "blocks.0.hook_resid_post"))
     [(x, counts)] = seen
     lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in TEXTS]
     assert x.shape[:2] == counts.shape == (len(TEXTS), max(lengths) + 1)
     assert counts.sum(1).tolist() == [n - text.count("<|endoftext|>") for n, text in zip(lengths, TEXTS, strict=True)]
     assert not counts[:, 0].any()
-    none = activity(transformer, tokenizer, make_layer(), ["<|endoftext|>", "Rain."], prepend_bos=True)
+    none = activity(LoadedModel(transformer, tokenizer, True), make_layer(), ["<|endoftext|>", "Rain."])
     assert (none[0] == 0).all() and (none[1] > 0).any()
 
 
@@ -83,9 +84,9 @@ def test_batches_do_not_change_what_is_found(transformer, tokenizer, monkeypatch
     found = []
     for size in (32, 2):
         monkeypatch.setattr(atlas.models.hooks, "BATCH_SIZE", size)
-        figures = layer_figures(transformer, tokenizer, layer, TEXTS, "swap", swap, prepend_bos=True)
-        found.append((activity(transformer, tokenizer, layer, TEXTS, prepend_bos=True), figures.contamination))
-        found[-1] += (firing(transformer, tokenizer, layer, TEXTS, ranks, prepend_bos=True),)
+        figures = layer_figures(LoadedModel(transformer, tokenizer, True), layer, TEXTS, "swap", swap)
+        found.append((activity(LoadedModel(transformer, tokenizer, True), layer, TEXTS), figures.contamination))
+        found[-1] += (firing(LoadedModel(transformer, tokenizer, True), layer, TEXTS, ranks),)
     for whole, parts in zip(*found, strict=True):
         np.testing.assert_allclose(whole, parts, atol=1e-4)
 
@@ -95,13 +96,13 @@ def test_no_hook_is_left_behind_even_when_the_model_fails(transformer, tokenizer
         return [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in transformer.modules()]
 
     layer = make_layer()
-    activity(transformer, tokenizer, layer, TEXTS, prepend_bos=True)
+    activity(LoadedModel(transformer, tokenizer, True), layer, TEXTS)
     before = hooks()
-    activity(transformer, tokenizer, layer, TEXTS, prepend_bos=True)
+    activity(LoadedModel(transformer, tokenizer, True), layer, TEXTS)
     assert hooks() == before
     monkeypatch.setattr(transformer.transformer.h[1], "forward", None)
     with pytest.raises(TypeError):
-        activity(transformer, tokenizer, layer, TEXTS, prepend_bos=True)
+        activity(LoadedModel(transformer, tokenizer, True), layer, TEXTS)
     assert hooks() == before
 
 
@@ -111,7 +112,7 @@ def test_a_text_longer_than_the_context_is_cut(transformer, tokenizer):
     whole = tokenizer(long, add_special_tokens=False)["input_ids"]
     assert len(whole) > tiny.CONTEXT
     cut = tokenizer.decode(whole[: tiny.CONTEXT - 1])
-    found = activity(transformer, tokenizer, layer, [long, cut], prepend_bos=True)
+    found = activity(LoadedModel(transformer, tokenizer, True), layer, [long, cut])
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
 
 
@@ -121,7 +122,7 @@ def test_firing_is_the_best_rank_among_a_tokens_active_neurons(transformer, toke
     ranks = np.full(layer.codec.d_sae, layer.codec.d_sae)
     ranked = np.random.default_rng(1).permutation(layer.codec.d_sae)[:3]
     ranks[ranked] = np.arange(3)
-    found = firing(transformer, tokenizer, layer, TEXTS, ranks, prepend_bos=True)
+    found = firing(LoadedModel(transformer, tokenizer, True), layer, TEXTS, ranks)
     expected = []
     for text in TEXTS:
         for acts in token_codes(transformer, tokenizer, layer, text)[1]:
@@ -151,7 +152,7 @@ def figures_by_hand(layer, hidden, method, options):
 @pytest.mark.parametrize("method", WITH_FIGURES)
 def test_the_figures_of_a_method_are_those_of_its_tokens(transformer, tokenizer, kind, method):
     layer, options = make_layer(kind, normalize_activations="layer_norm"), settle_options(method, Options())
-    found = layer_figures(transformer, tokenizer, layer, TEXTS, method, options, prepend_bos=True)
+    found = layer_figures(LoadedModel(transformer, tokenizer, True), layer, TEXTS, method, options)
     for i, text in enumerate(TEXTS):
         hidden, _ = token_codes(transformer, tokenizer, layer, text)
         changed, error, impure = figures_by_hand(layer, hidden, method, options)
@@ -163,7 +164,7 @@ def test_the_figures_of_a_method_are_those_of_its_tokens(transformer, tokenizer,
 
 def test_a_sae_alone_changes_nothing_and_adds_no_error(transformer, tokenizer):
     options = settle_options("sae", Options())
-    found = layer_figures(transformer, tokenizer, make_layer(), TEXTS, "sae", options, prepend_bos=True)
+    found = layer_figures(LoadedModel(transformer, tokenizer, True), make_layer(), TEXTS, "sae", options)
     assert not found.changed.any() and not found.reconstruction.any() and not found.changed_deviation.any()
     assert ((found.contamination > 0) & (found.contamination < 1)).all()
 
@@ -172,7 +173,7 @@ def test_clamp_changes_as_many_neurons_on_every_token_and_swap_does_not(transfor
     deviation = {}
     for method in ("clamp", "clamp-plus", "swap"):
         options = settle_options(method, Options())
-        found = layer_figures(transformer, tokenizer, make_layer(), TEXTS[1:3], method, options, prepend_bos=True)
+        found = layer_figures(LoadedModel(transformer, tokenizer, True), make_layer(), TEXTS[1:3], method, options)
         deviation[method] = found.changed_deviation
         assert (found.changed > 0).all()
     assert not deviation["clamp"].any() and not deviation["clamp-plus"].any()
@@ -184,7 +185,7 @@ def test_contamination_runs_from_0_for_scores_of_1_to_1_for_scores_of_0(transfor
         layer = make_layer()
         layer.target.scores.fill_(value)
         options = settle_options("sae", Options())
-        found = layer_figures(transformer, tokenizer, layer, TEXTS, "sae", options, prepend_bos=True)
+        found = layer_figures(LoadedModel(transformer, tokenizer, True), layer, TEXTS, "sae", options)
         np.testing.assert_allclose(found.contamination, 1 - value, atol=1e-6)
 
 
@@ -192,12 +193,12 @@ def test_a_text_in_which_nothing_fires_has_no_contamination(transformer, tokeniz
     layer = make_layer("standard")
     layer.codec.sae.b_enc.data.fill_(-1e4)
     options = settle_options("sae", Options())
-    found = layer_figures(transformer, tokenizer, layer, TEXTS, "sae", options, prepend_bos=True)
+    found = layer_figures(LoadedModel(transformer, tokenizer, True), layer, TEXTS, "sae", options)
     assert np.isnan(found.contamination).all() and not found.changed.any()
 
 
 @pytest.mark.parametrize("texts", [["<|endoftext|>", "Rain."]])
 def test_a_text_of_special_tokens_alone_gives_no_figure(transformer, tokenizer, texts):
     options = settle_options("swap", Options())
-    found = layer_figures(transformer, tokenizer, make_layer(), texts, "swap", options, prepend_bos=True)
+    found = layer_figures(LoadedModel(transformer, tokenizer, True), make_layer(), texts, "swap", options)
     assert len(found.changed) == len(found.contamination) == 1

@@ -232,10 +232,10 @@ def test_active_neurons_are_those_of_the_layer(scored, encoders, tmp_path):
     own = Material(scored, TEXTS, folder=tmp_path)
     for row in own.saes:
         fired, layer = own.fired(row, TEXTS.unaligned), own.layer(row["sae_key"])
-        arguments = (*own.model, layer, list(TEXTS.unaligned))
+        arguments = (own.recorded.read_as(row), layer, list(TEXTS.unaligned))
         ranks = np.random.default_rng(0).permutation(row["d_sae"])
-        every = activity(*arguments, prepend_bos=row["prepend_bos"])
-        best = firing(*arguments, ranks, prepend_bos=row["prepend_bos"])
+        every = activity(*arguments)
+        best = firing(*arguments, ranks)
         np.testing.assert_array_equal(fired.best_ranks(ranks), best)
         np.testing.assert_allclose(fired.sums(ranks, 5), every[:, ranks < 5].sum(1), rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(fired.means(row["d_sae"]), every.mean(0), rtol=1e-4, atol=1e-6)

@@ -11,29 +11,21 @@ from targets import make_target
 
 from atlas.errors import AtlasError
 from atlas.models.codec import Codec
+from atlas.models.loaded import LoadedModel
 from atlas.models.sampling import seeded_sampler
+from atlas.models.tokens import special_ids
 from atlas.steering.generation import Sampling, generate
-from atlas.steering.methods import METHODS, SteeredSae, settle_options
-from atlas.steering.settings import Options
+from atlas.steering.intervention import Steering
+from atlas.steering.methods import METHODS, SteeredSae
 
 LAYERS = [SteeredSae("blocks.0.hook_resid_post", Codec(tiny.make_kind("topk")), make_target())]
 PROMPTS = ["The doctor", "A boat on the open sea in the harbour", "Rain"]
 
 
 def run(model, tokenizer, prompts, *, method="swap", seeds=None, **sampling):
-    return generate(
-        model,
-        tokenizer,
-        prompts,
-        LAYERS,
-        method=method,
-        options=settle_options(method, Options()),
-        keep_error=False,
-        positions="all",
-        prepend_bos=True,
-        sampling=Sampling(**{"max_new_tokens": 6, **sampling}),
-        seeds=seeds,
-    )
+    steering = Steering(model, LAYERS, method=method, keep_error=False, special_ids=special_ids(tokenizer))
+    drawn = Sampling(**{"max_new_tokens": 6, **sampling})
+    return generate(LoadedModel(model, tokenizer, True), prompts, steering, sampling=drawn, seeds=seeds)
 
 
 @pytest.fixture
@@ -101,19 +93,13 @@ def test_noise_samples_from_the_softmax_within_top_k_and_top_p():
 def test_what_cannot_be_continued_is_refused(transformer, tokenizer, prompt, sampling, message):
     if not prompt:
         tokenizer = type(
-            "Silent", (), {"bos_token_id": None, "eos_token_id": 0, "__call__": lambda *a, **k: {"input_ids": []}}
+            "Silent", (), {"bos_token_id": None, "eos_token_id": 0, "__call__": lambda *a, **k: {"input_ids": [[]]}}
         )()
         with pytest.raises(AtlasError, match=message):
             generate(
-                transformer,
-                tokenizer,
+                LoadedModel(transformer, tokenizer, False),
                 [""],
-                [],
-                method="original",
-                options=Options(),
-                keep_error=False,
-                positions="all",
-                prepend_bos=False,
+                Steering(transformer, [], method="original"),
                 sampling=Sampling(),
             )
         return

@@ -1,0 +1,38 @@
+"""A language model in memory, with all that it takes to give it texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from atlas.models.configs import context_size
+from atlas.models.tokens import token_rows
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A language model, its tokenizer, and whether its texts begin with BOS.
+
+    Attributes:
+        transformer: a Hugging Face causal model (a TransformerBridge does where nothing is generated).
+        tokenizer: its tokenizer.
+        prepend_bos: whether BOS comes first, as the SAE wants it that the model is used with.
+    """
+
+    transformer: Any
+    tokenizer: Any
+    prepend_bos: bool
+
+    @property
+    def context(self) -> int:
+        """How many tokens the model can read at once."""
+        return context_size(self.transformer)
+
+    def whole_rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, however long."""
+        return token_rows(self.tokenizer, texts, prepend_bos=self.prepend_bos)
+
+    def rows(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, cut to what the model can read."""
+        return token_rows(self.tokenizer, texts, prepend_bos=self.prepend_bos, context=self.context)
