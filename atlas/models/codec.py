@@ -1,4 +1,4 @@
-"""What an SAE does to a dense activation, in the terms steering needs.
+"""Encode activations with an SAE and decode what steering made of them.
 
 SAELens gives `encode` and `decode`; steering also needs the pre-activations, a selection made under weights, the
 decoder rows as `decode` applies them, and the per-token scale of an SAE that normalises its input. All of it is taken from the
@@ -39,7 +39,7 @@ class Code:
     neurons: Tensor | None = None
 
     def pick(self, values: Tensor) -> Tensor:
-        """Of values [..., d_sae] those of this code's neurons."""
+        """The values of the neurons that this code holds [..., m], taken from those of all neurons [..., d_sae]."""
         return values if self.neurons is None else values.index_select(-1, self.neurons)
 
 
@@ -94,14 +94,26 @@ class Codec:
         return Code(acts, self._in_units(pre), mean, statistics, _scale(statistics))
 
     def encode_twice(self, x: Tensor, weights: Tensor) -> tuple[Code, Tensor]:
-        """`encode(x)` and the code of `encode(x, weights)`, narrowed, with one reading of the encoder's matrix."""
+        """Encode x without and with weights, multiplying by the encoder's matrix once.
+
+        Returns:
+            The code of `encode(x)`, and the feature activations of `encode(x, weights)`; both hold only the neurons that
+            fired in either, unless those are many (see `narrow`).
+        """
         flat, mean = self._center(x)
         acts, pre = self._encode(flat, lambda pre: torch.stack([pre, pre * weights]))
         statistics = self._statistics()
         return self._narrow(acts, Code(acts[0], self._in_units(pre), mean, statistics, _scale(statistics)))
 
     def narrow(self, acts: Tensor, code: Code) -> tuple[Code, Tensor]:
-        """A code and one [..., d_sae] edited from it, of the neurons that fired in either; whole where those are many."""
+        """Leave out the neurons that fired neither in a code nor in the feature activations edited from it.
+
+        Where more than one neuron in FEW_NEURONS fired, nothing is left out, since picking would cost more than it saves.
+
+        Args:
+            acts: the edited feature activations [..., d_sae], or those of the code's neurons where it is narrowed already.
+            code: the code that they were edited from.
+        """
         return (code, acts) if code.neurons is not None else self._narrow(torch.stack([code.acts, acts]), code)
 
     def _narrow(self, both: Tensor, code: Code) -> tuple[Code, Tensor]:

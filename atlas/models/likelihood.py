@@ -36,6 +36,6 @@ def log_probabilities(
 
 
 def perplexities(model: Any, tokenizer: Any, rows: Sequence[Sequence[int]]) -> np.ndarray:
-    """exp of the mean negative log-likelihood of each text's tokens, under the model as it is now [text]."""
+    """exp of the mean negative log-likelihood of each text's tokens, under the model as it is, steered or not [text]."""
     spans = [(1, len(row)) for row in rows]
     return np.array([perplexity_of(values) for values in log_probabilities(model, tokenizer, rows, spans)])

@@ -300,8 +300,8 @@ class SteeredSae:
         hook_name: TransformerLens name of the hook.
         codec: the SAE.
         target: what it is steered by.
-        ruler: the topic's scores, that contamination is measured by [d_sae]; None for the target's own. What steers may
-            be something else: a selection rule's values, or a control's shuffled scores.
+        ruler: the topic's scores [d_sae]. Contamination is measured by them even where something else steers, such as
+            the values of a selection rule or the shuffled scores of a control; None where the target's own will do.
     """
 
     hook_name: str

@@ -172,6 +172,7 @@ def test_the_same_again_needs_no_model_and_changes_nothing(opened):
     before = [rows(opened, table) for table in ("pairs", "pair_codes", "vectors", "vector_entries")]
     broken = RecordedModels(opened.store, model="/nowhere", release="/nowhere")
     assert make_vectors(opened.store, "medical", PAIRS, recorded=broken).equals(first)
+    assert opened.contrast("medical", PAIRS, steerer=broken).equals(first)
     assert [rows(opened, table) for table in ("pairs", "pair_codes", "vectors", "vector_entries")] == before
 
 
