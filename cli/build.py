@@ -105,7 +105,7 @@ def build(
     echo(
         f"{prompts}: {len(texts.texts):,} prompts" + (f"; dropped {' and '.join(dropped)}" if dropped else ""), err=True
     )
-    from atlas.building.build import build as run
+    from atlas.building.build import build_atlas
     from atlas.building.shards import run_here
 
     run_shards: RunShards = run_here
@@ -117,7 +117,7 @@ def build(
         run_shards = partial(run_on_spark, master=master, staging=staging)
     progress = Progress()
     try:
-        report = run(
+        report = build_atlas(
             atlas,
             texts,
             model=model,

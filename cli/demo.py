@@ -29,7 +29,7 @@ def demo(folder: str) -> None:
       atlas demo
     """
     import atlas as library
-    from atlas.building.build import build
+    from atlas.building.build import build_atlas
     from atlas.models.recorded import RecordedModels
     from atlas.steering.generation import Sampling
     from atlas.steering.prepare import prepare_steering
@@ -43,7 +43,7 @@ def demo(folder: str) -> None:
     progress = Progress()
     try:
         saes = [(str(bundled.SAES), name) for name in bundled.sae_ids()]
-        report = build(path, read_texts(bundled.PROMPTS), model=str(bundled.MODEL), saes=saes, progress=progress)
+        report = build_atlas(path, read_texts(bundled.PROMPTS), model=str(bundled.MODEL), saes=saes, progress=progress)
         progress("scoring the topics", 0, 0)
         atlas = library.open(path)
         topics = bundled.read_topics()

@@ -61,12 +61,12 @@ def reproduce(
 
     import atlas as library
     from atlas.reproduction.material import Places
-    from atlas.reproduction.reproduce import reproduce as make
+    from atlas.reproduction.reproduce import make_exhibits
 
     opened = library.open(atlas)
     progress = Progress()
     try:
-        frame = make(
+        frame = make_exhibits(
             opened,
             out,
             read_test_texts(held_out, unaligned, prompts, pairs),

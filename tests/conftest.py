@@ -82,7 +82,7 @@ def built_atlas(tmp_path_factory, gpt2_folder, sae_folder, loaders):
     with pytest.MonkeyPatch.context() as patch:
         for name, loader in loaders.items():
             patch.setattr(atlas.building.build, name, loader)
-        atlas.building.build.build(
+        atlas.building.build.build_atlas(
             path,
             collect_texts(tiny.PROMPTS),
             model=str(gpt2_folder),

@@ -56,7 +56,7 @@ class BuildReport:
 
 
 @patient()
-def build(
+def build_atlas(
     path: str | Path,
     prompts: TextSet,
     *,

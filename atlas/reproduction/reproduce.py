@@ -33,7 +33,7 @@ MADE, KEPT, MISSING, NOT_YET = "made", "there already", "not available", "not ma
 
 
 @patient()
-def reproduce(
+def make_exhibits(
     atlas: Atlas,
     out: str | Path,
     texts: TestTexts,
@@ -84,7 +84,7 @@ def reproduce(
         for name, exhibit in EXHIBITS.items():
             started = time.perf_counter()
             wanted = not only or name in only
-            state, missing = make(name, exhibit, material, folder, where, wanted=wanted, redo=redo and wanted)
+            state, missing = make_exhibit(name, exhibit, material, folder, where, wanted=wanted, redo=redo and wanted)
             entry = describe(name, exhibit, folder, missing, where)
             entries.append(entry)
             rows.append((name, exhibit.title, state, time.perf_counter() - started, entry.ours or entry.missing))
@@ -94,7 +94,7 @@ def reproduce(
     return pl.DataFrame(rows, schema=["name", "title", "state", "seconds", "ours"], orient="row")
 
 
-def make(
+def make_exhibit(
     name: str, exhibit: Exhibit, material: Material, folder: Path, where: dict[str, str], *, wanted: bool, redo: bool
 ) -> tuple[str, str]:
     """Make an exhibit's CSV and picture where they are wanted and not there; its state, and why it is not there."""

@@ -57,7 +57,7 @@ def build_loaded(path: Path, prompts: TextSet) -> None:
     }
     path.unlink(missing_ok=True)
     with patch.multiple(atlas.building.build, **loaders):
-        atlas.building.build.build(
+        atlas.building.build.build_atlas(
             path, prompts, model=str(bundled.MODEL), saes=[(str(bundled.SAES), bundled.sae_ids()[0])]
         )
 

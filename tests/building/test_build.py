@@ -19,7 +19,7 @@ from polars.testing import assert_frame_equal
 import atlas.building.build
 import atlas.building.finish
 import atlas.building.plan
-from atlas.building.build import build
+from atlas.building.build import build_atlas
 from atlas.errors import ModelError, StoreError, UnknownName
 from atlas.models.embeddings import embed_frame
 from atlas.models.saes import load_sae
@@ -42,7 +42,7 @@ def arguments(gpt2_folder, sae_folder):
 def few(tmp_path, loaded_once, arguments):
     """An atlas of the first 20 prompts."""
     path = tmp_path / "few.atlas"
-    build(path, FEW, **arguments)
+    build_atlas(path, FEW, **arguments)
     return path
 
 
@@ -143,7 +143,7 @@ def test_tables_written_in_small_parts_are_those_written_at_once(few, loaded_onc
     for name, size in {"SORTED_ROWS": 100, "COPIED_PROMPTS": 7, "TOKENIZED_PROMPTS": 3}.items():
         monkeypatch.setattr(atlas.building.finish, name, size)
     monkeypatch.setattr(atlas.building.plan, "TOKENIZED_PROMPTS", 3)
-    build(tmp_path / "parts.atlas", FEW, **arguments)
+    build_atlas(tmp_path / "parts.atlas", FEW, **arguments)
     assert tables(few)["activations"].height > 200
     assert_same(tables(tmp_path / "parts.atlas"), tables(few))
 
@@ -152,7 +152,7 @@ def test_building_again_loads_nothing_and_changes_nothing(atlas_file, arguments,
     for name in ("load_language_model", "load_sae", "load_encoder"):
         monkeypatch.setattr(atlas.building.build, name, None)
     before = atlas_file.read_bytes()
-    report = build(atlas_file, collect_texts(tiny.PROMPTS[10:20]), **arguments)
+    report = build_atlas(atlas_file, collect_texts(tiny.PROMPTS[10:20]), **arguments)
     assert (report.prompts, report.new_prompts, report.new_saes, report.shards) == (60, 0, 0, 0)
     assert not report.sorted
     assert report.rows == tables(atlas_file)["activations"].height
@@ -163,11 +163,11 @@ def test_prompts_and_saes_added_later_give_the_same_atlas_as_all_at_once(tmp_pat
     monkeypatch.setattr(atlas.building.plan, "SHARD_PROMPTS", 8)
     at_once, in_steps = tmp_path / "at_once.atlas", tmp_path / "in_steps.atlas"
     first, both = arguments["saes"][:1], arguments["saes"]
-    build(at_once, FEW, **arguments)
+    build_atlas(at_once, FEW, **arguments)
     steps = [
-        build(in_steps, collect_texts(FEW.texts[:9]), model=arguments["model"], saes=first),
-        build(in_steps, collect_texts(FEW.texts[:9]), model=arguments["model"], saes=both[1:]),
-        build(in_steps, collect_texts(FEW.texts[7:]), model=arguments["model"], saes=first, batch_size=3),
+        build_atlas(in_steps, collect_texts(FEW.texts[:9]), model=arguments["model"], saes=first),
+        build_atlas(in_steps, collect_texts(FEW.texts[:9]), model=arguments["model"], saes=both[1:]),
+        build_atlas(in_steps, collect_texts(FEW.texts[7:]), model=arguments["model"], saes=first, batch_size=3),
     ]
     assert [(s.prompts, s.new_prompts, s.new_saes, s.shards) for s in steps] == [
         (9, 9, 1, 2),
@@ -199,12 +199,12 @@ def test_a_build_killed_again_and_again_ends_with_the_tables_of_one_that_was_not
     monkeypatch.setattr(atlas.building.plan, "SHARD_PROMPTS", dying.SHARD_PROMPTS)
     calm, killed = tmp_path / "calm.atlas", tmp_path / "killed.atlas"
     arguments |= {"prompts": FEW, "batch_size": dying.BATCH_SIZE}
-    build(calm, **arguments)
+    build_atlas(calm, **arguments)
     assert elsewhere(dying.kill_builds, {"path": killed, **arguments}, MOMENTS) == 0
     assert tables(killed)["atlas"]["state"].item() == "building"
     with pytest.raises(StoreError, match=r"is unfinished \(0 pieces to go\): run the same `atlas build` command again"):
         score_topics(Store(killed), {"sea": collect_texts(tiny.SEA)}, embed=encoder.embed)
-    report = build(killed, **arguments)
+    report = build_atlas(killed, **arguments)
     assert (report.prompts, report.shards, report.sorted) == (20, 0, True)
     assert_same(tables(killed), tables(calm))
     assert dying.leftovers(killed) == []
@@ -219,11 +219,11 @@ def test_an_interrupted_build_keeps_its_finished_shards(tmp_path, loaded_once, a
 
     path = tmp_path / "x.atlas"
     with pytest.raises(KeyboardInterrupt):
-        build(path, FEW, **arguments, progress=stop)
+        build_atlas(path, FEW, **arguments, progress=stop)
     with pytest.raises(StoreError, match=r"is unfinished \(4 pieces to go\)"):
         score_topics(Store(path), {"sea": collect_texts(tiny.SEA)}, embed=encoder.embed)
     calls = []
-    report = build(path, FEW, **arguments, progress=lambda *call: calls.append(call))
+    report = build_atlas(path, FEW, **arguments, progress=lambda *call: calls.append(call))
     assert (report.new_prompts, report.new_saes, report.shards) == (0, 0, 2)
     assert [call for call in calls if call[0] == "prompts"] == [("prompts", done, 12) for done in (0, 8, 12)]
 
@@ -237,14 +237,14 @@ def test_a_full_disk_is_said_in_one_line_and_a_later_build_completes(
     monkeypatch.setattr(atlas.building.plan, "SHARD_PROMPTS", dying.SHARD_PROMPTS)
     calm, path = tmp_path / "calm.atlas", tmp_path / "full.atlas"
     arguments |= {"prompts": FEW, "batch_size": dying.BATCH_SIZE}
-    build(calm, **arguments)
+    build_atlas(calm, **arguments)
     mine, theirs = Pipe()
     limits = [100_000, calm.stat().st_size - 100_000]  # no room for an empty atlas; none for the finished one
     assert elsewhere(dying.fill_disk, {"path": path, **arguments}, limits, theirs) == 0
     messages, written = zip(*(mine.recv() for _ in limits), strict=True)
     assert [message.replace(".new", "") for message in messages] == [FULL.format(path)] * 2
     assert written == ("", "")
-    build(path, **arguments)
+    build_atlas(path, **arguments)
     assert_same(tables(path), tables(calm))
     assert dying.leftovers(path) == []
 
@@ -260,43 +260,43 @@ def test_a_full_disk_takes_nothing_from_a_finished_atlas(few, arguments, elsewhe
     for name in ("activations", "embeddings", "prompt_totals", "prompts"):
         kept = after[name].filter(pl.col("prompt_id") < FEW_COUNT)
         assert_frame_equal(kept, before[name], check_row_order=False)
-    assert build(few, **arguments).prompts == 32
+    assert build_atlas(few, **arguments).prompts == 32
 
 
 def test_another_model_is_refused(tmp_path, few, arguments):
     other = tiny.save_gpt2(tmp_path / "other", seed=1)
     with pytest.raises(StoreError, match="this model is not the one the atlas was built with"):
-        build(few, collect_texts(["new"]), model=str(other), saes=arguments["saes"])
+        build_atlas(few, collect_texts(["new"]), model=str(other), saes=arguments["saes"])
     assert tables(few)["prompts"].height == 20
 
 
 def test_the_same_model_in_another_folder_is_accepted(tmp_path, few, arguments, gpt2_folder):
     moved = shutil.copytree(gpt2_folder, tmp_path / "moved")
-    assert build(few, collect_texts(["new"]), model=str(moved), saes=arguments["saes"]).new_prompts == 1
+    assert build_atlas(few, collect_texts(["new"]), model=str(moved), saes=arguments["saes"]).new_prompts == 1
 
 
 def test_saes_in_another_folder_are_known_by_their_weights_and_recorded_there(tmp_path, loaded_once, arguments):
     path, folder, moved = tmp_path / "x.atlas", tmp_path / "saes", tmp_path / "moved"
     tiny.save_sae(tiny.make_kind("topk"), folder / "mine")
     tiny.save_sae(tiny.make_kind("jumprelu"), folder / "other")
-    build(path, FEW, model=arguments["model"], saes=[(str(folder), "mine"), (str(folder), "other")])
+    build_atlas(path, FEW, model=arguments["model"], saes=[(str(folder), "mine"), (str(folder), "other")])
     folder.rename(moved)
     before = path.stat().st_mtime_ns
     with pytest.raises(ModelError, match=f"SAE other of this atlas is not at {folder} any more: name it too"):
-        build(path, collect_texts(["new"]), model=arguments["model"], saes=[(str(moved), "mine")])
+        build_atlas(path, collect_texts(["new"]), model=arguments["model"], saes=[(str(moved), "mine")])
     assert path.stat().st_mtime_ns == before
-    report = build(path, FEW, model=arguments["model"], saes=[(str(moved), "other"), (str(moved), "mine")])
+    report = build_atlas(path, FEW, model=arguments["model"], saes=[(str(moved), "other"), (str(moved), "mine")])
     assert (report.new_saes, report.shards) == (0, 0)
     assert tables(path)["saes"].sort("sae_key")["release"].to_list() == [str(moved)] * 2
-    again = build(path, collect_texts(["new"]), model=arguments["model"], saes=[(str(moved), "mine")])
+    again = build_atlas(path, collect_texts(["new"]), model=arguments["model"], saes=[(str(moved), "mine")])
     assert (again.new_prompts, again.new_saes) == (1, 0)
 
 
 def test_a_refused_first_build_leaves_no_file(tmp_path, arguments):
     with pytest.raises(ModelError, match="cannot load language model"):
-        build(tmp_path / "x.atlas", FEW, model=str(tmp_path / "nothing"), saes=arguments["saes"])
+        build_atlas(tmp_path / "x.atlas", FEW, model=str(tmp_path / "nothing"), saes=arguments["saes"])
     with pytest.raises(UnknownName, match="nope"):
-        build(tmp_path / "x.atlas", FEW, model=arguments["model"], saes=[(arguments["saes"][0][0], "nope")])
+        build_atlas(tmp_path / "x.atlas", FEW, model=arguments["model"], saes=[(arguments["saes"][0][0], "nope")])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -304,7 +304,7 @@ def test_a_refused_first_build_leaves_no_file(tmp_path, arguments):
 def test_another_sae_under_a_known_name_is_refused(tmp_path, loaded_once, arguments, change):
     folder, path = tmp_path / "saes", tmp_path / "x.atlas"
     tiny.save_sae(tiny.make_kind("topk"), folder / "mine")
-    build(path, FEW, model=arguments["model"], saes=[(str(folder), "mine")])
+    build_atlas(path, FEW, model=arguments["model"], saes=[(str(folder), "mine")])
     other = {
         "weights": tiny.make_kind("topk", seed=5),
         "settings": tiny.make_sae("topk", tiny.D_MODEL, 24, "blocks.0.hook_resid_post", k=9),
@@ -312,7 +312,7 @@ def test_another_sae_under_a_known_name_is_refused(tmp_path, loaded_once, argume
     }[change]
     tiny.save_sae(other, folder / "mine")
     with pytest.raises(StoreError, match=r"this SAE is not the one the atlas was built with \(mine\)"):
-        build(path, collect_texts(["new"]), model=arguments["model"], saes=[(str(folder), "mine")])
+        build_atlas(path, collect_texts(["new"]), model=arguments["model"], saes=[(str(folder), "mine")])
 
 
 def test_another_encoder_is_refused(few, arguments, encoder, monkeypatch):
@@ -321,7 +321,7 @@ def test_another_encoder_is_refused(few, arguments, encoder, monkeypatch):
     with pytest.raises(
         StoreError, match=r"encoder mine/other \(folder\) is not the one this atlas was built with, sentence-"
     ):
-        build(few, collect_texts(["new"]), **arguments)
+        build_atlas(few, collect_texts(["new"]), **arguments)
     assert tables(few)["prompts"].height == 20
 
 
@@ -338,20 +338,20 @@ def test_an_sae_that_does_not_fit_is_refused_and_the_atlas_can_still_be_built(
 ):
     path = tmp_path / "x.atlas"
     with pytest.raises(error, match=message):
-        build(path, FEW, model=arguments["model"], saes=[*arguments["saes"], (str(sae_folder), sae_id)])
+        build_atlas(path, FEW, model=arguments["model"], saes=[*arguments["saes"], (str(sae_folder), sae_id)])
     assert not path.exists() or tables(path)["saes"].height == 0
-    assert build(path, collect_texts(tiny.PROMPTS[:4]), **arguments).prompts == 4
+    assert build_atlas(path, collect_texts(tiny.PROMPTS[:4]), **arguments).prompts == 4
 
 
 def test_an_sae_for_another_models_layer_is_refused(few, arguments, tmp_path):
     tiny.save_sae(tiny.make_kind("standard", hook_name="blocks.7.hook_resid_post"), tmp_path / "saes" / "deep")
     with pytest.raises(ModelError, match=r"the model has no hook blocks\.7\.hook_resid_post"):
-        build(few, FEW, model=arguments["model"], saes=[(str(tmp_path / "saes"), "deep")])
+        build_atlas(few, FEW, model=arguments["model"], saes=[(str(tmp_path / "saes"), "deep")])
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path, arguments):
     with pytest.raises(ModelError, match="cannot load language model nobody/nothing: .*; check the name"):
-        build(tmp_path / "x.atlas", FEW, model="nobody/nothing", saes=arguments["saes"])
+        build_atlas(tmp_path / "x.atlas", FEW, model="nobody/nothing", saes=arguments["saes"])
 
 
 @pytest.mark.parametrize(
@@ -364,21 +364,21 @@ def test_a_place_where_no_file_can_be_is_refused_before_anything_is_loaded(
 ):
     monkeypatch.setattr(atlas.building.build, "load_language_model", None)
     with pytest.raises(StoreError, match=message):
-        build(tmp_path / place, FEW, **arguments)
+        build_atlas(tmp_path / place, FEW, **arguments)
 
 
 def test_a_file_that_is_no_atlas_is_not_overwritten(tmp_path, arguments):
     path = tmp_path / "letter.txt"
     path.write_text("Dear reader")
     with pytest.raises(StoreError, match=r"letter\.txt is not an atlas"):
-        build(path, FEW, **arguments)
+        build_atlas(path, FEW, **arguments)
     assert path.read_text() == "Dear reader"
 
 
 def test_a_prompt_longer_than_the_context_is_cut_and_counted(tmp_path, loaded_once, arguments):
     long = "The ship sailed before the storm and " * 5
     path = tmp_path / "x.atlas"
-    report = build(path, collect_texts([long, "Rain."]), model=arguments["model"], saes=arguments["saes"][:1])
+    report = build_atlas(path, collect_texts([long, "Rain."]), model=arguments["model"], saes=arguments["saes"][:1])
     assert report.truncated == 1
     stored = tables(path)
     assert stored["prompts"]["n_tokens"].to_list()[0] == tiny.CONTEXT - 1
@@ -388,7 +388,7 @@ def test_a_prompt_longer_than_the_context_is_cut_and_counted(tmp_path, loaded_on
 
 def test_a_prompt_on_which_nothing_counts_has_totals_of_zero(tmp_path, loaded_once, arguments):
     path = tmp_path / "x.atlas"
-    build(path, collect_texts(["<|endoftext|>", "Rain."]), **arguments)
+    build_atlas(path, collect_texts(["<|endoftext|>", "Rain."]), **arguments)
     stored = tables(path)
     assert stored["prompts"]["n_tokens"].to_list()[0] == 0
     assert stored["prompt_totals"].filter(pl.col("prompt_id") == 0)["sum_total"].to_list() == [0, 0]
@@ -403,7 +403,7 @@ def test_topics_and_labels_live_through_an_addition_and_scores_over_fewer_prompt
     old = score_topics(Store(few), topics, embed=lambda t: embed_frame(encoder, t), config=config)["sea"]
     with Store(few).write() as session:
         change(session, "update neurons set label = 'mine' where sae_key = 1 and neuron = 3")
-    build(few, collect_texts(["A new prompt about a ship."]), **arguments)
+    build_atlas(few, collect_texts(["A new prompt about a ship."]), **arguments)
     with Store(few).read() as session:
         assert session.ask("current_scorings", topic="sea", scorer="distance").height == 0
         assert session.sql("select scoring_id from scores group by all order by all")["scoring_id"].to_list() == old
@@ -417,7 +417,7 @@ def test_topics_and_labels_live_through_an_addition_and_scores_over_fewer_prompt
 def test_scores_stay_in_use_when_only_an_sae_is_added(few, arguments, encoder, sae_folder):
     topics, config = {"sea": collect_texts(tiny.SEA)}, ScoringConfig(min_support=3)
     old = score_topics(Store(few), topics, embed=lambda t: embed_frame(encoder, t), config=config)["sea"]
-    build(few, FEW, model=arguments["model"], saes=[(str(sae_folder), "later")])
+    build_atlas(few, FEW, model=arguments["model"], saes=[(str(sae_folder), "later")])
     with Store(few).read() as session:
         assert session.ask("current_scorings", topic="sea", scorer="distance")["scoring_id"].to_list() == old
     assert len(score_topics(Store(few), topics, embed=None, config=config)["sea"]) == 3

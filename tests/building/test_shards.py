@@ -9,7 +9,7 @@ import tiny
 from contents import assert_same, tables
 
 import atlas.building.plan
-from atlas.building.build import build
+from atlas.building.build import build_atlas
 from atlas.building.shards import Intake, compute_shard
 from atlas.building.strongest import EXAMPLES, Strongest
 from atlas.texts.prompts import collect_texts
@@ -38,8 +38,8 @@ def run_backwards(store, equipment, progress):
 
 def test_shards_taken_backwards_give_the_same_atlas(tmp_path, arguments):
     reports = [
-        build(tmp_path / "forward.atlas", FEW, **arguments, batch_size=2),
-        build(tmp_path / "backward.atlas", FEW, **arguments, batch_size=2, run_shards=run_backwards),
+        build_atlas(tmp_path / "forward.atlas", FEW, **arguments, batch_size=2),
+        build_atlas(tmp_path / "backward.atlas", FEW, **arguments, batch_size=2, run_shards=run_backwards),
     ]
     assert reports[0] == reports[1]
     assert reports[0].shards == 5
@@ -48,8 +48,8 @@ def test_shards_taken_backwards_give_the_same_atlas(tmp_path, arguments):
 
 def test_a_prompt_in_shards_of_two_saes_is_embedded_once(tmp_path, arguments):
     path = tmp_path / "x.atlas"
-    build(path, collect_texts(FEW.texts[:9]), model=arguments["model"], saes=arguments["saes"][:1])
-    report = build(path, FEW, **arguments, run_shards=run_backwards)
+    build_atlas(path, collect_texts(FEW.texts[:9]), model=arguments["model"], saes=arguments["saes"][:1])
+    report = build_atlas(path, FEW, **arguments, run_shards=run_backwards)
     assert (report.new_prompts, report.new_saes, report.shards) == (11, 1, 8)  # 3 for one SAE, 5 for the other
     assert tables(path)["embeddings"]["prompt_id"].to_list() == list(range(20))
 
@@ -69,7 +69,7 @@ def test_a_shard_gives_the_same_again_and_of_its_examples_only_the_strongest_so_
                 written.append(session.sql("select count(*) from examples").item() - sum(written))
         return len(intake.pending)
 
-    build(tmp_path / "x.atlas", FEW, **arguments, run_shards=run)
+    build_atlas(tmp_path / "x.atlas", FEW, **arguments, run_shards=run)
     assert len(given) == 5
     assert written[0] == given[0]
     assert sum(written[3:]) < 0.8 * sum(given[3:])

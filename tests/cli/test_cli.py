@@ -327,7 +327,7 @@ def test_main_turns_errors_into_exit_codes(monkeypatch, capsys):
 def test_build_says_what_is_in_when_it_only_had_the_sort_left(tmp_path, monkeypatch):
     (tmp_path / "prompts.txt").write_text("a ship")
     report = BuildReport(1, new_prompts=0, new_saes=0, shards=0, sorted=True, truncated=0, rows=7)
-    monkeypatch.setattr("atlas.building.build.build", lambda *arguments, **options: report)
+    monkeypatch.setattr("atlas.building.build.build_atlas", lambda *arguments, **options: report)
     code, stdout, _ = run(
         "build", "x.atlas", tmp_path / "prompts.txt", "--model", "m", "--release", "r", "--sae-id", "s"
     )

@@ -13,7 +13,7 @@ from atlas.cli.main import cli
 from click.testing import CliRunner
 
 import atlas
-from atlas.building.build import build
+from atlas.building.build import build_atlas
 from atlas.building.staging import staging_folder
 from atlas.errors import AtlasError, StoreError
 from atlas.store.exchange import export_atlas, import_atlas
@@ -60,7 +60,9 @@ def test_a_build_takes_an_atlas_and_saes_under_any_name(tmp_path, gpt2_folder, s
     shutil.copytree(sae_folder, f"{ODD[0]}/saes")
     saes = [(f"{ODD[0]}/saes", "residual")]
     for count in (4, 6):
-        report = build(f"{ODD[0]}/x.atlas", collect_texts(tiny.PROMPTS[:count]), model=str(gpt2_folder), saes=saes)
+        report = build_atlas(
+            f"{ODD[0]}/x.atlas", collect_texts(tiny.PROMPTS[:count]), model=str(gpt2_folder), saes=saes
+        )
         assert report.prompts == count
 
 
@@ -119,7 +121,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_anything_is_loaded(tmp_p
     monkeypatch.setattr(atlas.building.build, "load_language_model", None)
     tmp_path.chmod(0o555)
     with pytest.raises(StoreError, match="cannot be written"):
-        build(tmp_path / "x.atlas", collect_texts(["a"]), model="m", saes=[("s", "i")])
+        build_atlas(tmp_path / "x.atlas", collect_texts(["a"]), model="m", saes=[("s", "i")])
     tmp_path.chmod(0o755)
 
 
@@ -132,7 +134,7 @@ def test_a_folder_where_a_file_is_expected_is_said(tmp_path, built_atlas):
     with pytest.raises(StoreError, match="is there already"):
         import_atlas(tmp_path / "out", tmp_path)
     with pytest.raises(AtlasError, match="is a folder|is an export"):
-        build(tmp_path, collect_texts(["a"]), model="m", saes=[("s", "i")])
+        build_atlas(tmp_path, collect_texts(["a"]), model="m", saes=[("s", "i")])
 
 
 @pytest.mark.parametrize("name", ["x?y.atlas", "is it?/x.atlas"])
@@ -141,7 +143,7 @@ def test_a_question_mark_is_refused_before_anything_is_loaded(tmp_path, built_at
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     with pytest.raises(StoreError, match="has a question mark in its name or folder"):
-        build(path, collect_texts(["a"]), model="m", saes=[("s", "i")])
+        build_atlas(path, collect_texts(["a"]), model="m", saes=[("s", "i")])
     shutil.copy(built_atlas, path)
     with pytest.raises(StoreError, match="has a question mark in its name or folder"):
         atlas.open(path)

@@ -62,9 +62,9 @@ def test_a_build_says_how_many_prompts_the_encoder_cuts_and_how_many_it_cannot_t
 ):
     prompts = [*tiny.PROMPTS[:20], *(f"{LONG} {text}" for text in tiny.PROMPTS[:3]), tiny.PROMPTS[0].upper()]
     place = {"model": str(gpt2_folder), "saes": [(str(sae_folder), "residual")]}
-    report = atlas.building.build.build(tmp_path / "x.atlas", collect_texts(prompts), **place)
+    report = atlas.building.build.build_atlas(tmp_path / "x.atlas", collect_texts(prompts), **place)
     assert (report.cut_by_encoder, report.same_embeddings) == (3, 3)
-    again = atlas.building.build.build(tmp_path / "x.atlas", collect_texts([*prompts, "One more."]), **place)
+    again = atlas.building.build.build_atlas(tmp_path / "x.atlas", collect_texts([*prompts, "One more."]), **place)
     assert (again.cut_by_encoder, again.same_embeddings) == (0, 3)
 
 

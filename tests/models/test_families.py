@@ -62,7 +62,7 @@ def test_an_atlas_of_the_family_can_be_built_scored_and_steered_alike_both_ways(
     monkeypatch.setattr(atlas.building.build, "load_encoder", lambda *a, **k: encoder)
     monkeypatch.setattr(atlas.models.encoders, "load_encoder", lambda *a, **k: encoder)
     path = tmp_path / "a.atlas"
-    atlas.building.build.build(
+    atlas.building.build.build_atlas(
         path, collect_texts(list(tiny.PROMPTS)), model=str(folder), saes=[(str(tmp_path / "saes"), "one")]
     )
     made = atlas.open(path)
@@ -91,10 +91,10 @@ def test_a_plain_model_whose_place_is_another_one_is_refused_at_build_and_when_i
     tiny.save_sae(tiny.make_sae("topk", 32, 40, "blocks.1.hook_mlp_out", k=4), tmp_path / "saes/one")
     monkeypatch.setattr(atlas.building.build, "load_encoder", lambda *a, **k: encoder)
     options = {"model": str(folder), "saes": [(str(tmp_path / "saes"), "one")]}
-    atlas.building.build.build(tmp_path / "a.atlas", collect_texts(list(tiny.PROMPTS)), **options)
+    atlas.building.build.build_atlas(tmp_path / "a.atlas", collect_texts(list(tiny.PROMPTS)), **options)
     monkeypatch.setattr(atlas.models.hooks, "NORM_AFTER_MLP", ())
     with pytest.raises(ModelError, match="differ at blocks.1.hook_mlp_out by .* of the largest value"):
-        atlas.building.build.build(tmp_path / "b.atlas", collect_texts(list(tiny.PROMPTS)), **options)
+        atlas.building.build.build_atlas(tmp_path / "b.atlas", collect_texts(list(tiny.PROMPTS)), **options)
     assert not (tmp_path / "b.atlas").exists()
     plain, tokenizer = load_transformer(str(folder))
     with pytest.raises(ModelError, match="blocks.1.hook_mlp_out of this model gives other activations than the atlas"):

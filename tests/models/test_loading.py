@@ -235,7 +235,7 @@ def test_activations_that_overflow_stop_a_build_before_there_is_a_file(model_fol
     hot.transformer.h[0].mlp.c_proj.weight.data *= 3e4
     hot.save_pretrained(model_folder)
     one_line(
-        atlas.building.build.build, tmp_path / "a.atlas", collect_texts(tiny.PROMPTS[:4]), model=str(model_folder),
+        atlas.building.build.build_atlas, tmp_path / "a.atlas", collect_texts(tiny.PROMPTS[:4]), model=str(model_folder),
         saes=[(str(sae_folder), "residual")], dtype="float16",
         match="activations at blocks.0.hook_resid_post are not finite in float16: use bfloat16 or float32",
     )  # fmt: skip
@@ -273,7 +273,7 @@ def test_a_text_that_begins_with_bos_gets_no_second_one(language_model):
 def test_a_build_takes_a_text_that_begins_with_bos_as_the_text_alone(tmp_path, gpt2_folder, sae_folder, loaded_once):
     end = tiny.END
     for name, texts in (("plain", tiny.PROMPTS[:8]), ("opened", [end + text for text in tiny.PROMPTS[:8]])):
-        atlas.building.build.build(
+        atlas.building.build.build_atlas(
             tmp_path / name, collect_texts(texts), model=str(gpt2_folder), saes=[(str(sae_folder), "residual")]
         )
     columns = "neuron, prompt_id, round(act_sum, 3) a from activations order by all"

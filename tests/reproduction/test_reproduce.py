@@ -29,7 +29,7 @@ from atlas.reproduction import cost, design_choices, generated_text, material, p
 from atlas.reproduction import detection_curves as detection
 from atlas.reproduction.exhibits import EXHIBITS
 from atlas.reproduction.material import Material, NotAvailable, Places, TestTexts
-from atlas.reproduction.reproduce import reproduce
+from atlas.reproduction.reproduce import make_exhibits
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.score import score_topics
 from atlas.steering.generation import Sampling
@@ -223,7 +223,7 @@ def whole(scored, small, encoders, tmp_path_factory):
     """The folder and the table of a run over everything."""
     folder = tmp_path_factory.mktemp("whole") / "exhibits"
     before = scored.store.path.read_bytes()
-    frame = reproduce(scored, folder, TEXTS)
+    frame = make_exhibits(scored, folder, TEXTS)
     assert scored.store.path.read_bytes() == before
     return folder, frame
 
@@ -284,7 +284,7 @@ def test_the_overlap_of_behaviours_is_of_the_vectors_that_were_tried(whole):
 
 def test_one_behaviour_alone_has_no_overlap_and_no_unrelated_questions(scored, encoders, tmp_path):
     alone = replace(TEXTS, pairs={"praise": PAIRS})
-    frame = reproduce(scored, tmp_path / "alone", alone, only=["sas_overlap", "sas_unrelated"])
+    frame = make_exhibits(scored, tmp_path / "alone", alone, only=["sas_overlap", "sas_unrelated"])
     missing = frame.filter(pl.col("state") == "not available")
     assert missing["name"].to_list() == ["sas_unrelated", "sas_overlap"]
     assert all("contrast pairs of one behaviour only" in text for text in missing["ours"])
@@ -300,7 +300,7 @@ def test_a_finished_exhibit_is_kept_and_a_picture_that_is_gone_is_drawn_again(wh
     before = (folder / "figure_8.csv").read_bytes()
     (folder / "figure_8.png").unlink()
     (folder / "table_5.csv").unlink()
-    frame = reproduce(scored, folder, TEXTS)
+    frame = make_exhibits(scored, folder, TEXTS)
     states = dict(frame.select("name", "state").iter_rows())
     assert states.pop("table_5") == "made"
     assert set(states.values()) == {"there already"}
@@ -311,7 +311,7 @@ def test_redo_makes_the_named_ones_again_and_no_other(whole, scored, small, tmp_
     folder = Path(shutil.copytree(whole[0], tmp_path / "redo"))
     for name in ("figure_8", "figure_3"):
         (folder / f"{name}.csv").write_text((folder / f"{name}.csv").read_text().replace("residual", "another"))
-    frame = reproduce(scored, folder, TEXTS, only=["figure_8"], redo=True)
+    frame = make_exhibits(scored, folder, TEXTS, only=["figure_8"], redo=True)
     assert frame.filter(pl.col("state") == "made")["name"].to_list() == ["figure_8"]
     assert "another" not in (folder / "figure_8.csv").read_text()
     assert "another" in (folder / "figure_3.csv").read_text()
@@ -320,8 +320,8 @@ def test_redo_makes_the_named_ones_again_and_no_other(whole, scored, small, tmp_
 def test_a_folder_made_from_something_else_is_refused_and_redo_clears_it(whole, scored, tmp_path):
     folder = Path(shutil.copytree(whole[0], tmp_path / "other"))
     with pytest.raises(StoreError, match="holds exhibits made from other topic: name another folder, or --redo"):
-        reproduce(scored, folder, TEXTS, topic="sea")
-    frame = reproduce(scored, folder, TEXTS, topic="sea", only=["figure_8"], redo=True)
+        make_exhibits(scored, folder, TEXTS, topic="sea")
+    frame = make_exhibits(scored, folder, TEXTS, topic="sea", only=["figure_8"], redo=True)
     assert sorted(path.name for path in folder.glob("*.csv")) == ["figure_8.csv"]
     assert set(frame["state"]) == {"made", "not made yet"}
     assert json.loads((folder / "settings.json").read_text())["topic"] == "sea"
@@ -332,7 +332,7 @@ def test_a_model_that_is_gone_leaves_what_needs_no_model(scored, small, encoders
     with library.open(path).store.write() as session:
         change(session, "update saes set model = '/gone/model'")
     wanted = ["table_4", "figure_5", "figure_3", "topic_distances"]
-    frame = reproduce(library.open(path), tmp_path / "out", TEXTS, only=wanted)
+    frame = make_exhibits(library.open(path), tmp_path / "out", TEXTS, only=wanted)
     rows = {row["name"]: row for row in frame.to_dicts()}
     assert [rows[name]["state"] for name in wanted] == ["not available", "not available", "made", "made"]
     assert "/gone/model is gone: say where it is now with --model" in rows["table_4"]["ours"]
@@ -344,7 +344,7 @@ def test_a_model_elsewhere_is_taken(scored, small, encoders, gpt2_folder, tmp_pa
     path = Path(shutil.copy(scored.store.path, tmp_path / "moved.atlas"))
     with library.open(path).store.write() as session:
         change(session, "update saes set model = '/gone/model'")
-    frame = reproduce(
+    frame = make_exhibits(
         library.open(path), tmp_path / "out", TEXTS, only=["table_4"], places=Places(model=str(gpt2_folder))
     )
     assert frame.filter(pl.col("name") == "table_4")["state"].item() == "made"
@@ -379,22 +379,22 @@ def test_a_missing_classifier_and_a_missing_baseline_are_said(whole):
 
 def test_a_folder_of_fine_tuned_models_adds_the_baseline(scored, small, encoders, tmp_path):
     arguments = (scored, tmp_path / "out", TEXTS)
-    reproduce(*arguments, only=["table_2"], finetuned=tmp_path / "tuned")
+    make_exhibits(*arguments, only=["table_2"], finetuned=tmp_path / "tuned")
     assert "finetuned" in pl.read_csv(tmp_path / "out" / "table_2.csv")["method"]
     assert (tmp_path / "tuned" / "medicine" / "finetuned.json").exists()
 
 
 def test_bad_names_and_a_missing_library_are_said_in_one_line(scored, tmp_path, monkeypatch):
     with pytest.raises(UnknownName, match="unknown exhibit 'figure_33': known are figure_3"):
-        reproduce(scored, tmp_path / "out", TEXTS, only=["figure_33"])
+        make_exhibits(scored, tmp_path / "out", TEXTS, only=["figure_33"])
     with pytest.raises(AtlasError, match="topic 'shoes' is not scored for every SAE: take one of medicine, sea"):
-        reproduce(scored, tmp_path / "out", TEXTS, topic="shoes")
+        make_exhibits(scored, tmp_path / "out", TEXTS, topic="shoes")
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="file is a file: name a folder"):
-        reproduce(scored, tmp_path / "file", TEXTS)
+        make_exhibits(scored, tmp_path / "file", TEXTS)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(AtlasError, match=r"pip install 'neuron-atlas\[plots\]'"):
-        reproduce(scored, tmp_path / "out", TEXTS)
+        make_exhibits(scored, tmp_path / "out", TEXTS)
 
 
 def test_the_command_prints_a_line_per_exhibit_and_where_the_page_is(scored, tmp_path):

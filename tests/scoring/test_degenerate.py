@@ -122,7 +122,7 @@ def same_words(tmp_path_factory, gpt2_folder, sae_folder, loaders):
     with pytest.MonkeyPatch.context() as patch:
         for name, loader in loaders.items():
             patch.setattr(atlas.building.build, name, loader)
-        report = atlas.building.build.build(
+        report = atlas.building.build.build_atlas(
             path, collect_texts(prompts), model=str(gpt2_folder), saes=[(str(sae_folder), "residual")]
         )
     assert report.same_embeddings == 59

@@ -42,7 +42,7 @@ def fill_disk(build_arguments: dict[str, Any], limits: list[int], answer: Any) -
         message = "built"
         with contextlib.redirect_stderr(io.StringIO()) as written:
             try:
-                atlas.building.build.build(**build_arguments)
+                atlas.building.build.build_atlas(**build_arguments)
             except AtlasError as error:
                 message = str(error)
             except Exception as error:
@@ -121,7 +121,7 @@ def build_until(build_arguments: dict[str, Any], moment: tuple[str, ...]) -> Non
             die() if left[0] == 0 else run(session, name, **parameters)
 
         Session.run = run_or_die
-    atlas.building.build.build(**build_arguments, progress=progress)
+    atlas.building.build.build_atlas(**build_arguments, progress=progress)
 
 
 def leftovers(path: Path) -> list[str]:

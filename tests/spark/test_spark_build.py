@@ -14,7 +14,7 @@ from contents import assert_same, tables
 from spark_here import QUICK, needs_spark
 
 import atlas.building.plan
-from atlas.building.build import build
+from atlas.building.build import build_atlas
 from atlas.building.shards import Intake, Shard
 from atlas.building.staging import STAGED
 from atlas.errors import AtlasError, StoreError
@@ -46,7 +46,7 @@ def calm(tmp_path_factory, arguments, loaders):
         patch.setattr(atlas.building.plan, "SHARD_PROMPTS", dying.SHARD_PROMPTS)
         for name, loader in loaders.items():
             patch.setattr(atlas.building.build, name, loader)
-        build(path, **arguments)
+        build_atlas(path, **arguments)
     return tables(path)
 
 
@@ -103,7 +103,7 @@ def test_killed_executors_and_workers_do_not_change_what_is_built(tmp_path, argu
 
     monkeypatch.setattr(spark_build, "compute_task", compute_and_die)
     path = tmp_path / "x.atlas"
-    report = build(path, **arguments, run_shards=partial(run_on_spark, master="local-cluster[2,1,1024]"))
+    report = build_atlas(path, **arguments, run_shards=partial(run_on_spark, master="local-cluster[2,1,1024]"))
     assert {mark.name for mark in marks.iterdir()} == {"0", "8"}
     assert (report.shards, report.new_prompts) == (3, COUNT)
     assert_same(tables(path), calm)
@@ -118,7 +118,7 @@ def test_what_an_executor_cannot_load_is_said_in_one_line(tmp_path, arguments, g
     real = spark_build.describe
     monkeypatch.setattr(spark_build, "describe", lambda e: dataclasses.replace(real(e), model=elsewhere))
     with pytest.raises(AtlasError) as caught:
-        build(tmp_path / "x.atlas", **arguments, run_shards=partial(run_on_spark, master="local[1]"))
+        build_atlas(tmp_path / "x.atlas", **arguments, run_shards=partial(run_on_spark, master="local[1]"))
     message = str(caught.value)
     assert message.startswith(f"an executor of Spark says: cannot load language model {elsewhere}: ")
     assert "\n" not in message
@@ -141,7 +141,7 @@ def test_a_driver_killed_again_and_again_goes_on_where_it_stopped(tmp_path, argu
     moving = arguments | {"run_shards": dying.run_on_threads}
     assert elsewhere(dying.kill_builds, {"path": path, **moving}, MOMENTS) == 0
     assert dying.leftovers(path)
-    assert build(path, **moving).prompts == COUNT
+    assert build_atlas(path, **moving).prompts == COUNT
     assert_same(tables(path), calm)
     assert dying.leftovers(path) == []
 
@@ -150,9 +150,9 @@ def test_shards_whose_parquet_is_there_are_not_computed_again(tmp_path, argument
     path, staging = tmp_path / "x.atlas", tmp_path / "shared"
     run = partial(run_on_spark, master="none", staging=staging)
     with pytest.raises(KeyboardInterrupt):
-        build(path, **arguments, progress=stop_after(8), run_shards=run)
+        build_atlas(path, **arguments, progress=stop_after(8), run_shards=run)
     assert sorted(threads) == [0, 8, 16]
-    build(path, **arguments, run_shards=run)
+    build_atlas(path, **arguments, run_shards=run)
     assert sorted(threads) == [0, 8, 16]
     assert_same(tables(path), calm)
     assert dying.leftovers(path) == [] and list(staging.iterdir()) == []
@@ -161,9 +161,9 @@ def test_shards_whose_parquet_is_there_are_not_computed_again(tmp_path, argument
 def test_a_build_begun_on_spark_and_finished_here_leaves_nothing(tmp_path, arguments, calm, threads):
     path = tmp_path / "x.atlas"
     with pytest.raises(KeyboardInterrupt):
-        build(path, **arguments, progress=stop_after(8), run_shards=partial(run_on_spark, master="none"))
+        build_atlas(path, **arguments, progress=stop_after(8), run_shards=partial(run_on_spark, master="none"))
     assert dying.leftovers(path)
-    build(path, **arguments)
+    build_atlas(path, **arguments)
     assert_same(tables(path), calm)
     assert dying.leftovers(path) == []
 
@@ -172,9 +172,9 @@ def test_what_was_staged_for_another_build_is_not_taken(tmp_path, arguments, cal
     path = tmp_path / "x.atlas"
     run = partial(run_on_spark, master="none")
     with pytest.raises(KeyboardInterrupt):
-        build(path, **arguments | {"batch_size": 3}, progress=stop_after(8), run_shards=run)
+        build_atlas(path, **arguments | {"batch_size": 3}, progress=stop_after(8), run_shards=run)
     path.unlink()
-    build(path, **arguments, run_shards=run)
+    build_atlas(path, **arguments, run_shards=run)
     assert len(threads) == 6
     assert_same(tables(path), calm)
     assert dying.leftovers(path) == []
@@ -187,10 +187,10 @@ def test_a_stranger_in_the_staging_folder_is_left_alone_and_a_finished_build_sta
     mine.parent.mkdir()
     mine.write_text("Dear reader")
     run = partial(run_on_spark, master="none")
-    build(tmp_path / "x.atlas", **arguments, run_shards=run)
+    build_atlas(tmp_path / "x.atlas", **arguments, run_shards=run)
     assert [file.name for file in mine.parent.iterdir()] == ["letter.txt"]
     monkeypatch.setattr(spark_build, "start_spark", lambda master: pytest.fail("Spark was started"))
-    assert build(tmp_path / "x.atlas", **arguments, run_shards=run).shards == 0
+    assert build_atlas(tmp_path / "x.atlas", **arguments, run_shards=run).shards == 0
 
 
 def test_a_folder_that_an_executor_does_not_see_is_named(tmp_path):
@@ -203,7 +203,7 @@ def test_a_folder_in_which_the_driver_finds_nothing_is_named(tmp_path, arguments
     monkeypatch.setattr(spark_build, "compute_task", lambda *args: None)
     monkeypatch.setattr(spark_build, "PATIENCE_SECONDS", 0)
     with pytest.raises(StoreError, match=r"x\.atlas\.shards does not hold what the executors wrote: .* with --staging"):
-        build(tmp_path / "x.atlas", **arguments, run_shards=partial(run_on_spark, master="none"))
+        build_atlas(tmp_path / "x.atlas", **arguments, run_shards=partial(run_on_spark, master="none"))
 
 
 @pytest.fixture
@@ -216,7 +216,7 @@ def staged(tmp_path, arguments):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path / "x.atlas", **arguments, run_shards=look)
+        build_atlas(tmp_path / "x.atlas", **arguments, run_shards=look)
     return found[0]
 
 

@@ -199,7 +199,7 @@ def words(path, tmp_path, encoder):
         "steer": lambda: load_steered_saes(RecordedModels(store), "sea"),
         "measure": lambda: remeasure_topic(opened.store, "sea", []),
         "export": lambda: export_atlas(store, tmp_path / "export"),
-        "build": lambda: atlas.building.build.build(
+        "build": lambda: atlas.building.build.build_atlas(
             path, collect_texts(["another prompt"]), model="none", saes=[("none", "none")]
         ),
         "write": lambda: write(store),

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 import atlas
-from atlas.building.build import build
+from atlas.building.build import build_atlas
 from atlas.errors import StoreError
 from atlas.store.exchange import export_atlas, import_atlas
 from atlas.store.file import Store
@@ -111,10 +111,10 @@ def test_a_build_through_a_link_completes_the_file_it_leads_to(tmp_path, argumen
     (tmp_path / "disk").mkdir()
     real, link = tmp_path / "disk" / "real.atlas", tmp_path / "link.atlas"
     link.symlink_to(real)
-    build(link, collect_texts(tiny.PROMPTS[:6]), **arguments)
+    build_atlas(link, collect_texts(tiny.PROMPTS[:6]), **arguments)
     assert link.is_symlink()
     real.chmod(0o664)
-    build(link, collect_texts(tiny.PROMPTS[:9]), **arguments)
+    build_atlas(link, collect_texts(tiny.PROMPTS[:9]), **arguments)
     assert link.is_symlink() and mode(real) == 0o664
     for path in (link, real):
         assert {name: atlas.open(path).info()[name] for name in ("state", "prompts")} == {
@@ -137,5 +137,5 @@ def test_a_file_with_two_names_is_not_begun_to_be_built_and_stays_as_it_was(atla
     other.hardlink_to(atlas_file)
     before = other.read_bytes()
     with pytest.raises(StoreError, match=r"has 2 names \(hard links\), of which the others would keep an unfinished"):
-        build(atlas_file, collect_texts(["a new prompt"]), **arguments)
+        build_atlas(atlas_file, collect_texts(["a new prompt"]), **arguments)
     assert other.read_bytes() == before

@@ -196,11 +196,11 @@ def test_a_build_survives_whoever_looks_at_it_all_the_time(tmp_path, gpt2_folder
     few = collect_texts(tiny.PROMPTS[:30])
     arguments = {"model": str(gpt2_folder), "saes": [(str(sae_folder), "residual"), (str(sae_folder), "heads")]}
     calm, watched = tmp_path / "calm.atlas", tmp_path / "watched.atlas"
-    atlas.building.build.build(calm, few, **arguments)
+    atlas.building.build.build_atlas(calm, few, **arguments)
     monkeypatch.setattr(atlas.building.plan, "SHARD_PROMPTS", 2)
-    atlas.building.build.build(watched, collect_texts(tiny.PROMPTS[:1]), **arguments)
+    atlas.building.build.build_atlas(watched, collect_texts(tiny.PROMPTS[:1]), **arguments)
     with process(WATCH, watched) as other:
-        atlas.building.build.build(watched, few, **arguments)
+        atlas.building.build.build_atlas(watched, few, **arguments)
         assert other.poll() is None
     assert_same(tables(watched, without=("shards",)), tables(calm, without=("shards",)), rel_tol=1e-4, abs_tol=1e-5)
 
@@ -213,7 +213,7 @@ def test_two_builds_of_a_file_take_turns_and_the_second_finds_nothing_to_do(
 
     def build():
         saes = [(str(sae_folder), "residual")]
-        reports.append(atlas.building.build.build(tmp_path / "x.atlas", few, model=str(gpt2_folder), saes=saes))
+        reports.append(atlas.building.build.build_atlas(tmp_path / "x.atlas", few, model=str(gpt2_folder), saes=saes))
 
     threads = [threading.Thread(target=build) for _ in range(3)]
     for thread in threads:
