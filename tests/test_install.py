@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+NOT_CARRIED = {".py", ".md"}  # modules are carried as such; what explains a room is read in the repository
 NOT_INSTALLED = ("data/pocket/scripts",)  # how the bundled model was made: run from the checkout
 
 WORDS = """
@@ -67,5 +68,5 @@ def test_every_query_and_bundled_file_is_part_of_the_install(package):
     for name, patterns in SETUPTOOLS["package-data"].items():
         carried |= {path for pattern in patterns for path in folder_of(name).glob(pattern)}
     left_out = [*(ROOT / name for name in NOT_INSTALLED), *folder_of(package).rglob("__pycache__")]
-    there = [path for path in folder_of(package).rglob("*") if path.is_file() and path.suffix != ".py"]
+    there = [path for path in folder_of(package).rglob("*") if path.is_file() and path.suffix not in NOT_CARRIED]
     assert [path for path in there if not is_below(path, left_out) and path not in carried] == []
