@@ -36,7 +36,7 @@ LIBRARIES = {  # library -> the files that may import it
     "sentence_transformers": {"models/encoders"},
     "sqlalchemy": {"store/database", "store/failures", "store/file"},
     "duckdb": {"store/database", "store/failures", "store/querying", "store/session"},
-    "matplotlib": {"reproduction/plots", "reproduction/exhibits"},
+    "matplotlib": {"reproduction/plots"},
     "pyspark": {"spark/session", "spark/query"},
     "sqlglot": {"spark/dialect"},
 }

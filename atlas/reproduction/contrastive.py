@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import polars as pl
 
 from atlas.contrast.make_vectors import compare_vectors, sweep_tau
 from atlas.evaluation.choice_trial import PREFIX, ChoiceConfig, ChoiceSet
 from atlas.evaluation.choices import evaluate_choices
 from atlas.evaluation.figures import Figure
+from atlas.reproduction import plots
+from atlas.reproduction.exhibit import Exhibit
 from atlas.reproduction.material import Material, NotAvailable
 from atlas.texts.pairs import PairSet, collect_pairs
+
+if TYPE_CHECKING:
+    from atlas.reproduction.plots import Picture
+
 
 TEXTS = 30  # everyday texts whose perplexity is the price
 CONFIG = ChoiceConfig(
@@ -157,3 +165,101 @@ def say_sparsity(frame: pl.DataFrame) -> str:
     return "entries at tau 0.7: " + "; ".join(
         f"{row['behaviour']}, {row['sae_id']} {row['entries']} of {row['d_sae']:,}" for row in near.to_dicts()
     )
+
+
+def _draw_shift(frame: pl.DataFrame) -> Picture:
+    named = frame.with_columns(panel=pl.format("{}\n{}", "behaviour", "answer"))
+    return plots.lines(
+        named, x="strength", series="method", panel="panel", log_x=False, zero=True,
+        labels=("strength", "probability, steered minus unsteered"),
+    )  # fmt: skip
+
+
+def _draw_price(frame: pl.DataFrame) -> Picture:
+    return plots.lines(
+        frame, x="strength", series="method", panel="behaviour", log_x=False,
+        labels=("strength", "perplexity, steered over unsteered"),
+    )  # fmt: skip
+
+
+def _draw_unrelated(frame: pl.DataFrame) -> Picture:
+    return plots.lines(
+        frame, x="strength", series="method", panel="behaviour", log_x=False, zero=True,
+        labels=("strength", "probability, steered minus unsteered"),
+    )  # fmt: skip
+
+
+def _draw_overlap(frame: pl.DataFrame) -> Picture:
+    named = frame.with_columns(value=pl.col("cosine"), panel=pl.format("{}\n{}", "sae_id", "kind"))
+    names = list(dict.fromkeys([*frame["behaviour"], *frame["other"]]))
+    own = named.select("panel").unique(maintain_order=True).join(pl.DataFrame({"behaviour": names}), how="cross")
+    itself = own.with_columns(other=pl.col("behaviour"), value=pl.lit(1.0))
+    columns = ["behaviour", "other", "panel", "value"]
+    return plots.matrix(
+        pl.concat([named.select(columns), itself.select(columns)]), row="behaviour", column="other", panel="panel",
+        label="cosine of the vectors",
+    )  # fmt: skip
+
+
+def _draw_sparsity(frame: pl.DataFrame) -> Picture:
+    named = frame.with_columns(value=pl.col("entries") / pl.col("d_sae"))
+    return plots.lines(
+        named, x="tau", series="behaviour", panel="sae_id", log_x=False,
+        labels=("least share of pairs (tau)", "share of neurons in the vector"),
+    )  # fmt: skip
+
+
+EXHIBITS = {
+    "sas_shift": Exhibit(
+        "SAS: choices by strength",
+        "Probability of the completion that shows a behaviour against the one that shows the opposite, steered minus "
+        "unsteered, on contrast pairs that the vector was not made from; also with 'The answer is' before the completion. "
+        "sas is the sparse vector, dense the dense one, /random the control: the same entries at other neurons, a random "
+        "direction. Band: 95 % interval over pairs.",
+        shift,
+        say_shift,
+        _draw_shift,
+        paper="on par with the dense vector (its authors' claim)",
+    ),
+    "sas_ablations": Exhibit(
+        "SAS: what each part does",
+        "As above for the sparse vector whole, by its positive and by its negative part alone, and with the reconstruction "
+        "error dropped.",
+        ablations,
+        say_shift,
+        _draw_shift,
+    ),
+    "sas_price": Exhibit(
+        "SAS: kept ability by strength",
+        "Perplexity of everyday texts under the steered model over that under the unsteered one: 1 is no harm. Band: 95 % "
+        "interval over texts.",
+        price,
+        say_price,
+        _draw_price,
+    ),
+    "sas_unrelated": Exhibit(
+        "SAS: unrelated questions by strength",
+        "Probability of the matching completion in the contrast pairs of the other behaviours, steered minus unsteered: 0 is "
+        "no harm. Band: 95 % interval over pairs.",
+        unrelated,
+        say_unrelated,
+        _draw_unrelated,
+    ),
+    "sas_overlap": Exhibit(
+        "SAS: overlap of behaviours",
+        "Cosine between the vectors of two behaviours: sparse over the SAE's neurons, dense over the dimensions of its hook. "
+        "The table counts the entries that both vectors have; jaccard is these over the entries that either has.",
+        overlap,
+        say_overlap,
+        _draw_overlap,
+        table=(("behaviour", "other"), ""),
+    ),
+    "sas_sparsity": Exhibit(
+        "SAS: sparsity by tau",
+        "Share of an SAE's neurons that a sparse vector keeps, when a neuron must fire on a side in at least the share tau of "
+        "the pairs. SAEs of different width side by side.",
+        sparsity,
+        say_sparsity,
+        _draw_sparsity,
+    ),
+}

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 from scipy.stats import kendalltau
 
+from atlas.reproduction import plots
+from atlas.reproduction.exhibit import Exhibit
 from atlas.reproduction.material import Material, NotAvailable
 from atlas.scoring.distances import DISTANCES
 from atlas.scoring.summaries import SUMMARIES
 from atlas.texts.prompts import collect_texts
+
+if TYPE_CHECKING:
+    from atlas.reproduction.plots import Picture
+
 
 SHORT = 6  # texts of the smaller set of a topic
 SHOWN = {"best": 0.0, "second best": 1.0, "median": 0.5, "last": -1.0}  # places in a ranking; see _place
@@ -136,3 +142,62 @@ def say_distances(frame: pl.DataFrame) -> str:
     same = pl.col("topic") == pl.col("other")
     parts = (("within a topic", frame.filter(same)), ("between topics", frame.filter(~same)))
     return ", ".join(f"{name} {mine['distance'].to_numpy().mean():.3f}" for name, mine in parts if mine.height)
+
+
+def _draw_agreement(frame: pl.DataFrame) -> Picture:
+    means = frame.group_by("sae_id", "variant", "other", maintain_order=True).agg(pl.col("tau").mean().alias("value"))
+    return plots.matrix(means, row="variant", column="other", panel="sae_id", label="Kendall's tau, mean over topics")
+
+
+def _draw_weights(frame: pl.DataFrame) -> Picture:
+    return plots.scatter(
+        frame, x="distance", y="weight", panel="neuron",
+        labels=("distance of the prompt to the topic", "weight of the prompt"),
+    )  # fmt: skip
+
+
+def _draw_distributions(frame: pl.DataFrame) -> Picture:
+    return plots.boxes(frame, row="topic", series="texts", panel="sae_id", label="score")
+
+
+def _draw_distances(frame: pl.DataFrame) -> Picture:
+    return plots.matrix(
+        frame.rename({"distance": "value"}), row="topic", column="other", panel=None, label="mean distance of two texts"
+    )
+
+
+EXHIBITS = {
+    "table_5": Exhibit(
+        "Agreement of summaries and distances",
+        "Kendall's tau between the rankings of the neurons under two variants of the score: what sums up a prompt's "
+        "activations (mean, max, count) and how texts are compared (euclidean, cosine). Mean over topics.",
+        rank_agreement,
+        say_agreement,
+        _draw_agreement,
+        paper="average tau 0.741",
+    ),
+    "figure_9": Exhibit(
+        "Activation against distance",
+        "The reference prompts behind four neurons of the first SAE: how far each prompt is from the topic, and its share of "
+        "the neuron's activation. A neuron scores high when its weight lies on near prompts.",
+        weights_by_distance,
+        say_weights,
+        _draw_weights,
+    ),
+    "figure_10": Exhibit(
+        "Distribution of scores",
+        "Scores by topic, by SAE, and by the number of alignment texts (two different sets of texts). Box: quartiles and "
+        "median; whiskers: 5 % and 95 %.",
+        score_distributions,
+        say_distributions,
+        _draw_distributions,
+    ),
+    "topic_distances": Exhibit(
+        "Distances within and between topics",
+        "Mean Euclidean distance between the embeddings of two texts: of the same topic on the diagonal, of two topics "
+        "elsewhere. A diagonal lower than its row is a topic that the encoder can tell apart.",
+        topic_distances,
+        say_distances,
+        _draw_distances,
+    ),
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -12,8 +12,14 @@ import polars as pl
 from atlas.errors import AtlasError
 from atlas.evaluation.controls import control_target
 from atlas.evaluation.intervals import auroc, auroc_interval, mean_interval
+from atlas.reproduction import plots
+from atlas.reproduction.exhibit import Exhibit
 from atlas.reproduction.material import Fired, Material, NotAvailable
 from atlas.steering.selection import DEFAULT_RULE
+
+if TYPE_CHECKING:
+    from atlas.reproduction.plots import Picture
+
 
 BEST = 20  # neurons that detection sums
 DRAWS = 5  # random rankings
@@ -176,3 +182,55 @@ def say_auroc(frame: pl.DataFrame) -> str:
         f"{sae}, {negatives}: " + ", ".join(f"{row['ranking']} {row['value']:.3f}" for row in mine.to_dicts())
         for (sae, negatives), mine in means.group_by(["sae_id", "negatives"], maintain_order=True)
     )
+
+
+def _draw_curves(frame: pl.DataFrame) -> Picture:
+    named = frame.with_columns(panel=pl.format("{}\n{}", "sae_id", "measure"))
+    return plots.lines(
+        named, x="neurons", series="ranking", panel="panel", columns=frame["measure"].n_unique(), share_y=False,
+        labels=("k best neurons", ""),
+    )  # fmt: skip
+
+
+def _draw_curves_by_topic(frame: pl.DataFrame) -> Picture:
+    return plots.lines(
+        frame, x="neurons", series="sae_id", panel="topic", columns=4, zero=True,
+        labels=("k best neurons", "difference of shares"),
+    )  # fmt: skip
+
+
+def _draw_auroc(frame: pl.DataFrame) -> Picture:
+    named = frame.with_columns(panel=pl.format("{}\nagainst {}", "sae_id", "negatives"))
+    return plots.dots(named, row="topic", series="ranking", panel="panel", label="AUROC", mark=0.5, share_x=True)
+
+
+EXHIBITS = {
+    "figure_4": Exhibit(
+        "Do the best neurons find the topic?",
+        "For the k best neurons: the share of tokens of held-out texts on which one of them fires, minus the same share in "
+        "everyday texts; and the AUROC of telling held-out texts from others by the summed activation of the k neurons (0.5 is "
+        "chance). By score, by the strawman (mean activation on the topic's own texts), and by random neurons of like "
+        "support and decoder norm (mean and range of 5 draws); 'rule' is the selection that steering uses by default, where it "
+        "chooses any neuron.",
+        curves,
+        say_curves,
+        _draw_curves,
+    ),
+    "figure_11": Exhibit(
+        "Share of tokens, every topic",
+        "As in figure 4, by score: share of held-out texts' tokens on which one of the k best neurons fires, minus that of "
+        "everyday texts.",
+        curves_by_topic,
+        say_curves_by_topic,
+        _draw_curves_by_topic,
+    ),
+    "figure_12": Exhibit(
+        "AUROC, every topic",
+        f"Telling a topic's held-out texts from everyday texts, and from the other topics' held-out texts, by the summed "
+        f"activation of the {BEST} best neurons. AUROC and 95 % interval; for random neurons the mean of "
+        f"{DRAWS} draws and its 95 % interval. 0.5 is chance.",
+        auroc_by_topic,
+        say_auroc,
+        _draw_auroc,
+    ),
+}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -14,10 +15,16 @@ from atlas.evaluation.finetune import finetune_topic
 from atlas.evaluation.intervals import Interval
 from atlas.evaluation.metrics import measure
 from atlas.evaluation.runs import MethodSetting, Run, compare
+from atlas.reproduction import plots
+from atlas.reproduction.exhibit import Exhibit
 from atlas.reproduction.material import Material, NotAvailable
 from atlas.steering.calibrations import picked_strength
 from atlas.steering.methods import METHODS, settle_options
 from atlas.steering.settings import Options
+
+if TYPE_CHECKING:
+    from atlas.reproduction.plots import Picture
+
 
 PAPER, OURS = "paper", "default"  # arithmetic
 CONFIG = EvaluationConfig(samples=1)  # one text per prompt, so that the page is made in minutes
@@ -201,3 +208,94 @@ def _differences(frame: pl.DataFrame) -> str:
         f"{method} ({how}) {value:+.3f}, 95 % interval below 0 for {closer} of {topics}"
         for method, how, value, closer in counts.iter_rows()
     )
+
+
+FIGURE_TITLES = {
+    "perplexity": "perplexity under the unsteered model",
+    "distance_topic": "distance to the topic's own texts",
+    "distance_held_out": "distance to held-out texts",
+    "contamination": "contamination",
+    "distinct_2": "distinct pairs of tokens",
+    "acceptability": "acceptability",
+    "distance_topic - original": "distance to own texts, minus original",
+    "distance_held_out - original": "distance to held-out texts, minus original",
+    "distance_topic - sae": "distance to own texts, minus sae",
+    "distance_held_out - sae": "distance to held-out texts, minus sae",
+}
+
+
+def _name_figures(frame: pl.DataFrame) -> pl.DataFrame:
+    """Figures of generated text that have a title, with their titles, and methods with their arithmetic."""
+    known = frame.filter(pl.col("figure").is_in(list(FIGURE_TITLES)) & pl.col("value").is_not_null())
+    plain = pl.col("method").is_in(["original", "sae", "prefix", "finetuned"])
+    both = pl.format("{} ({})", "method", "arithmetic")
+    return known.with_columns(
+        pl.col("figure").replace_strict(FIGURE_TITLES), method=pl.when(plain).then("method").otherwise(both)
+    )
+
+
+def _log_perplexity(figure: Picture, frame: pl.DataFrame) -> Picture:
+    """A logarithmic axis where a broken method would hide the differences between the others."""
+    for axes, name in zip(figure.axes, plots.values_of(frame, "figure"), strict=True):
+        values = frame.filter(pl.col("figure") == name)["value"].to_numpy()
+        if name == FIGURE_TITLES["perplexity"] and values.max() > 10 * values.min():
+            axes.set_xscale("log")
+    return figure
+
+
+def _draw_one_topic(frame: pl.DataFrame) -> Picture:
+    named = _name_figures(frame.filter(pl.col("figure").is_in(FIGURES)))
+    return _log_perplexity(plots.dots(named, row="method", series=None, panel="figure", columns=3), named)
+
+
+METHOD_COLUMNS = ("method", "arithmetic")
+
+
+def _draw_by_topic(figures: tuple[str, ...], *, mark: float | None) -> Callable[[pl.DataFrame], Picture]:
+    def draw(frame: pl.DataFrame) -> Picture:
+        named = _name_figures(frame.filter(pl.col("figure").is_in(figures)))
+        return _log_perplexity(plots.dots(named, row="topic", series="method", panel="figure", mark=mark), named)
+
+    return draw
+
+
+EXHIBITS = {
+    "table_2": Exhibit(
+        "Generated text, one topic",
+        "Text generated from neutral openings, 64 tokens each, under each method and its controls: perplexity under the "
+        "unsteered model, distance to the topic's own and to held-out texts, contamination (share of the code off topic), "
+        "distinct pairs of tokens, acceptability. Mean and 95 % interval over prompts. 'paper' is the papers' literal "
+        "arithmetic, 'default' what `atlas steer` does when not told otherwise. /shuffled and /random are the same method "
+        "with scores that cannot know the topic.",
+        one_topic,
+        say_one_topic,
+        _draw_one_topic,
+        paper="acceptability 0.25 for the fine-tuned model, 0.5 for swap (abstract; GPT-2, a medical topic)",
+        table=(METHOD_COLUMNS, "figure"),
+    ),
+    "table_7": Exhibit(
+        "Generated text, every topic: distance",
+        "Distance of generated text to the topic's own texts and to its held-out texts, minus that of unsteered text (original) or "
+        "of the SAE's plain reconstruction (sae) from the same prompts and seeds. Mean and 95 % interval over prompts; "
+        "below 0 is closer to the topic. Only held-out texts are evidence: the topic's own texts set the scores.",
+        distance_by_topic,
+        say_distances,
+        _draw_by_topic(
+            (
+                "distance_topic - original",
+                "distance_held_out - original",
+                "distance_topic - sae",
+                "distance_held_out - sae",
+            ),
+            mark=0,
+        ),
+    ),
+    "table_8": Exhibit(
+        "Generated text, every topic: price",
+        "What the same texts cost: perplexity under the unsteered model, distinct pairs of tokens (1 is no repetition), "
+        "contamination, acceptability. Mean and 95 % interval over prompts.",
+        price_by_topic,
+        say_price,
+        _draw_by_topic(("perplexity", "distinct_2", "contamination", "acceptability"), mark=None),
+    ),
+}

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
 from atlas.evaluation.intervals import mean_interval
 from atlas.evaluation.layer_level import layer_figures
+from atlas.reproduction import plots
+from atlas.reproduction.exhibit import Exhibit
 from atlas.reproduction.material import Material
 from atlas.steering.methods import settle_options
 from atlas.steering.settings import Options
+
+if TYPE_CHECKING:
+    from atlas.reproduction.plots import Picture
+
 
 METHODS = ("clamp", "clamp-own", "clamp-plus", "weight", "swap")
 ALIGNED, UNALIGNED = "held-out texts", "everyday texts"
@@ -59,3 +67,41 @@ def say(frame: pl.DataFrame) -> str:
         f"{sae}: " + ", ".join(f"{row['method']} {row['value']:.3g}" for row in mine.to_dicts())
         for (sae,), mine in first.group_by(["sae_id"], maintain_order=True)
     )
+
+
+def _draw_layer(label: str, scale: str = "linear") -> Callable[[pl.DataFrame], Picture]:
+    def draw(frame: pl.DataFrame) -> Picture:
+        named = frame
+        if frame["figure"].n_unique() > 1:
+            named = frame.with_columns(sae_id=pl.format("{}\n{}", "sae_id", "figure"))
+        return plots.dots(named, row="method", series="texts", panel="sae_id", label=label, scale=scale)
+
+    return draw
+
+
+EXHIBITS = {
+    "figure_5": Exhibit(
+        "Neurons changed per token",
+        "How many neurons of a token's code a method changes, and how much that varies within a text (standard deviation "
+        "over its tokens). Mean and 95 % interval over texts.",
+        changed,
+        say,
+        _draw_layer("neurons"),
+    ),
+    "figure_6": Exhibit(
+        "Difference in reconstruction error",
+        "||x' - x||^2 - ||decode(a) - x||^2 per token, reconstruction error not kept. Mean and 95 % interval over texts; "
+        "0 is as good as the SAE's own reconstruction. Logarithmic away from 0.",
+        reconstruction,
+        say,
+        _draw_layer("squared activation", "symlog"),
+    ),
+    "figure_13": Exhibit(
+        "Contamination",
+        "Share of the edited code that is off topic, on held-out and on everyday texts. Mean and 95 % interval over texts; "
+        "lower is purer.",
+        contamination,
+        say,
+        _draw_layer("contamination"),
+    ),
+}

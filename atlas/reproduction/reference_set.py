@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import polars as pl
 
+from atlas.reproduction import plots
+from atlas.reproduction.exhibit import Exhibit
 from atlas.reproduction.material import Material, NotAvailable
 from atlas.scoring.distances import make_distances
 from atlas.scoring.stability import compare_samples
+
+if TYPE_CHECKING:
+    from atlas.reproduction.plots import Picture
+
 
 SAMPLES = 5  # random orders of the prompts
 SMALLEST = 6  # the first size is 2 ** this
@@ -111,3 +119,57 @@ def say_stability(frame: pl.DataFrame) -> str:
     return f"with {last['prompts'][0]:,} prompts: " + "; ".join(
         f"{row['sae_id']} {row['figure']} {row['value']:.2f}" for row in last.to_dicts()
     )
+
+
+def _draw_coverage(frame: pl.DataFrame) -> Picture:
+    named = frame.with_columns(pl.col("least").replace_strict({1: "on 1 prompt or more", 20: "on 20 or more"}))
+    return plots.lines(
+        named, x="prompts", series="least", panel="sae_id", ticks=True, y=(0, 1.02),
+        labels=("prompts in the reference set", "share of neurons that fired"),
+    )  # fmt: skip
+
+
+def _draw_support(frame: pl.DataFrame) -> Picture:
+    span = (
+        pl.when(pl.col("to_prompts") <= pl.col("from_prompts"))
+        .then(pl.col("from_prompts").cast(pl.String))
+        .otherwise(pl.format("{}-{}", "from_prompts", "to_prompts"))
+    )
+    return plots.bars(
+        frame.with_columns(span=span), x="span", y="share", panel="sae_id",
+        labels=("prompts on which a neuron fired", "share of neurons"),
+    )  # fmt: skip
+
+
+def _draw_stability(frame: pl.DataFrame) -> Picture:
+    return plots.lines(
+        frame, x="prompts", series="figure", panel="sae_id", ticks=True, y=(-0.1, 1.02),
+        labels=("prompts in the reference set", "agreement with the whole set"),
+    )  # fmt: skip
+
+
+EXHIBITS = {
+    "figure_3": Exhibit(
+        "Coverage by the size of the reference set",
+        "Share of neurons that fired on at least 1 and at least 20 prompts of a random set, and of the whole one. Line: mean "
+        f"of {SAMPLES} random sets; band: least and greatest. A neuron below 20 has no score.",
+        coverage,
+        say_coverage,
+        _draw_coverage,
+    ),
+    "figure_8": Exhibit(
+        "Prompts per neuron",
+        "On how many reference prompts a neuron fired, in ranges that double.",
+        support,
+        say_support,
+        _draw_support,
+    ),
+    "rank_stability": Exhibit(
+        "Stability of a topic's ranking",
+        "The ranking of the neurons over a random part of the prompts against that over all: Spearman correlation, and the "
+        f"share of the 20 best that are the same. Line: mean of {SAMPLES} random sets; band: least and greatest.",
+        rank_stability,
+        say_stability,
+        _draw_stability,
+    ),
+}

@@ -17,7 +17,8 @@ import polars as pl
 from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.progress import Progress, silent
 from atlas.reproduction import plots
-from atlas.reproduction.exhibits import EXHIBITS, Exhibit
+from atlas.reproduction.exhibit import Exhibit
+from atlas.reproduction.exhibits import EXHIBITS
 from atlas.reproduction.generated_text import FIGURES
 from atlas.reproduction.material import Material, NotAvailable, Places, TestTexts
 from atlas.reproduction.page import Entry, write_page
