@@ -16,6 +16,7 @@ from atlas.steering.methods import METHODS
 
 IDS = torch.tensor([PROMPT])
 OLD_NAME = pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
+NO_BACKWARD = pytest.mark.filterwarnings("ignore:the model checkpoints gradients:UserWarning")  # a test of its own
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +227,7 @@ def test_gradients_pass_through_the_edits(trained, method, keep_error):
 
 
 @OLD_NAME
+@NO_BACKWARD
 @pytest.mark.parametrize("hook_name", [HOOK, "blocks.0.hook_mlp_out"])  # the second runs again, the first does not
 def test_figures_hold_no_gradients_and_count_once_under_gradient_checkpointing(trained, hook_name):
     layer = make_layer(hook_name)
@@ -251,6 +253,7 @@ def without_dropout(model):
 
 
 @OLD_NAME
+@NO_BACKWARD
 def test_what_gradient_checkpointing_cannot_tell_is_said(trained):
     layer = make_layer("blocks.0.hook_mlp_out")
     model = trained.train()
