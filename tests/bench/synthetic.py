@@ -73,8 +73,9 @@ def write_shards(
             "reference_hash": ["synthetic"], "created_at": [now()], "libraries": ["{}"],
         }))  # fmt: skip
         session.append("saes", pl.DataFrame({
-            "sae_id": ["synthetic"], "release": ["synthetic"], "model": ["synthetic"], "d_sae": [neurons],
-            "hook_name": ["none"],
+            "sae_id": ["synthetic"], "release": ["synthetic"], "sae_hash": ["none"], "model": ["synthetic"],
+            "model_hash": ["none"], "tokenizer_hash": ["none"], "hook_name": ["none"], "d_in": [8], "d_sae": [neurons],
+            "dtype": ["float32"], "context_size": [TOKENS], "prepend_bos": [True], "center_writing_weights": [False],
         }).with_columns(key))  # fmt: skip
         session.append("prompts", pl.DataFrame({
             "prompt_id": range(prompts), "text": [f"prompt {i}" for i in range(prompts)], "n_tokens": [TOKENS] * prompts,
