@@ -58,14 +58,15 @@ class ModelWatch:
 
     Attributes:
         call: what is known of the forward call that is running; None between calls.
-        calls: forward calls since `start`.
+        calls: forward calls since `start` that did not fail.
+        attempts: all of them, those that were refused too.
         ended: called after each forward call that did not fail.
     """
 
     def __init__(self, model: nn.Module, tracker: TokenTracker, ended: Callable[[Call], None]) -> None:
         self._model, self._inner, self._tracker, self.ended = model, find_language_model(model), tracker, ended
         self.call: Call | None = None
-        self.calls = 0
+        self.calls = self.attempts = 0
         self._stack: ExitStack | None = None
         self._open: nn.Module | None = None
 
@@ -76,7 +77,7 @@ class ModelWatch:
 
     def start(self) -> None:
         """Watch the model from now on."""
-        self.calls = 0
+        self.calls = self.attempts = 0
         with ExitStack() as stack:
             stack.enter_context(uncompiled())
             # some wrappers run the forward method itself, which no hook of the whole model sees
@@ -111,6 +112,7 @@ class ModelWatch:
         if watched is not self._inner and self._open is not None:
             return  # a part of the call that is running
         self._open, self.call = watched, None
+        self.attempts += 1
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         self.call = self._tracker.see(given, self._embed)
 

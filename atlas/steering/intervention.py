@@ -114,9 +114,9 @@ class Steering:
         return self
 
     def __exit__(self, kind: object, *exception: object) -> None:
-        calls, waiting = self._watch.calls, self._recent and not self._recalled
+        attempts, waiting = self._watch.attempts, self._recent and not self._recalled
         self._remove()
-        if kind is None and not calls:
+        if kind is None and not attempts:
             warnings.warn(
                 "the model was not called inside the block, or only in a form that runs no hooks (traced, exported): "
                 "nothing was steered",

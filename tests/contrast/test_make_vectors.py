@@ -277,17 +277,18 @@ def test_vectors_of_two_behaviours_are_compared_entry_by_entry(opened):
         assert row["cosine"] == pytest.approx(sum(a[i] * b[i] for i in both) / length)
 
 
+@pytest.fixture(scope="module")
+def with_both(built_atlas, tmp_path_factory):
+    path = shutil.copy(built_atlas, tmp_path_factory.mktemp("both") / "tiny.atlas")
+    make_vectors(atlas.open(path).store, "medical", PAIRS, tau=0.3)
+    make_vectors(atlas.open(path).store, "sport", OTHER, tau=0.3)
+    return path
+
+
 class TestSteering:
     """Vectors of the store steer, by their name, without a topic."""
 
     IDS = torch.tensor([[0, 30, 41, 52, 63, 74]])
-
-    @pytest.fixture(scope="class")
-    def with_both(self, built_atlas, tmp_path_factory):
-        path = shutil.copy(built_atlas, tmp_path_factory.mktemp("both") / "tiny.atlas")
-        make_vectors(atlas.open(path).store, "medical", PAIRS, tau=0.3)
-        make_vectors(atlas.open(path).store, "sport", OTHER, tau=0.3)
-        return path
 
     @pytest.fixture
     def both(self, with_both, tmp_path):

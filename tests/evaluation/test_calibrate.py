@@ -96,29 +96,28 @@ def test_the_curve_and_the_picked_strength_are_stored_and_steer_takes_it(opened,
     assert [in_python(), in_python(strength=3.0), in_python(neurons=3)] == [1.5, 3.0, 10.0]
 
 
+@pytest.fixture(scope="module")
+def picked(built_atlas, tmp_path_factory, encoder):
+    """An atlas where 1.5 was picked for sas and 2.5 for filtered on topic sea, and its models."""
+    found = atlas.open(shutil.copy(built_atlas, tmp_path_factory.mktemp("vectors") / "x.atlas"))
+    for topic, texts in (("sea", tiny.SEA), ("medicine", tiny.MEDICINE)):
+        found.score(topic, texts, min_support=2)
+    found.contrast("sailing", PAIRS, tau=0.3, position="mean")
+    found.contrast("other", PAIRS.rows()[:3], tau=0.3, position="mean")
+    recorded = RecordedModels(found.store)
+    data = EvaluationSet(["Waves broke over the bow."], ["He paid."], ["The doctor", "Rain"])
+    examiner = prepare_examiner(
+        found.store, "sea", data, CONFIG, recorded=recorded, encoder=encoder, vectors=["sailing"]
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for method, best in (("sas", 1), ("filtered", 2)):
+            patch.setattr("atlas.evaluation.calibrate.pick", lambda figures, strengths, best=best: strengths[best + 1])
+            calibrate_method(examiner, MethodSetting(method), strengths=[0.5, 1.5, 2.5])
+    return found, recorded
+
+
 class TestVectors:
     """A vector's strength is picked on a topic's texts and taken wherever that vector steers."""
-
-    @pytest.fixture(scope="class")
-    def picked(self, built_atlas, tmp_path_factory, encoder):
-        """An atlas where 1.5 was picked for sas and 2.5 for filtered on topic sea, and its models."""
-        found = atlas.open(shutil.copy(built_atlas, tmp_path_factory.mktemp("vectors") / "x.atlas"))
-        for topic, texts in (("sea", tiny.SEA), ("medicine", tiny.MEDICINE)):
-            found.score(topic, texts, min_support=2)
-        found.contrast("sailing", PAIRS, tau=0.3, position="mean")
-        found.contrast("other", PAIRS.rows()[:3], tau=0.3, position="mean")
-        recorded = RecordedModels(found.store)
-        data = EvaluationSet(["Waves broke over the bow."], ["He paid."], ["The doctor", "Rain"])
-        examiner = prepare_examiner(
-            found.store, "sea", data, CONFIG, recorded=recorded, encoder=encoder, vectors=["sailing"]
-        )
-        with pytest.MonkeyPatch.context() as patch:
-            for method, best in (("sas", 1), ("filtered", 2)):
-                patch.setattr(
-                    "atlas.evaluation.calibrate.pick", lambda figures, strengths, best=best: strengths[best + 1]
-                )
-                calibrate_method(examiner, MethodSetting(method), strengths=[0.5, 1.5, 2.5])
-        return found, recorded
 
     def strength(self, picked, method, topic=None, *, given=Options(), vectors=("sailing",), **settings):
         shared = SteeringSettings(**{"select": "score", **settings})

@@ -334,20 +334,19 @@ def test_a_tau_that_leaves_nothing_is_counted_among_several_and_refused_alone(op
         evaluate_choices(opened.store, "medical", DATA, methods=["sas"], config=replace(config, taus=(1.0,)))
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, built_atlas, encoder):
+    path = tmp_path_factory.mktemp("written") / "x.atlas"
+    path.write_bytes(built_atlas.read_bytes())
+    opened = atlas.open(path)
+    config = replace(CONFIG, strengths=(2.0,), samples=2, sampling=TestGeneratedText.SAMPLING)
+    return opened, evaluate_choices(opened.store, "medical", DATA, methods=["dense"], config=config, encoder=encoder)
+
+
 class TestGeneratedText:
     """With samples, what a vector writes is stored and measured like every run."""
 
     SAMPLING = Sampling(max_new_tokens=4, seed=3)
-
-    @pytest.fixture(scope="class")
-    def written(self, tmp_path_factory, built_atlas, encoder):
-        path = tmp_path_factory.mktemp("written") / "x.atlas"
-        path.write_bytes(built_atlas.read_bytes())
-        opened = atlas.open(path)
-        config = replace(CONFIG, strengths=(2.0,), samples=2, sampling=self.SAMPLING)
-        return opened, evaluate_choices(
-            opened.store, "medical", DATA, methods=["dense"], config=config, encoder=encoder
-        )
 
     def texts(self, opened, method):
         return opened.sql(

@@ -332,25 +332,24 @@ def test_a_model_that_is_handed_in_generates_under_its_methods_name(examine, tra
     assert [g.text for g in run.generations][::2] == [text.text for text in texts]
 
 
+@pytest.fixture(scope="module")
+def by_vector(path, recorded, encoder, tmp_path_factory):
+    """An evaluation of the three methods in an atlas of its own: examiner, frame and tables."""
+    opened = atlas.open(shutil.copy(path, tmp_path_factory.mktemp("vectors") / "x.atlas"))
+    examiner = prepare_examiner(
+        opened.store, "sea", DATA, CONFIG, recorded=recorded, encoder=encoder, vectors=["sailing"]
+    )
+    settings = [MethodSetting(name, Options(2.0, sigma="none" if name == "sas" else "own")) for name in self.METHODS]
+    frame = evaluate_methods(examiner, settings)
+    tables = {name: opened.sql(f"from {name}") for name in ("runs", "generations", "metrics", "vectors")}
+    last = pl.col("evaluation_id") == tables["runs"]["evaluation_id"].max()
+    return examiner, frame, {**tables, "runs": tables["runs"].filter(last)}
+
+
 class TestVectors:
     """Contrastive vectors are evaluated on a topic's texts and prompts, beside their controls."""
 
     METHODS = ("sas", "dense", "filtered")
-
-    @pytest.fixture(scope="class")
-    def by_vector(self, path, recorded, encoder, tmp_path_factory):
-        """An evaluation of the three methods in an atlas of its own: examiner, frame and tables."""
-        opened = atlas.open(shutil.copy(path, tmp_path_factory.mktemp("vectors") / "x.atlas"))
-        examiner = prepare_examiner(
-            opened.store, "sea", DATA, CONFIG, recorded=recorded, encoder=encoder, vectors=["sailing"]
-        )
-        settings = [
-            MethodSetting(name, Options(2.0, sigma="none" if name == "sas" else "own")) for name in self.METHODS
-        ]
-        frame = evaluate_methods(examiner, settings)
-        tables = {name: opened.sql(f"from {name}") for name in ("runs", "generations", "metrics", "vectors")}
-        last = pl.col("evaluation_id") == tables["runs"]["evaluation_id"].max()
-        return examiner, frame, {**tables, "runs": tables["runs"].filter(last)}
 
     def test_each_has_its_controls_and_is_compared_with_the_baselines_and_with_its_shuffled_self(self, by_vector):
         _, frame, _ = by_vector
@@ -570,17 +569,18 @@ def test_every_method_that_steers_by_scores_can_be_evaluated(examine):
         assert set(METRICS) <= set(run.values)
 
 
+@pytest.fixture(scope="module")
+def files(path, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    for name, texts in (("held", HELD_OUT), ("everyday", UNALIGNED), ("prompts", (*PROMPTS, "Rain"))):
+        (folder / f"{name}.txt").write_text("\n".join(texts))
+    (folder / "others").mkdir()
+    (folder / "others" / "medicine.txt").write_text("\n".join(OTHERS))
+    return shutil.copy(path, folder / "x.atlas"), folder
+
+
 class TestCommand:
     """What `atlas evaluate` reads, prints and stores."""
-
-    @pytest.fixture(scope="class")
-    def files(self, path, tmp_path_factory):
-        folder = tmp_path_factory.mktemp("files")
-        for name, texts in (("held", HELD_OUT), ("everyday", UNALIGNED), ("prompts", (*PROMPTS, "Rain"))):
-            (folder / f"{name}.txt").write_text("\n".join(texts))
-        (folder / "others").mkdir()
-        (folder / "others" / "medicine.txt").write_text("\n".join(OTHERS))
-        return shutil.copy(path, folder / "x.atlas"), folder
 
     def arguments(self, files):
         atlas_path, folder = files

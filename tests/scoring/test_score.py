@@ -94,7 +94,7 @@ def score_worked_example(folder, config):
     return scores_of(store, scoring_id)
 
 
-@pytest.mark.parametrize(("summary", "distance", "power"), itertools.product(SUMMARIES, DISTANCES, (1, 2, 0.5)))
+@pytest.mark.parametrize(("summary", "distance", "power"), list(itertools.product(SUMMARIES, DISTANCES, (1, 2, 0.5))))
 def test_scores_equal_five_lines_of_numpy(shared_store, rng, summary, distance, power):
     config = ScoringConfig(summary=summary, distance=distance, power=power, min_support=10)
     topics, embed = handmade.make_topics(rng, t=4)
