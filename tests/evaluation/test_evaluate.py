@@ -339,7 +339,9 @@ def by_vector(path, recorded, encoder, tmp_path_factory):
     examiner = prepare_examiner(
         opened.store, "sea", DATA, CONFIG, recorded=recorded, encoder=encoder, vectors=["sailing"]
     )
-    settings = [MethodSetting(name, Options(2.0, sigma="none" if name == "sas" else "own")) for name in self.METHODS]
+    settings = [
+        MethodSetting(name, Options(2.0, sigma="none" if name == "sas" else "own")) for name in TestVectors.METHODS
+    ]
     frame = evaluate_methods(examiner, settings)
     tables = {name: opened.sql(f"from {name}") for name in ("runs", "generations", "metrics", "vectors")}
     last = pl.col("evaluation_id") == tables["runs"]["evaluation_id"].max()
