@@ -167,7 +167,8 @@ class Material:
         self.tested = [name for name in self.topics if texts.held_out.get(name)]
         if topic is not None and topic not in self.topics:
             raise AtlasError(f"topic {topic!r} is not scored for every SAE: take one of {', '.join(self.topics)}")
-        self.topic = topic or next(iter(["medicine"] * ("medicine" in self.tested) + self.tested + self.topics))
+        usual = "medicine" if "medicine" in self.tested else (self.tested or self.topics)[0]
+        self.topic = topic or usual
 
     def once(self, compute: Callable[[Material], pl.DataFrame]) -> pl.DataFrame:
         """What `compute` gives, computed once for all exhibits that show a part of it."""
