@@ -19,7 +19,7 @@ from atlas.store.file import Store
 from atlas.texts.prompts import collect_texts
 
 BLOCK = 4096
-RUNS = 25  # per kind of damage; a long run takes more (python tests/test_damage.py FILE RUNS)
+RUNS = 25  # per kind of damage; a long run takes more (PYTHONPATH=tests/shared python tests/store/test_damage.py FILE RUNS)
 
 
 def cut(data, chance):

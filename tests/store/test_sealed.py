@@ -13,7 +13,7 @@ import pytest
 from atlas.errors import StoreError
 from atlas.store.file import Store
 
-RUNS = 150  # a long run takes more (python tests/test_sealed.py RUNS)
+RUNS = 150  # a long run takes more (PYTHONPATH=tests/shared python tests/store/test_sealed.py RUNS)
 SECRET = "the secret of another file"
 FILES = (
     "{secret}",
