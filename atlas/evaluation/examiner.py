@@ -132,10 +132,6 @@ class Examiner:
         )
         return replace(self, config=config, steering=steering)
 
-    def with_prompts(self, prompts: Sequence[str]) -> Examiner:
-        """The same with other prompts to generate from."""
-        return replace(self, data=replace(self.data, prompts=prompts))
-
     def parameters(self) -> dict[str, Any]:
         """What all runs share, as it is stored."""
         return {**self.config.flat(), "sae_keys": self.steering.sae_keys, "vectors": list(self.steering.vectors)}
