@@ -116,7 +116,7 @@ def evaluate(
     import atlas as library
     from atlas.evaluation.evaluate import evaluate_topic
     from atlas.evaluation.evaluation_set import read_evaluation_set, read_held_out
-    from atlas.evaluation.examiner import EvaluationConfig
+    from atlas.evaluation.evaluator import EvaluationConfig
     from atlas.evaluation.finetune import finetune_topic
     from atlas.evaluation.remeasure import remeasure_topic
     from atlas.evaluation.runs import MethodSetting

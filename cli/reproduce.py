@@ -60,7 +60,7 @@ def reproduce(
     from atlas.cli.texts import read_test_texts
 
     import atlas as library
-    from atlas.reproduction.material import Places
+    from atlas.reproduction.exhibit_inputs import ModelLocations
     from atlas.reproduction.reproduce import make_exhibits
 
     opened = library.open(atlas)
@@ -73,7 +73,7 @@ def reproduce(
             topic=topic,
             only=only,
             redo=redo,
-            places=Places(model, release, encoder, device),
+            locations=ModelLocations(model, release, encoder, device),
             finetuned=None if finetune is None else Path(finetune),
             progress=progress,
         )

@@ -12,7 +12,7 @@ from atlas.texts.pairs import PairSet, collect_pairs, pair_texts, read_pairs
 from atlas.texts.prompts import list_files, read_texts
 
 if TYPE_CHECKING:
-    from atlas.reproduction.material import TestTexts
+    from atlas.reproduction.exhibit_inputs import TestTexts
     from atlas.store.file import Store
 
 
@@ -44,7 +44,7 @@ def topic_pairs(store: Store, topic: str, unaligned: str | None) -> PairSet:
 
 def read_test_texts(held_out: str | None, unaligned: str | None, prompts: str | None, pairs: str | None) -> TestTexts:
     """The texts that no topic was scored by: those of the files and folders that are named, the bundled ones elsewhere."""
-    from atlas.reproduction.material import TestTexts
+    from atlas.reproduction.exhibit_inputs import TestTexts
 
     named = {} if held_out is None else {name: read_texts(path) for name, path in list_files(Path(held_out)).items()}
     behaviours = list_files(Path(pairs or bundled.PAIRS), PAIR_ENDINGS, of="contrast pairs", per="behaviour")

@@ -14,7 +14,7 @@ from typing import Any
 
 from atlas.building.finish import finish_build
 from atlas.building.plan import write_plan
-from atlas.building.shards import Equipment, RunShards, run_here
+from atlas.building.shards import BuildModels, RunShards, run_here
 from atlas.errors import AtlasError, ModelError, StoreError
 from atlas.models.agreement import check_hooks
 from atlas.models.encoders import DEFAULT_ENCODER, check_encoder, load_encoder
@@ -145,8 +145,8 @@ def _build(
     new_prompts, truncated, cut = write_plan(
         store, prompts, language_model, loaded, encoder=sentence_encoder, dtype=dtype, progress=progress
     )
-    equipment = Equipment(language_model, loaded, sentence_encoder, batch_size, device, dtype)
-    shards = run_shards(store, equipment, progress)
+    models = BuildModels(language_model, loaded, sentence_encoder, batch_size, device, dtype)
+    shards = run_shards(store, models, progress)
     settled = finish_build(store, language_model, progress)
     new_saes = sum(key >= len(known) for key in loaded)
     return _report(

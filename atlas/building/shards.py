@@ -1,7 +1,7 @@
 """A shard of a build: a run of prompts through the model, its SAEs and the encoder, and what the tables get of it.
 
 What a shard gives depends on the shard alone, so that shards may be computed anywhere and in any order; what is taken into
-the atlas is the same (`compute_shard`, `Intake`).
+the atlas is the same (`compute_shard`, `ShardWriter`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Tables = dict[str, pl.DataFrame]
 
 
 @dataclass(frozen=True)
-class Equipment:
+class BuildModels:
     """What shards are computed with.
 
     Attributes:
@@ -67,47 +67,47 @@ class Shard:
 class RunShards(Protocol):
     """Computes every unfinished shard and takes it into the atlas; how many there were: what an engine of a build does."""
 
-    def __call__(self, store: Store, equipment: Equipment, progress: Progress) -> int:
+    def __call__(self, store: Store, models: BuildModels, progress: Progress) -> int:
         """See the class."""
 
 
-def run_here(store: Store, equipment: Equipment, progress: Progress) -> int:
+def run_here(store: Store, models: BuildModels, progress: Progress) -> int:
     """Compute and commit the shards one after the other, in this process."""
-    intake = Intake(store, equipment.saes)
-    total, done = intake.total, 0
+    writer = ShardWriter(store, models.saes)
+    total, done = writer.total, 0
     progress("prompts", 0, total)
-    for shard in intake.pending:
+    for shard in writer.pending:
 
         def tell(count: int, before: int = done) -> None:
             progress("prompts", before + count, total)
 
-        intake.take(shard, compute_shard(shard, intake.prompts(shard), equipment, tell=tell))
+        writer.write(shard, compute_shard(shard, writer.prompts(shard), models, tell=tell))
         done += shard.count
     clear_staging(staging_folder(store))  # of a build that was begun on Spark
-    return len(intake.pending)
+    return len(writer.pending)
 
 
 def compute_shard(
-    shard: Shard, prompts: pl.DataFrame, equipment: Equipment, *, tell: Callable[[int], None] = lambda _: None
+    shard: Shard, prompts: pl.DataFrame, models: BuildModels, *, tell: Callable[[int], None] = lambda _: None
 ) -> Tables:
     """The rows that a shard adds to the tables: table -> frame.
 
     Args:
         shard: which SAEs.
-        prompts: the rows of `Intake.prompts`.
-        equipment: what to compute them with.
+        prompts: the rows of `ShardWriter.prompts`.
+        models: what to compute them with.
         tell: called with the prompts done so far.
     """
     frames: list[tuple[str, pl.DataFrame]] = []
     fresh = prompts.filter(~pl.col("embedded"))
     if fresh.height:
-        vectors = embed_frame(equipment.encoder, fresh["text"].to_list())
+        vectors = embed_frame(models.encoder, fresh["text"].to_list())
         frames.append(("embeddings", vectors.with_columns(fresh["prompt_id"])))
-    saes = {key: equipment.saes[key] for key in shard.sae_keys}
+    saes = {key: models.saes[key] for key in shard.sae_keys}
     strongest = {key: Strongest(sae.codec.d_sae) for key, sae in saes.items()}
     done = 0
-    for batch in _batches(prompts, equipment.batch_size):
-        frames += _batch_frames(batch, equipment.model, saes, strongest)
+    for batch in _batches(prompts, models.batch_size):
+        frames += _batch_frames(batch, models.model, saes, strongest)
         done += batch.height
         tell(done)
     names = dict.fromkeys(name for name, _ in frames)
@@ -120,7 +120,7 @@ def sort_activations(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.sort("neuron", maintain_order=True)  # by several columns it would take five times as long
 
 
-class Intake:
+class ShardWriter:
     """Takes computed shards into an atlas, in any order, each in one transaction.
 
     Args:
@@ -150,7 +150,7 @@ class Intake:
             rows = session.ask("shard_prompts", first=shard.first, count=shard.count)
         return rows.with_columns(pl.col("embedded") | (pl.col("prompt_id") < self._embedded_to[shard]))
 
-    def take(self, shard: Shard, tables: Tables) -> None:
+    def write(self, shard: Shard, tables: Tables) -> None:
         """Commit a shard; of its examples, those that are among the strongest so far."""
         fired = {key: tables["activations"].filter(pl.col("sae_key") == key).height for key in shard.sae_keys}
         examples = [

@@ -1,6 +1,6 @@
 """Does it work? Runs of steering methods with controls, intervals and metrics (method: section 6).
 
-In reading order: `evaluation_set` (what is evaluated on), `examiner` (a topic's steered model, ready to run a method),
+In reading order: `evaluation_set` (what is evaluated on), `evaluator` (a topic's steered model, ready to run a method),
 `evaluate` (a topic: every method and its controls), `calibrate` (how strongly to steer), `runs` (what is compared and
 stored), `figures` (what a figure is of, and its name), `metrics` (of a text), `controls`, `intervals`, `detection` (do the
 neurons find the topic?), `layer_level` (what a method does to the code), `finetune` (a baseline), `remeasure` (old texts,

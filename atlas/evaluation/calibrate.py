@@ -8,7 +8,7 @@ from dataclasses import replace
 import polars as pl
 
 from atlas.errors import AtlasError
-from atlas.evaluation.examiner import Examiner
+from atlas.evaluation.evaluator import TopicEvaluator
 from atlas.evaluation.runs import MethodSetting, compare, store_runs, table
 from atlas.progress import Progress, silent
 from atlas.steering.calibrations import store_strength
@@ -29,7 +29,7 @@ RULE = (
 
 
 def calibrate_method(
-    examiner: Examiner,
+    evaluator: TopicEvaluator,
     setting: MethodSetting,
     *,
     strengths: Sequence[float] | None = None,
@@ -39,7 +39,7 @@ def calibrate_method(
     """Measure a method at several strengths, and store the curve and the strength that RULE picks; a warning when that fails.
 
     Args:
-        examiner: a topic's steered model, over prompts that no later evaluation uses.
+        evaluator: a topic's steered model, over prompts that no later evaluation uses.
         setting: the method; its own strength does not matter.
         strengths: None for DOSES, or VECTOR_DOSES, times the method's default.
         progress: called with (stage, done, total).
@@ -65,21 +65,21 @@ def calibrate_method(
     for done, one in enumerate([original, *settings]):
         progress("trying strengths", done, len(settings) + 1)
         with patient():
-            runs.append(examiner.run(one))
+            runs.append(evaluator.run(one))
     for run in runs[1:]:
-        compare([runs[0], run], examiner.data.prompts)
+        compare([runs[0], run], evaluator.data.prompts)
     picked = pick([{str(figure): found.value for figure, found in run.figures.items()} for run in runs], [0.0, *doses])
     curve = pl.concat(
         [table([run]).with_columns(strength=pl.lit(dose)) for run, dose in zip(runs, [0.0, *doses], strict=True)]
     ).select("strength", "name", "value", "low", "high")
     if show is not None:
         show(curve, picked)
-    with storing("this curve and the strength that it picks", examiner.store.path):
-        store_runs(examiner.store, examiner.topic, runs, examiner.parameters())
+    with storing("this curve and the strength that it picks", evaluator.store.path):
+        store_runs(evaluator.store, evaluator.topic, runs, evaluator.parameters())
         if picked is not None:
-            with examiner.store.write() as session:
-                rule = RULE if METHODS[setting.method].vector is None else f"on topic {examiner.topic!r}: {RULE}"
-                store_strength(session, examiner.purpose(session, settings[0]), picked, rule)
+            with evaluator.store.write() as session:
+                rule = RULE if METHODS[setting.method].vector is None else f"on topic {evaluator.topic!r}: {RULE}"
+                store_strength(session, evaluator.calibration_key(session, settings[0]), picked, rule)
     return curve, picked
 
 

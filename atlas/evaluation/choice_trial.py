@@ -14,7 +14,7 @@ from atlas.contrast.pair_tokens import Sides, tokenize_pairs
 from atlas.errors import AtlasError
 from atlas.evaluation.figures import Figure
 from atlas.evaluation.intervals import mean_interval
-from atlas.evaluation.metrics import Judge, make_judge, measure
+from atlas.evaluation.metrics import MetricInputs, make_metric_inputs, measure
 from atlas.evaluation.runs import MethodSetting, Run, compare
 from atlas.evaluation.vector_variants import ABLATIONS, Vectors
 from atlas.models.likelihood import log_probabilities, perplexities
@@ -117,7 +117,7 @@ class ChoiceTrial:
         config: how vectors are tried.
         measurements: what is measured under every vector.
         prompts: openings to generate from; none where no text is asked for.
-        judge: what the metrics of a text need; None where no text is asked for.
+        metric_inputs: what the metrics of a text need; None where no text is asked for.
         plain: what the unsteered model gives.
         unsteered: its run.
     """
@@ -128,7 +128,7 @@ class ChoiceTrial:
     config: ChoiceConfig
     measurements: Mapping[Figure, Measurement]
     prompts: list[str]
-    judge: Judge | None
+    metric_inputs: MetricInputs | None
     plain: Mapping[Figure, np.ndarray]
     unsteered: Run
 
@@ -136,7 +136,7 @@ class ChoiceTrial:
         """Steer, and measure against the unsteered model."""
         run = vectors.run(setting)
         run.parameters |= self.unsteered.parameters
-        sets = vectors.layer_sets(setting, self.config.sampling.seed)
+        sets = vectors.sae_sets(setting, self.config.sampling.seed)
         keep_error = setting.ablation is None or ABLATIONS[setting.ablation].keep_error
         steerings = _steerings(self.model, self.tokenizer, setting, sets, keep_error=keep_error)
         own = _measure(self.model, self.tokenizer, self.measurements, steerings)
@@ -152,7 +152,7 @@ class ChoiceTrial:
 
     def generate(self, run: Run, steerings: Sequence[Steering]) -> None:
         """Give a run its texts, their metrics and the differences from unsteered texts, where texts are asked for."""
-        if self.judge is None:
+        if self.metric_inputs is None:
             return
         config = self.config
         prompts = [prompt for prompt in self.prompts for _ in range(config.samples)]
@@ -162,7 +162,7 @@ class ChoiceTrial:
         if config.topic is None:  # scores of 1 say nothing about purity
             texts = [replace(text, contamination=None) for text in texts]
         run.generations = [replace(text, method=run.setting.name) for text in texts]
-        run.values = measure(self.judge, run.generations)
+        run.values = measure(self.metric_inputs, run.generations)
         compare([self.unsteered, run] if run is not self.unsteered else [run], self.prompts)
 
 
@@ -192,10 +192,10 @@ def prepare_choice_trial(
     """
     model, tokenizer = recorded.model
     measurements = _measurements(tokenizer, data, prepend_bos=prepend_bos, context=context)
-    prompts, judge = [], None
+    prompts, metric_inputs = [], None
     if config.samples:
         prompts = _openings(tokenizer, data, context - config.sampling.max_new_tokens - prepend_bos)
-        judge = make_judge(
+        metric_inputs = make_metric_inputs(
             model,
             tokenizer,
             encoder,
@@ -207,7 +207,7 @@ def prepare_choice_trial(
     unsteered.parameters = {"pairs": len(measurements[OWN].items)}
     plain = _measure(model, tokenizer, measurements, [nullcontext()])
     _keep_all(unsteered, plain)
-    trial = ChoiceTrial(model, tokenizer, prepend_bos, config, measurements, prompts, judge, plain, unsteered)
+    trial = ChoiceTrial(model, tokenizer, prepend_bos, config, measurements, prompts, metric_inputs, plain, unsteered)
     trial.generate(unsteered, _steerings(model, tokenizer, unsteered.setting, [saes]))
     return trial
 

@@ -140,7 +140,7 @@ class _Trials:
         key = bool(vectors.rows[0]["prepend_bos"]), min(row["context_size"] for row in vectors.rows)
         if key not in self._found:
             self._found[key] = prepare_choice_trial(
-                *self._arguments, prepend_bos=key[0], context=key[1], saes=vectors.layers, encoder=self._encoder
+                *self._arguments, prepend_bos=key[0], context=key[1], saes=vectors.saes, encoder=self._encoder
             )
         self._users.setdefault(key, []).extend(vectors.rows)
         return self._found[key]

@@ -31,14 +31,14 @@ class Activity:
 
 def measure_activity(
     model: LoadedModel,
-    layer: SteeredSae,
+    sae: SteeredSae,
     own: Sequence[str],
     others: Mapping[str, Sequence[str]],
 ) -> Activity:
     """Run the plain model over held-out texts and over sets of other texts; empty sets are left out."""
 
     def run(texts: Sequence[str]) -> np.ndarray:
-        return activity(model, layer, texts)
+        return activity(model, sae, texts)
 
     return Activity(run(own), {name: run(texts) for name, texts in others.items() if texts})
 

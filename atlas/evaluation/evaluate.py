@@ -17,7 +17,7 @@ from atlas.errors import UnknownName
 from atlas.evaluation.calibrate import calibrate_method
 from atlas.evaluation.controls import CONTROLS
 from atlas.evaluation.evaluation_set import EvaluationSet
-from atlas.evaluation.examiner import EvaluationConfig, Examiner, prepare_examiner
+from atlas.evaluation.evaluator import EvaluationConfig, TopicEvaluator, prepare_evaluator
 from atlas.evaluation.runs import BASELINES, MethodSetting, Run, compare, store_runs, table
 from atlas.models.encoders import Encoder
 from atlas.models.recorded import RecordedModels
@@ -69,11 +69,11 @@ def evaluate_topic(
         A row per method and figure: method, name, value, low, high (95 %, paired by prompt).
 
     Raises:
-        AtlasError: there is no prompt left to evaluate on, or what prepare_examiner raises.
+        AtlasError: there is no prompt left to evaluate on, or what prepare_evaluator raises.
     """
     first, rest = (data.prompts[0::2], data.prompts[1::2]) if calibrate else (data.prompts, data.prompts)
     halves = [replace(data, prompts=prompts) for prompts in (first, rest)]
-    examiner = prepare_examiner(
+    evaluator = prepare_evaluator(
         store,
         topic,
         halves[0],
@@ -85,12 +85,12 @@ def evaluate_topic(
         vectors=vectors,
     )
     if calibrate:
-        methods = [_calibrated(examiner, setting, progress, show_curve) for setting in methods]
-    return evaluate_methods(replace(examiner, data=halves[1]), methods, progress=progress, show=show)
+        methods = [_calibrated(evaluator, setting, progress, show_curve) for setting in methods]
+    return evaluate_methods(replace(evaluator, data=halves[1]), methods, progress=progress, show=show)
 
 
 def _calibrated(
-    examiner: Examiner,
+    evaluator: TopicEvaluator,
     setting: MethodSetting,
     progress: Progress,
     show_curve: Callable[[str, pl.DataFrame, float | None], object] | None,
@@ -99,12 +99,12 @@ def _calibrated(
     if setting.method not in METHODS or not METHODS[setting.method].strength:
         return setting
     show = None if show_curve is None else partial(show_curve, setting.method)
-    _, picked = calibrate_method(examiner, setting, progress=progress, show=show)
+    _, picked = calibrate_method(evaluator, setting, progress=progress, show=show)
     return setting if picked is None else replace(setting, options=replace(setting.options, strength=picked))
 
 
 def evaluate_methods(
-    examiner: Examiner,
+    evaluator: TopicEvaluator,
     methods: Sequence[MethodSetting],
     *,
     progress: Progress = silent,
@@ -113,7 +113,7 @@ def evaluate_methods(
     """Generate under every method and its controls, measure, and store; a warning when that fails.
 
     Args:
-        examiner: a topic's steered model.
+        evaluator: a topic's steered model.
         methods: each scored one is joined by its controls; `original` and `sae` always take part.
         progress: called with (stage, done, total).
         show: called with what is returned before it is stored.
@@ -123,29 +123,29 @@ def evaluate_methods(
     """
     settings = with_controls(methods)
     known = [one.method for one in settings if one.method in METHODS]
-    check_sources(examiner.topic, known, examiner.steering.vectors)
+    check_sources(evaluator.topic, known, evaluator.steering.vectors)
     with patient():
-        every = _examine(examiner, settings, progress)
+        every = _examine(evaluator, settings, progress)
     found = table(every)
     show(found)
-    with storing("these texts and figures", examiner.store.path):
-        store_runs(examiner.store, examiner.topic, every, examiner.parameters())
+    with storing("these texts and figures", evaluator.store.path):
+        store_runs(evaluator.store, evaluator.topic, every, evaluator.parameters())
     return found
 
 
-def _examine(examiner: Examiner, settings: Sequence[MethodSetting], progress: Progress) -> list[Run]:
+def _examine(evaluator: TopicEvaluator, settings: Sequence[MethodSetting], progress: Progress) -> list[Run]:
     """The runs of the settings, compared, after that of detection."""
     runs = []
     for done, setting in enumerate(settings):
         progress("generating", done, len(settings))
-        runs.append(examiner.run(setting))
+        runs.append(evaluator.run(setting))
     progress("generating", len(settings), len(settings))
-    compare(runs, examiner.data.prompts)
+    compare(runs, evaluator.data.prompts)
     progress("what the neurons find", 0, 0)
     for run in runs:
         if edits_code(run.setting):
-            run.figures |= examiner.layer_level(run.setting)
-    return [examiner.detection(), *runs]
+            run.figures |= evaluator.layer_level(run.setting)
+    return [evaluator.detection(), *runs]
 
 
 def edits_code(setting: MethodSetting) -> bool:

@@ -33,16 +33,16 @@ class LayerFigures:
     changed_deviation: np.ndarray
 
 
-def activity(model: LoadedModel, layer: SteeredSae, texts: Sequence[str]) -> np.ndarray:
+def activity(model: LoadedModel, sae: SteeredSae, texts: Sequence[str]) -> np.ndarray:
     """Mean activation per token of every neuron [text, d_sae], as absolute values."""
     parts = []
-    for x, mask in hook_activations(model, texts, layer.hook_name):
-        acts = layer.codec.encode(x).acts.abs() * mask.unsqueeze(-1)
+    for x, mask in hook_activations(model, texts, sae.hook_name):
+        acts = sae.codec.encode(x).acts.abs() * mask.unsqueeze(-1)
         parts.append((acts.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)).float().cpu().numpy())
     return np.concatenate(parts)
 
 
-def firing(model: LoadedModel, layer: SteeredSae, texts: Sequence[str], ranks: np.ndarray) -> np.ndarray:
+def firing(model: LoadedModel, sae: SteeredSae, texts: Sequence[str], ranks: np.ndarray) -> np.ndarray:
     """Per token the best rank among its active neurons [all tokens of all texts]; len(ranks) where none is ranked.
 
     Args:
@@ -50,8 +50,8 @@ def firing(model: LoadedModel, layer: SteeredSae, texts: Sequence[str], ranks: n
     """
     order = torch.from_numpy(ranks.astype(np.int64))
     parts = []
-    for x, mask in hook_activations(model, texts, layer.hook_name):
-        acts = layer.codec.encode(x).acts
+    for x, mask in hook_activations(model, texts, sae.hook_name):
+        acts = sae.codec.encode(x).acts
         best = torch.where(acts != 0, order.to(acts.device), len(ranks)).amin(-1)
         parts.append(best[mask].cpu().numpy())
     return np.concatenate(parts)
@@ -59,7 +59,7 @@ def firing(model: LoadedModel, layer: SteeredSae, texts: Sequence[str], ranks: n
 
 def layer_figures(
     model: LoadedModel,
-    layer: SteeredSae,
+    sae: SteeredSae,
     texts: Sequence[str],
     method: str,
     options: Options,
@@ -69,16 +69,16 @@ def layer_figures(
     if edit_code is None:
         raise AtlasError(f"method {method} edits no code: its figures are those of text alone")
     columns: list[list[float]] = [[], [], [], []]
-    for x, mask in hook_activations(model, texts, layer.hook_name):
-        edit = edit_code(layer.codec, x, layer.target, options)
+    for x, mask in hook_activations(model, texts, sae.hook_name):
+        edit = edit_code(sae.codec, x, sae.target, options)
         if not isinstance(edit, EditedCode):
             raise AtlasError(f"method {method} edits no code: its figures are those of text alone")
-        flat = layer.codec.flatten(x).float()
-        moved = layer.codec.flatten(layer.codec.decode(edit.acts, edit.code, x)).float()
-        plain = layer.codec.flatten(layer.codec.decode(edit.code.acts, edit.code, x)).float()
+        flat = sae.codec.flatten(x).float()
+        moved = sae.codec.flatten(sae.codec.decode(edit.acts, edit.code, x)).float()
+        plain = sae.codec.flatten(sae.codec.decode(edit.code.acts, edit.code, x)).float()
         error = ((moved - flat) ** 2).sum(-1) - ((plain - flat) ** 2).sum(-1)
         changed = (edit.acts != edit.code.acts).sum(-1).float()
-        impure, total = weigh_code(edit.acts.float(), edit.code.pick(layer.impurity))
+        impure, total = weigh_code(edit.acts.float(), edit.code.pick(sae.impurity))
         impure = share(impure, total)
         for row in range(len(mask)):
             counts = mask[row]

@@ -20,7 +20,7 @@ from atlas.steering.generations import own_values
 
 
 @dataclass(frozen=True)
-class Judge:
+class MetricInputs:
     """What texts are judged by.
 
     Attributes:
@@ -46,7 +46,7 @@ class Judge:
     negative: np.ndarray | None = None
 
 
-def make_judge(
+def make_metric_inputs(
     model: Any,
     tokenizer: Any,
     encoder: Encoder,
@@ -56,13 +56,13 @@ def make_judge(
     held_out: Sequence[str] = (),
     positive: Sequence[str] = (),
     negative: Sequence[str] = (),
-) -> Judge:
-    """A Judge by texts that are embedded now; the classifier of acceptability is loaded where it is at hand."""
+) -> MetricInputs:
+    """The inputs by texts that are embedded now; the classifier of acceptability is loaded where it is at hand."""
 
     def embed(texts: Sequence[str]) -> np.ndarray | None:
         return embed_texts(encoder, texts) if texts else None
 
-    return Judge(
+    return MetricInputs(
         model,
         tokenizer,
         prepend_bos,
@@ -80,80 +80,80 @@ class Metric:
     """An entry of METRICS.
 
     Attributes:
-        measure: (judge, prompts, texts) -> a value per text; None where there is none.
+        measure: (inputs, prompts, texts) -> a value per text; None where there is none.
         better: "low" or "high".
         help: what it is, in a line.
     """
 
-    measure: Callable[[Judge, Sequence[str], Sequence[str]], list[float | None]]
+    measure: Callable[[MetricInputs, Sequence[str], Sequence[str]], list[float | None]]
     better: str
     help: str
 
 
-def perplexity(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+def perplexity(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
     """exp of the mean negative log-likelihood of the generated tokens only, under the unsteered model.
 
     The text is tokenized anew, so that a stored text gives the same figure as a fresh one. Where the tokenizer cuts it
     otherwise than it was generated (it can write one word in several ways), the tokens are those that a reader would see.
     """
-    context = context_size(judge.model)
-    heads = token_rows(judge.tokenizer, prompts, prepend_bos=judge.prepend_bos)
-    rows = [(head + tail)[:context] for head, tail in zip(heads, _encode(judge.tokenizer, texts), strict=True)]
+    context = context_size(inputs.model)
+    heads = token_rows(inputs.tokenizer, prompts, prepend_bos=inputs.prepend_bos)
+    rows = [(head + tail)[:context] for head, tail in zip(heads, _encode(inputs.tokenizer, texts), strict=True)]
     spans = [(max(len(head), 1), len(row)) for head, row in zip(heads, rows, strict=True)]
     known = [i for i, (begin, end) in enumerate(spans) if begin < end]
     found: list[float | None] = [None] * len(texts)
-    chances = log_probabilities(judge.model, judge.tokenizer, [rows[i] for i in known], [spans[i] for i in known])
+    chances = log_probabilities(inputs.model, inputs.tokenizer, [rows[i] for i in known], [spans[i] for i in known])
     for i, values in zip(known, chances, strict=True):
         found[i] = _finite(perplexity_of(values))
     return found
 
 
-def distance_topic(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+def distance_topic(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
     """Distance of the text's embedding to the nearest of the topic's texts (method: section 2)."""
-    return _distances(judge, judge.topic, texts)
+    return _distances(inputs, inputs.topic, texts)
 
 
-def distance_held_out(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+def distance_held_out(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
     """Distance of the text's embedding to the nearest of the held-out texts about the topic."""
-    return _distances(judge, judge.held_out, texts)
+    return _distances(inputs, inputs.held_out, texts)
 
 
-def distance_positive(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+def distance_positive(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
     """Distance of the text's embedding to the nearest completion that shows the behaviour."""
-    return _distances(judge, judge.positive, texts)
+    return _distances(inputs, inputs.positive, texts)
 
 
-def distance_negative(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+def distance_negative(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
     """Distance of the text's embedding to the nearest completion that shows the opposite."""
-    return _distances(judge, judge.negative, texts)
+    return _distances(inputs, inputs.negative, texts)
 
 
-def leaning(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+def leaning(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
     """distance_negative - distance_positive: above 0 the text is closer to completions that show the behaviour."""
-    sides = zip(distance_negative(judge, prompts, texts), distance_positive(judge, prompts, texts), strict=True)
+    sides = zip(distance_negative(inputs, prompts, texts), distance_positive(inputs, prompts, texts), strict=True)
     return [None if far is None or near is None else far - near for far, near in sides]
 
 
-def _distances(judge: Judge, others: np.ndarray | None, texts: Sequence[str]) -> list[float | None]:
+def _distances(inputs: MetricInputs, others: np.ndarray | None, texts: Sequence[str]) -> list[float | None]:
     if others is None:
         return [None] * len(texts)
     known = [i for i, text in enumerate(texts) if text.strip()]
     found: list[float | None] = [None] * len(texts)
     if not known:
         return found
-    own = judge.encoder.embed([texts[i] for i in known])
+    own = inputs.encoder.embed([texts[i] for i in known])
     far = np.linalg.norm(own[:, None] - others[None], axis=2).min(axis=1)
     for i, value, good in zip(known, far, has_length(own), strict=True):
         found[i] = float(value) if good else None
     return found
 
 
-def distinct(n: int) -> Callable[[Judge, Sequence[str], Sequence[str]], list[float | None]]:
+def distinct(n: int) -> Callable[[MetricInputs, Sequence[str], Sequence[str]], list[float | None]]:
     """Distinct n-grams of tokens over all n-grams of a text: 1 when nothing is repeated (Li et al. 2016)."""
 
-    def measure(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    def measure(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
         found: list[float | None] = []
-        for ids in _encode(judge.tokenizer, texts):
+        for ids in _encode(inputs.tokenizer, texts):
             grams = list(zip(*(ids[i:] for i in range(n)), strict=False))
             found.append(len(set(grams)) / len(grams) if grams else None)
         return found
@@ -161,12 +161,12 @@ def distinct(n: int) -> Callable[[Judge, Sequence[str], Sequence[str]], list[flo
     return measure
 
 
-def acceptability(judge: Judge, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+def acceptability(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
     """Probability of being acceptable English, by a classifier trained on CoLA; None where it is not at hand."""
-    if judge.acceptability is None:
+    if inputs.acceptability is None:
         return [None] * len(texts)
     return [
-        _finite(value) if text.strip() else None for value, text in zip(judge.acceptability(texts), texts, strict=True)
+        _finite(value) if text.strip() else None for value, text in zip(inputs.acceptability(texts), texts, strict=True)
     ]
 
 
@@ -195,9 +195,9 @@ METRICS = {
 
 
 def measure(
-    judge: Judge, generations: Sequence[Generation], names: Sequence[str] | None = None
+    inputs: MetricInputs, generations: Sequence[Generation], names: Sequence[str] | None = None
 ) -> dict[str, list[float | None]]:
     """Every metric (or the named ones) of every text; the figures that came with the generation too."""
     prompts, texts = [g.prompt for g in generations], [g.text for g in generations]
     chosen = METRICS if names is None else names
-    return {name: METRICS[name].measure(judge, prompts, texts) for name in chosen} | own_values(generations)
+    return {name: METRICS[name].measure(inputs, prompts, texts) for name in chosen} | own_values(generations)

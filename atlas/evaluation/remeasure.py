@@ -10,7 +10,7 @@ from typing import Any
 import polars as pl
 
 from atlas.errors import AtlasError
-from atlas.evaluation.metrics import METRICS, make_judge
+from atlas.evaluation.metrics import METRICS, make_metric_inputs
 from atlas.evaluation.runs import MethodSetting, Run, compare, store_figures
 from atlas.evaluation.vector_variants import ABLATIONS
 from atlas.models.encoders import check_encoder, load_encoder
@@ -63,7 +63,7 @@ def remeasure_topic(
     model, tokenizer = (recorded or RecordedModels(store)).model
     loaded = load_encoder(encoder or str(built["encoder"]))
     check_encoder(loaded, built)
-    judge = make_judge(model, tokenizer, loaded, prepend_bos=True, topic=topic_texts, held_out=held_out)
+    inputs = make_metric_inputs(model, tokenizer, loaded, prepend_bos=True, topic=topic_texts, held_out=held_out)
     texts = texts.with_columns(prepend_bos=pl.col("run_id").replace_strict(policies, return_dtype=pl.Boolean))
     found = []
     for done, (name, metric) in enumerate(METRICS.items()):
@@ -71,7 +71,7 @@ def remeasure_topic(
         known = have.filter(pl.col("name") == name)["generation_id"]
         missing = texts.filter(~pl.col("generation_id").is_in(known.implode()))
         for (prepend_bos,), part in missing.group_by("prepend_bos"):
-            own = replace(judge, prepend_bos=bool(prepend_bos))
+            own = replace(inputs, prepend_bos=bool(prepend_bos))
             values = metric.measure(own, part["prompt"].to_list(), part["text"].to_list())
             measured = part.select("run_id", "generation_id").with_columns(
                 name=pl.lit(name), value=pl.Series(values, dtype=pl.Float64)

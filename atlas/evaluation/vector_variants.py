@@ -52,7 +52,7 @@ class Vectors:
     """A behaviour's current vectors, on the SAEs that are steered at once.
 
     Attributes:
-        layers: the SAEs with the vectors.
+        saes: the SAEs with the vectors.
         rows: their rows in `saes`.
         scoring_ids: the scorings whose scores weigh neurons.
         vector_ids: method -> the vectors it steers by.
@@ -61,7 +61,7 @@ class Vectors:
         columns: per SAE what a control is matched by.
     """
 
-    layers: list[SteeredSae]
+    saes: list[SteeredSae]
     rows: list[dict[str, Any]]
     scoring_ids: list[int]
     vector_ids: dict[str, list[int]]
@@ -76,28 +76,28 @@ class Vectors:
         variants = [MethodSetting(method), MethodSetting(method, control=RANDOM)]
         if method == "sas" and ablations:
             possible = [MethodSetting(method, ablation=name) for name in ABLATIONS]
-            variants += [setting for setting in possible if self.layer_sets(setting, 0)]
+            variants += [setting for setting in possible if self.sae_sets(setting, 0)]
         chosen = sigma if METHODS[method].sigmas else "own"
         options = [settle_options(method, Options(strength, sigma=chosen)) for strength in strengths]
         return [replace(variant, options=one) for variant in variants for one in options]
 
-    def layer_sets(self, setting: MethodSetting, seed: int) -> list[list[SteeredSae]]:
-        """The layers under a control or an ablation; a set per permutation, none where an ablation leaves nothing."""
+    def sae_sets(self, setting: MethodSetting, seed: int) -> list[list[SteeredSae]]:
+        """The SAEs under a control or an ablation; a set per permutation, none where an ablation leaves nothing."""
         if setting.control is not None:
             return [
-                [self._moved(i, setting.control, seed + number) for i in range(len(self.layers))]
+                [self._moved(i, setting.control, seed + number) for i in range(len(self.saes))]
                 for number in range(PERMUTATIONS)
             ]
         side = None if setting.ablation is None else ABLATIONS[setting.ablation].side
         if side is None:
-            return [self.layers]
-        parts = [self._part(i, side) for i in range(len(self.layers))]
+            return [self.saes]
+        parts = [self._part(i, side) for i in range(len(self.saes))]
         return [parts] if all(one.target.sas is not None and one.target.sas.any() for one in parts) else []
 
     @property
     def sparse_entries(self) -> int:
         """Neurons in the sparse vector, over all SAEs."""
-        return _count_entries(self.layers)
+        return _count_entries(self.saes)
 
     def run(self, setting: MethodSetting) -> Run:
         """A run by these vectors, with what is known before it: its vectors, and the neurons in a sparse one."""
@@ -109,7 +109,7 @@ class Vectors:
             "tau": self.tau if sparse else None,
         }
         if sparse:
-            count = _count_entries(self.layer_sets(setting, 0)[0])
+            count = _count_entries(self.sae_sets(setting, 0)[0])
             run.figures[Figure("entries")] = Interval(count, None, None)
             run.figures[Figure("share of neurons")] = Interval(
                 count / sum(row["d_sae"] for row in self.rows), None, None
@@ -118,14 +118,14 @@ class Vectors:
 
     def _moved(self, i: int, control: str, seed: int) -> SteeredSae:
         support, norm = (self.columns[i][name].to_numpy() for name in ("support", "decoder_norm"))
-        return replace(self.layers[i], target=control_vectors(self.layers[i].target, control, support, norm, seed))
+        return replace(self.saes[i], target=control_vectors(self.saes[i].target, control, support, norm, seed))
 
     def _part(self, i: int, side: str) -> SteeredSae:
-        target = self.layers[i].target
+        target = self.saes[i].target
         rows = self.parts[i].filter((pl.col("side") == side) & ~pl.col("shared"))
         part = torch.zeros_like(target.scores)
         part[rows["index"].to_torch().long()] = rows["value"].to_torch().to(part)
-        return replace(self.layers[i], target=replace(target, sas=part))
+        return replace(self.saes[i], target=replace(target, sas=part))
 
 
 def load_vectors(
@@ -137,14 +137,14 @@ def load_vectors(
 ) -> Vectors:
     """A behaviour's current vectors for some SAEs, by default the first that has them."""
     keys = find_sae_keys(store, sae_ids)
-    layers, scoring_ids, rows = load_steered_saes(recorded, topic, keys, vectors=[name])
+    saes, scoring_ids, rows = load_steered_saes(recorded, topic, keys, vectors=[name])
     with store.read() as session:
         chosen = [row["sae_key"] for row in rows]
         made = current_vectors(session, [name]).filter(pl.col("kind") == "sas")
         settings = [made.filter(pl.col("sae_key") == key).to_dicts()[0] for key in chosen]
         wanted = ("sae_key", "position", "tau", "pairs")
         return Vectors(
-            layers,
+            saes,
             rows,
             scoring_ids,
             {method: vector_ids(session, [name], chosen, str(METHODS[method].vector)) for method in USERS},
@@ -154,5 +154,5 @@ def load_vectors(
         )
 
 
-def _count_entries(layers: Sequence[SteeredSae]) -> int:
-    return sum(int((layer.target.sas != 0).sum()) for layer in layers if layer.target.sas is not None)
+def _count_entries(saes: Sequence[SteeredSae]) -> int:
+    return sum(int((sae.target.sas != 0).sum()) for sae in saes if sae.target.sas is not None)

@@ -12,7 +12,7 @@ from atlas.evaluation.choices import evaluate_choices
 from atlas.evaluation.figures import Figure
 from atlas.reproduction import plots
 from atlas.reproduction.exhibit import Exhibit
-from atlas.reproduction.material import Material, NotAvailable
+from atlas.reproduction.exhibit_inputs import ExhibitInputs, NotAvailable
 from atlas.texts.pairs import PairSet, collect_pairs
 
 if TYPE_CHECKING:
@@ -26,57 +26,57 @@ CONFIG = ChoiceConfig(
 WHOLE = ("sas", "sas/random", "dense", "dense/random")
 
 
-def choices(material: Material) -> pl.DataFrame:
+def choices(inputs: ExhibitInputs) -> pl.DataFrame:
     """behaviour, method, strength, name, value, low, high of every behaviour; vectors go into a copy of the atlas."""
-    if not material.texts.pairs:
+    if not inputs.texts.pairs:
         raise NotAvailable("there are no contrast pairs", "atlas reproduce {atlas} --out {out} --pairs FOLDER")
-    recorded = material.recorded_of(material.copy)
+    recorded = inputs.recorded_of(inputs.copy)
     frames = []
-    for name, pairs in material.texts.pairs.items():
-        data = ChoiceSet(pairs, list(material.texts.unaligned)[:TEXTS], unrelated_pairs(material, name))
+    for name, pairs in inputs.texts.pairs.items():
+        data = ChoiceSet(pairs, list(inputs.texts.unaligned)[:TEXTS], unrelated_pairs(inputs, name))
         found = evaluate_choices(
-            material.copy.store, name, data, config=CONFIG, recorded=recorded, progress=material.progress
+            inputs.copy.store, name, data, config=CONFIG, recorded=recorded, progress=inputs.progress
         )
         frames.append(found.with_columns(behaviour=pl.lit(name)))
     return pl.concat(frames)
 
 
-def unrelated_pairs(material: Material, name: str) -> PairSet | None:
+def unrelated_pairs(inputs: ExhibitInputs, name: str) -> PairSet | None:
     """The pairs of the other behaviours; None where there is one behaviour alone."""
-    rows = [row for other, pairs in material.texts.pairs.items() if other != name for row in pairs.rows()]
+    rows = [row for other, pairs in inputs.texts.pairs.items() if other != name for row in pairs.rows()]
     return collect_pairs(rows) if rows else None
 
 
-def shifts(material: Material) -> pl.DataFrame:
+def shifts(inputs: ExhibitInputs) -> pl.DataFrame:
     """behaviour, method, answer, strength, value, low, high; at strength 0 nothing shifts."""
     names = {str(Figure("shift")): "plain", str(Figure("shift", after=PREFIX)): f"after '{PREFIX}'"}
-    frame = material.once(choices).filter(pl.col("name").is_in(list(names)))
+    frame = inputs.once(choices).filter(pl.col("name").is_in(list(names)))
     frame = frame.with_columns(answer=pl.col("name").replace_strict(names))
     return with_zero(frame.drop("name"), ["behaviour", "method", "answer"], 0.0)
 
 
-def shift(material: Material) -> pl.DataFrame:
+def shift(inputs: ExhibitInputs) -> pl.DataFrame:
     """The sparse and the dense vector beside their controls."""
-    return shifts(material).filter(pl.col("method").is_in(WHOLE))
+    return shifts(inputs).filter(pl.col("method").is_in(WHOLE))
 
 
-def ablations(material: Material) -> pl.DataFrame:
+def ablations(inputs: ExhibitInputs) -> pl.DataFrame:
     """The sparse vector beside its ablations, plain answers."""
     own = pl.col("method").str.starts_with("sas") & (pl.col("method") != "sas/random")
-    return shifts(material).filter(own & (pl.col("answer") == "plain"))
+    return shifts(inputs).filter(own & (pl.col("answer") == "plain"))
 
 
-def price(material: Material) -> pl.DataFrame:
+def price(inputs: ExhibitInputs) -> pl.DataFrame:
     """behaviour, method, strength, value, low, high: perplexity steered over unsteered."""
-    frame = material.once(choices).filter(
+    frame = inputs.once(choices).filter(
         (pl.col("name") == str(Figure("perplexity ratio", unrelated=True))) & pl.col("method").is_in(WHOLE)
     )
     return with_zero(frame.drop("name"), ["behaviour", "method"], 1.0)
 
 
-def unrelated(material: Material) -> pl.DataFrame:
+def unrelated(inputs: ExhibitInputs) -> pl.DataFrame:
     """behaviour, method, strength, value, low, high: change in the probability of other behaviours' matching completions."""
-    frame = material.once(choices).filter(
+    frame = inputs.once(choices).filter(
         (pl.col("name") == str(Figure("shift", unrelated=True))) & pl.col("method").is_in(WHOLE)
     )
     if frame.is_empty():
@@ -86,15 +86,15 @@ def unrelated(material: Material) -> pl.DataFrame:
     return with_zero(frame.drop("name"), ["behaviour", "method"], 0.0)
 
 
-def overlap(material: Material) -> pl.DataFrame:
+def overlap(inputs: ExhibitInputs) -> pl.DataFrame:
     """behaviour, other, sae_id, kind, entries, other_entries, both, jaccard, cosine: each two behaviours once."""
-    material.once(choices)
-    names = {f"{name}/choices": name for name in material.texts.pairs}
+    inputs.once(choices)
+    names = {f"{name}/choices": name for name in inputs.texts.pairs}
     if len(names) < 2:
         raise NotAvailable(
             "there are contrast pairs of one behaviour only", "atlas reproduce {atlas} --out {out} --pairs FOLDER"
         )
-    found = compare_vectors(material.copy.store).filter(pl.col("a").is_in(list(names)) & pl.col("b").is_in(list(names)))
+    found = compare_vectors(inputs.copy.store).filter(pl.col("a").is_in(list(names)) & pl.col("b").is_in(list(names)))
     return found.select(
         pl.col("a").replace_strict(names).alias("behaviour"),
         pl.col("b").replace_strict(names).alias("other"),
@@ -103,12 +103,12 @@ def overlap(material: Material) -> pl.DataFrame:
     )  # fmt: skip
 
 
-def sparsity(material: Material) -> pl.DataFrame:
+def sparsity(inputs: ExhibitInputs) -> pl.DataFrame:
     """behaviour, sae_id, d_sae, tau, entries of each behaviour's vector."""
-    material.once(choices)  # which makes the vectors
+    inputs.once(choices)  # which makes the vectors
     found = [
-        sweep_tau(material.copy.store, f"{name}/choices").with_columns(behaviour=pl.lit(name))
-        for name in material.texts.pairs
+        sweep_tau(inputs.copy.store, f"{name}/choices").with_columns(behaviour=pl.lit(name))
+        for name in inputs.texts.pairs
     ]
     return pl.concat(found).select("behaviour", "sae_id", "d_sae", "tau", "positive", "negative", "shared", "entries")
 

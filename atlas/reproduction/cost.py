@@ -12,7 +12,7 @@ import polars as pl
 from atlas.models.tokens import special_ids
 from atlas.reproduction import plots
 from atlas.reproduction.exhibit import Exhibit
-from atlas.reproduction.material import Material, NotAvailable
+from atlas.reproduction.exhibit_inputs import ExhibitInputs, NotAvailable
 from atlas.scoring.distances import make_distances
 from atlas.steering.generation import Sampling, generate
 from atlas.steering.intervention import Steering
@@ -27,29 +27,29 @@ TOKENS, REPEATS = 64, 3
 METHODS = ("original", "sae", "clamp", "weight", "swap", "add")
 
 
-def per_topic(material: Material) -> pl.DataFrame:
+def per_topic(inputs: ExhibitInputs) -> pl.DataFrame:
     """phase, step, seconds: what is paid once per atlas (scaled up from SAMPLE prompts), and what per topic."""
     steps: list[tuple[str, str, float]] = []
-    encoder, texts = material.encoder, material.topic_texts(material.topic)
-    with material.session() as session:
+    encoder, texts = inputs.encoder, inputs.topic_texts(inputs.topic)
+    with inputs.session() as session:
         prompts = session.ask("prompt_texts")["text"].to_list()
-        scoring = session.ask("scoring", scoring_id=material.scorings[material.topic][material.saes[0]["sae_key"]])
-        topic_id = int(session.value("topic_id", topic=material.topic))
+        scoring = session.ask("scoring", scoring_id=inputs.scorings[inputs.topic][inputs.saes[0]["sae_key"]])
+        topic_id = int(session.value("topic_id", topic=inputs.topic))
     some = prompts[:: max(1, len(prompts) // SAMPLE)][:SAMPLE]
     scale = len(prompts) / len(some)
-    material.progress("measuring the costs", 0, 0)
+    inputs.progress("measuring the costs", 0, 0)
     once = f"set-up, once per atlas ({len(prompts):,} prompts)"
     steps.append((once, "embed the prompts", scale * timed(lambda: encoder.embed(some))))
-    for row in material.saes:
-        material.layer(row["sae_key"])  # loaded before the clock starts
-        took = timed(lambda row=row: material.fired(row, some))  # type: ignore[misc]
+    for row in inputs.saes:
+        inputs.steered_sae(row["sae_key"])  # loaded before the clock starts
+        took = timed(lambda row=row: inputs.activations(row, some))  # type: ignore[misc]
         steps.append((once, f"activations of {row['sae_id']}", scale * took))
     each = f"per topic ({len(texts)} texts)"
     steps.append((each, "embed the texts", timed(lambda: encoder.embed(texts))))
     chosen = scoring.to_dicts()[0]
-    with material.session() as session, session.frame("wanted", pl.DataFrame({"topic_id": [topic_id]})):
+    with inputs.session() as session, session.frame("wanted", pl.DataFrame({"topic_id": [topic_id]})):
         steps.append((each, "distances to the prompts", timed(lambda: make_distances(session, [topic_id]))))
-        for row in material.saes:
+        for row in inputs.saes:
             shared = {"sae_key": row["sae_key"], "summary": chosen["summary"]}
 
             def score(shared: dict = shared) -> None:
@@ -62,34 +62,34 @@ def per_topic(material: Material) -> pl.DataFrame:
     return pl.DataFrame(steps, schema=["phase", "step", "seconds"], orient="row")
 
 
-def per_token(material: Material) -> pl.DataFrame:
+def per_token(inputs: ExhibitInputs) -> pl.DataFrame:
     """method, value, low, high: milliseconds per token, median and range of REPEATS texts; KV cache on."""
-    if not material.texts.prompts:
+    if not inputs.texts.prompts:
         raise NotAvailable(
             "there are no prompts to generate from", "atlas reproduce {atlas} --out {out} --prompts FILE"
         )
-    row = material.saes[0]
-    model = material.recorded.read_as(row)
-    layer = material.layer(row["sae_key"])
+    row = inputs.saes[0]
+    model = inputs.recorded.read_as(row)
+    sae = inputs.steered_sae(row["sae_key"])
     rows = []
     for done, method in enumerate(METHODS):
-        material.progress("measuring the cost per token", done, len(METHODS))
+        inputs.progress("measuring the cost per token", done, len(METHODS))
 
         steering = Steering(
             model.transformer,
-            [layer],
+            [sae],
             method=method,
             keep_error=False,
             special_ids=special_ids(model.tokenizer),
         )
 
         def run(tokens: int, steering: Steering = steering) -> None:
-            generate(model, material.texts.prompts[:1], steering, sampling=Sampling(tokens))
+            generate(model, inputs.texts.prompts[:1], steering, sampling=Sampling(tokens))
 
         run(2)  # the first call of all is slower
         took = [1000 * timed(lambda run=run: run(TOKENS)) / TOKENS for _ in range(REPEATS)]  # type: ignore[misc]
         rows.append((method, statistics.median(took), min(took), max(took)))
-    material.progress("measuring the cost per token", len(METHODS), len(METHODS))
+    inputs.progress("measuring the cost per token", len(METHODS), len(METHODS))
     return pl.DataFrame(rows, schema=["method", "value", "low", "high"], orient="row")
 
 

@@ -11,7 +11,7 @@ from scipy.stats import kendalltau
 
 from atlas.reproduction import plots
 from atlas.reproduction.exhibit import Exhibit
-from atlas.reproduction.material import Material, NotAvailable
+from atlas.reproduction.exhibit_inputs import ExhibitInputs, NotAvailable
 from atlas.scoring.distances import DISTANCES
 from atlas.scoring.summaries import SUMMARIES
 from atlas.texts.prompts import collect_texts
@@ -24,43 +24,43 @@ SHORT = 6  # texts of the smaller set of a topic
 SHOWN = {"best": 0.0, "second best": 1.0, "median": 0.5, "last": -1.0}  # places in a ranking; see _place
 
 
-def rank_agreement(material: Material) -> pl.DataFrame:
+def rank_agreement(inputs: ExhibitInputs) -> pl.DataFrame:
     """sae_id, topic, variant, other, tau: Kendall's tau between the scores under two variants."""
-    atlas = material.copy
-    texts = {name: collect_texts(material.topic_texts(name)) for name in material.topics}
+    atlas = inputs.copy
+    texts = {name: collect_texts(inputs.topic_texts(name)) for name in inputs.topics}
     variants = [(summary, distance) for summary in SUMMARIES for distance in DISTANCES]
     scores: dict[tuple[str, int], dict[str, np.ndarray]] = {}
     for done, (summary, distance) in enumerate(variants):
-        material.progress("scoring by other summaries and distances", done, len(variants))
+        inputs.progress("scoring by other summaries and distances", done, len(variants))
         found = atlas.score_many(
-            texts, summary=summary, distance=distance, null_topics=0, min_support=material.min_support
+            texts, summary=summary, distance=distance, null_topics=0, min_support=inputs.min_support
         )
         with atlas.store.read() as session:
             for topic, scoring_ids in found.items():
-                for row, scoring_id in zip(material.saes, scoring_ids, strict=True):
+                for row, scoring_id in zip(inputs.saes, scoring_ids, strict=True):
                     frame = session.ask("steering_columns", sae_key=row["sae_key"], scoring_id=scoring_id)
                     scores.setdefault((topic, row["sae_key"]), {})[f"{summary}, {distance}"] = frame["score"].to_numpy()
-    material.progress("scoring by other summaries and distances", len(variants), len(variants))
+    inputs.progress("scoring by other summaries and distances", len(variants), len(variants))
     rows = []
     for (topic, key), mine in scores.items():
-        sae_id = next(row["sae_id"] for row in material.saes if row["sae_key"] == key)
+        sae_id = next(row["sae_id"] for row in inputs.saes if row["sae_key"] == key)
         for a, b in combinations(mine, 2):
             known = ~np.isnan(mine[a]) & ~np.isnan(mine[b])
             rows.append((sae_id, topic, a, b, float(kendalltau(mine[a][known], mine[b][known]).statistic)))
     return pl.DataFrame(rows, schema=["sae_id", "topic", "variant", "other", "tau"], orient="row")
 
 
-def weights_by_distance(material: Material) -> pl.DataFrame:
+def weights_by_distance(inputs: ExhibitInputs) -> pl.DataFrame:
     """neuron, place, score, distance, weight: the prompts behind four neurons of the first SAE."""
-    row = material.saes[0]
-    scoring_id = material.scorings[material.topic][row["sae_key"]]
-    with material.session() as session:
+    row = inputs.saes[0]
+    scoring_id = inputs.scorings[inputs.topic][row["sae_key"]]
+    with inputs.session() as session:
         columns = session.ask("steering_columns", sae_key=row["sae_key"], scoring_id=scoring_id)
     ranked = columns.filter(pl.col("score").is_not_null()).sort("score", "neuron", descending=[True, False])
     frames = []
     for name, where in SHOWN.items():
         chosen = ranked.row(_place(where, ranked.height), named=True)
-        prompts = material.atlas.why(material.topic, chosen["neuron"], sae_id=row["sae_key"])
+        prompts = inputs.atlas.why(inputs.topic, chosen["neuron"], sae_id=row["sae_key"])
         label = f"{name}: neuron {chosen['neuron']}, score {chosen['score']:.2f}"
         frames.append(prompts.select(pl.lit(label).alias("neuron"), "prompt_id", "distance", "weight"))
     return pl.concat(frames)
@@ -70,49 +70,47 @@ def _place(where: float, ranked: int) -> int:
     return int(where) if where in (0.0, 1.0, -1.0) else int(where * ranked)
 
 
-def score_distributions(material: Material) -> pl.DataFrame:
+def score_distributions(inputs: ExhibitInputs) -> pl.DataFrame:
     """sae_id, topic, texts, neurons, q05, q25, q50, q75, q95: scores under a topic's own texts and under a smaller set."""
-    short = {name: collect_texts(short_texts(material, name)) for name in material.topics}
+    short = {name: collect_texts(short_texts(inputs, name)) for name in inputs.topics}
     names = {f"{name} ({len(texts.texts)} texts)": name for name, texts in short.items()}
-    settings: dict[str, Any] = {"min_support": material.min_support, "null_topics": 0}
-    atlas = material.copy
-    own = atlas.score_many({name: collect_texts(material.topic_texts(name)) for name in material.topics}, **settings)
-    material.progress("scoring by fewer texts", 0, 0)
+    settings: dict[str, Any] = {"min_support": inputs.min_support, "null_topics": 0}
+    atlas = inputs.copy
+    own = atlas.score_many({name: collect_texts(inputs.topic_texts(name)) for name in inputs.topics}, **settings)
+    inputs.progress("scoring by fewer texts", 0, 0)
     # the encoder is the atlas's own: loaded once for all topics
-    few = atlas.score_many(
-        {long: short[name] for long, name in names.items()}, encoder=material.encoder_name, **settings
-    )
+    few = atlas.score_many({long: short[name] for long, name in names.items()}, encoder=inputs.encoder_name, **settings)
     rows = [
-        (scoring_id, row["sae_id"], name, len(material.topic_texts(name)))
+        (scoring_id, row["sae_id"], name, len(inputs.topic_texts(name)))
         for name, ids in own.items()
-        for row, scoring_id in zip(material.saes, ids, strict=True)
+        for row, scoring_id in zip(inputs.saes, ids, strict=True)
     ] + [
         (scoring_id, row["sae_id"], names[long], len(short[names[long]].texts))
         for long, ids in few.items()
-        for row, scoring_id in zip(material.saes, ids, strict=True)
+        for row, scoring_id in zip(inputs.saes, ids, strict=True)
     ]
     wanted = pl.DataFrame(rows, schema=["scoring_id", "sae_id", "topic", "texts"], orient="row")
     with atlas.store.read_file() as session, session.frame("wanted_scorings", wanted.select("scoring_id")):
         found = session.ask("score_quantiles")
     joined = wanted.join(found.with_columns(pl.col("scoring_id").cast(pl.Int64)), on="scoring_id")
-    order = [row["sae_id"] for row in material.saes]
+    order = [row["sae_id"] for row in inputs.saes]
     return joined.drop("scoring_id").sort(pl.col("sae_id").cast(pl.Enum(order)), "topic", "texts")
 
 
-def short_texts(material: Material, topic: str) -> list[str]:
+def short_texts(inputs: ExhibitInputs, topic: str) -> list[str]:
     """A smaller set of alignment texts of a topic."""
-    if material.texts.short.get(topic):
-        return list(material.texts.short[topic])
-    own = material.topic_texts(topic)
+    if inputs.texts.short.get(topic):
+        return list(inputs.texts.short[topic])
+    own = inputs.topic_texts(topic)
     if len(own) <= SHORT:
         raise NotAvailable(f"topic {topic!r} has {len(own)} texts, no more than the smaller set of {SHORT}")
     return own[:SHORT]
 
 
-def topic_distances(material: Material) -> pl.DataFrame:
+def topic_distances(inputs: ExhibitInputs) -> pl.DataFrame:
     """topic, other, pairs, distance: mean distance between their texts, of a topic with itself too."""
-    with material.session() as session:
-        ids = [int(session.value("topic_id", topic=name)) for name in material.topics]
+    with inputs.session() as session:
+        ids = [int(session.value("topic_id", topic=name)) for name in inputs.topics]
         with session.frame("wanted", pl.DataFrame({"topic_id": ids})):
             return session.ask("topic_distances")
 

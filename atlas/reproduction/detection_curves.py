@@ -14,7 +14,7 @@ from atlas.evaluation.controls import control_target
 from atlas.evaluation.intervals import auroc, auroc_interval, mean_interval
 from atlas.reproduction import plots
 from atlas.reproduction.exhibit import Exhibit
-from atlas.reproduction.material import Fired, Material, NotAvailable
+from atlas.reproduction.exhibit_inputs import ExhibitInputs, NotAvailable, TokenActivations
 from atlas.steering.selection import DEFAULT_RULE
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ MEASURES = {
 }
 
 
-def curves(material: Material) -> pl.DataFrame:
+def curves(inputs: ExhibitInputs) -> pl.DataFrame:
     """sae_id, measure, ranking, neurons, value, low, high: detection of one topic by its k best neurons."""
     rows = []
-    for row in material.saes:
-        own, everyday, others = fired_texts(material, row, material.topic)
-        for name, rankings in rankings_of(material, row, material.topic).items():
+    for row in inputs.saes:
+        own, everyday, others = text_activations(inputs, row, inputs.topic)
+        for name, rankings in rankings_of(inputs, row, inputs.topic).items():
             for most in numbers(row["d_sae"]):
                 found: dict[str, list[float]] = {}
                 for ranks in rankings:
@@ -50,29 +50,29 @@ def curves(material: Material) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=columns, orient="row")
 
 
-def curves_by_topic(material: Material) -> pl.DataFrame:
+def curves_by_topic(inputs: ExhibitInputs) -> pl.DataFrame:
     """topic, sae_id, ranking, neurons, value: difference of the shares of tokens, for every topic."""
     rows = []
-    for done, topic in enumerate(tested(material)):
-        material.progress("what the neurons find", done, len(material.tested))
-        for row in material.saes:
-            own, everyday, _ = fired_texts(material, row, topic)
-            ranks = ranks_of(material.layer(row["sae_key"], topic).target.best.cpu().numpy(), row["d_sae"])
+    for done, topic in enumerate(tested(inputs)):
+        inputs.progress("what the neurons find", done, len(inputs.tested))
+        for row in inputs.saes:
+            own, everyday, _ = text_activations(inputs, row, topic)
+            ranks = ranks_of(inputs.steered_sae(row["sae_key"], topic).target.best.cpu().numpy(), row["d_sae"])
             shares = [np.sort(fired.best_ranks(ranks)) for fired in (own, everyday)]
             for most in numbers(row["d_sae"]):
                 found = [np.searchsorted(ranked, most) / len(ranked) for ranked in shares]
                 rows.append((topic, row["sae_id"], most, float(found[0] - found[1])))
-    material.progress("what the neurons find", len(material.tested), len(material.tested))
+    inputs.progress("what the neurons find", len(inputs.tested), len(inputs.tested))
     return pl.DataFrame(rows, schema=["topic", "sae_id", "neurons", "value"], orient="row")
 
 
-def auroc_by_topic(material: Material) -> pl.DataFrame:
+def auroc_by_topic(inputs: ExhibitInputs) -> pl.DataFrame:
     """topic, sae_id, negatives, ranking, value, low, high: AUROC of held-out texts by the 20 best neurons."""
     rows = []
-    for topic in tested(material):
-        for row in material.saes:
-            own, everyday, others = fired_texts(material, row, topic)
-            rankings = rankings_of(material, row, topic)
+    for topic in tested(inputs):
+        for row in inputs.saes:
+            own, everyday, others = text_activations(inputs, row, topic)
+            rankings = rankings_of(inputs, row, topic)
             for name, negative in (("everyday texts", everyday), ("other topics", others)):
                 if negative is None:
                     continue
@@ -85,28 +85,30 @@ def auroc_by_topic(material: Material) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=columns, orient="row")
 
 
-def tested(material: Material) -> list[str]:
+def tested(inputs: ExhibitInputs) -> list[str]:
     """Topics with held-out texts; NotAvailable when there is none."""
-    if not material.tested:
-        material.held_out(material.topic)
-    return material.tested
+    if not inputs.tested:
+        inputs.held_out(inputs.topic)
+    return inputs.tested
 
 
-def fired_texts(material: Material, row: Mapping[str, Any], topic: str) -> tuple[Fired, Fired, Fired | None]:
+def text_activations(
+    inputs: ExhibitInputs, row: Mapping[str, Any], topic: str
+) -> tuple[TokenActivations, TokenActivations, TokenActivations | None]:
     """An SAE's active neurons on held-out texts, everyday texts and the other topics' held-out texts."""
-    own = material.fired(row, material.held_out(topic))
-    if not material.texts.unaligned:
+    own = inputs.activations(row, inputs.held_out(topic))
+    if not inputs.texts.unaligned:
         raise NotAvailable("there are no everyday texts", "atlas reproduce {atlas} --out {out} --unaligned FILE")
-    everyday = material.fired(row, material.texts.unaligned)
-    others = [material.fired(row, material.held_out(name)) for name in material.tested if name != topic]
+    everyday = inputs.activations(row, inputs.texts.unaligned)
+    others = [inputs.activations(row, inputs.held_out(name)) for name in inputs.tested if name != topic]
     return own, everyday, join(others) if others else None
 
 
-def join(parts: list[Fired]) -> Fired:
+def join(parts: list[TokenActivations]) -> TokenActivations:
     """Several sets of texts as one."""
     tokens = np.cumsum([0, *(part.tokens.sum() for part in parts)])
     texts = np.cumsum([0, *(len(part.tokens) for part in parts)])
-    return Fired(
+    return TokenActivations(
         np.concatenate([part.token + start for part, start in zip(parts, tokens, strict=False)]),
         np.concatenate([part.text + start for part, start in zip(parts, texts, strict=False)]),
         np.concatenate([part.neuron for part in parts]),
@@ -115,11 +117,11 @@ def join(parts: list[Fired]) -> Fired:
     )
 
 
-def rankings_of(material: Material, row: Mapping[str, Any], topic: str) -> dict[str, list[np.ndarray]]:
+def rankings_of(inputs: ExhibitInputs, row: Mapping[str, Any], topic: str) -> dict[str, list[np.ndarray]]:
     """Ranks [d_sae] by score, by mean activation on the topic's own texts, and at random among matched neurons."""
-    target, columns = material.layer(row["sae_key"], topic).target, material.columns(row["sae_key"])
+    target, columns = inputs.steered_sae(row["sae_key"], topic).target, inputs.columns(row["sae_key"])
     support, norm = columns["support"].to_numpy(), columns["decoder_norm"].to_numpy()
-    means = material.fired(row, material.topic_texts(topic)).means(row["d_sae"])
+    means = inputs.activations(row, inputs.topic_texts(topic)).means(row["d_sae"])
     drawn = [control_target(target, "random", support, norm, seed).best.cpu().numpy() for seed in range(DRAWS)]
     found = {
         OWN: [ranks_of(target.best.cpu().numpy(), row["d_sae"])],
@@ -128,7 +130,7 @@ def rankings_of(material: Material, row: Mapping[str, Any], topic: str) -> dict[
     }
     if DEFAULT_RULE != OWN:
         with contextlib.suppress(AtlasError):  # the rule chooses no neuron of this topic: there is nothing to rank
-            found[f"rule {DEFAULT_RULE}"] = [ranks_of(material.selected(row["sae_key"], topic), row["d_sae"])]
+            found[f"rule {DEFAULT_RULE}"] = [ranks_of(inputs.selected(row["sae_key"], topic), row["d_sae"])]
     return found
 
 
@@ -144,7 +146,9 @@ def numbers(width: int) -> list[int]:
     return sorted({round(n) for n in np.geomspace(1, width, 40)})
 
 
-def measures(own: Fired, everyday: Fired, others: Fired | None, ranks: np.ndarray, most: int) -> dict[str, float]:
+def measures(
+    own: TokenActivations, everyday: TokenActivations, others: TokenActivations | None, ranks: np.ndarray, most: int
+) -> dict[str, float]:
     """MEASURES by the neurons of rank below `most`."""
     share = [(fired.best_ranks(ranks) < most).mean() for fired in (own, everyday)]
     sums = own.sums(ranks, most)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from atlas.reproduction.material import Material
+from atlas.reproduction.exhibit_inputs import ExhibitInputs
 
 if TYPE_CHECKING:
     from atlas.reproduction.plots import Picture
@@ -30,7 +30,7 @@ class Exhibit:
 
     title: str
     caption: str
-    compute: Callable[[Material], pl.DataFrame]
+    compute: Callable[[ExhibitInputs], pl.DataFrame]
     say: Callable[[pl.DataFrame], str]
     draw: Callable[[pl.DataFrame], Picture]
     paper: str = ""

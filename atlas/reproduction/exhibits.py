@@ -1,6 +1,6 @@
 """The tables and figures of the papers that can be made from an atlas: each is one entry beside what computes it.
 
-An exhibit computes a frame from the Material, says in a line what the frame shows, and draws it. Drawing sees nothing but
+An exhibit computes a frame from its ExhibitInputs, says in a line what the frame shows, and draws it. Drawing sees nothing but
 the frame, as it stands in the CSV file. Numbers follow the topic paper (arXiv 2506.12576); SAS is arXiv 2503.00177.
 """
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from atlas.evaluation.evaluation_set import EvaluationSet
-from atlas.evaluation.examiner import EvaluationConfig, Examiner, prepare_examiner
+from atlas.evaluation.evaluator import EvaluationConfig, TopicEvaluator, prepare_evaluator
 from atlas.evaluation.figures import Figure
 from atlas.evaluation.finetune import finetune_topic
 from atlas.evaluation.intervals import Interval
@@ -17,7 +17,7 @@ from atlas.evaluation.metrics import measure
 from atlas.evaluation.runs import MethodSetting, Run, compare
 from atlas.reproduction import plots
 from atlas.reproduction.exhibit import Exhibit
-from atlas.reproduction.material import Material, NotAvailable
+from atlas.reproduction.exhibit_inputs import ExhibitInputs, NotAvailable
 from atlas.steering.calibrations import picked_strength
 from atlas.steering.methods import METHODS, settle_options
 from atlas.steering.settings import Options
@@ -49,10 +49,10 @@ SCHEMA = {
 }  # fmt: skip
 
 
-def one_topic(material: Material) -> pl.DataFrame:
+def one_topic(inputs: ExhibitInputs) -> pl.DataFrame:
     """SCHEMA: every method and control on one topic; figures ending in " - <method>" are differences paired by prompt."""
-    paper = examiner_of(material, material.topic, PAPER, material.texts.prompts)
-    paper = replace(paper, models=finetuned_models(material))
+    paper = evaluator_of(inputs, inputs.topic, PAPER, inputs.texts.prompts)
+    paper = replace(paper, models=finetuned_models(inputs))
     ours = paper.with_config(config_of(OURS))
     settings = [
         (PAPER, paper, setting_of(paper, method, control))
@@ -62,65 +62,65 @@ def one_topic(material: Material) -> pl.DataFrame:
     if paper.models:
         settings.append((PAPER, paper, MethodSetting("finetuned")))
     runs = {PAPER: [], OURS: []}  # type: dict[str, list[Run]]
-    for done, (arithmetic, examiner, setting) in enumerate(settings):
-        material.progress(f"generating, {material.topic}", done, len(settings))
-        runs[arithmetic].append(examiner.run(setting))
-    material.progress(f"generating, {material.topic}", len(settings), len(settings))
-    compare(runs[PAPER], material.texts.prompts)
-    compare([*runs[PAPER][:2], *runs[OURS]], material.texts.prompts)
-    rows = [row for name, some in runs.items() for run in some for row in rows_of(material.topic, name, run)]
+    for done, (arithmetic, evaluator, setting) in enumerate(settings):
+        inputs.progress(f"generating, {inputs.topic}", done, len(settings))
+        runs[arithmetic].append(evaluator.run(setting))
+    inputs.progress(f"generating, {inputs.topic}", len(settings), len(settings))
+    compare(runs[PAPER], inputs.texts.prompts)
+    compare([*runs[PAPER][:2], *runs[OURS]], inputs.texts.prompts)
+    rows = [row for name, some in runs.items() for run in some for row in rows_of(inputs.topic, name, run)]
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
-def every_topic(material: Material) -> pl.DataFrame:
+def every_topic(inputs: ExhibitInputs) -> pl.DataFrame:
     """SCHEMA: original, sae and a few methods on every topic that has held-out texts, from fewer prompts."""
-    if not material.tested:
-        material.held_out(material.topic)
-    prompts = list(material.texts.prompts)[:TOPIC_PROMPTS]
+    if not inputs.tested:
+        inputs.held_out(inputs.topic)
+    prompts = list(inputs.texts.prompts)[:TOPIC_PROMPTS]
     plain: list[Run] = []
     rows = []
-    for done, topic in enumerate(material.tested):
-        material.progress("generating, every topic", done, len(material.tested))
-        paper = examiner_of(material, topic, PAPER, prompts)
-        examiners = {PAPER: paper, OURS: paper.with_config(config_of(OURS))}
+    for done, topic in enumerate(inputs.tested):
+        inputs.progress("generating, every topic", done, len(inputs.tested))
+        paper = evaluator_of(inputs, topic, PAPER, prompts)
+        evaluators = {PAPER: paper, OURS: paper.with_config(config_of(OURS))}
         if not plain:
             plain = [paper.run(setting_of(paper, name, None)) for name in ("original", "sae")]
         distances = ("distance_topic", "distance_held_out")
         baselines = [
-            replace(run, values={**run.values, **measure(paper.judge, run.generations, distances)}, figures={})
+            replace(run, values={**run.values, **measure(paper.metric_inputs, run.generations, distances)}, figures={})
             for run in plain
         ]
         for run in baselines:
             run.values["contamination"] = [None] * len(run.generations)  # it was by the first topic's scores
-        runs = [(name, examiners[name].run(setting_of(examiners[name], method, None))) for name, method in PER_TOPIC]
+        runs = [(name, evaluators[name].run(setting_of(evaluators[name], method, None))) for name, method in PER_TOPIC]
         for name in (PAPER, OURS):
             compare([*baselines, *(run for of, run in runs if of == name)], prompts)
         for name, run in [*((PAPER, run) for run in baselines), *runs]:
             rows += rows_of(topic, name, run)
-    material.progress("generating, every topic", len(material.tested), len(material.tested))
+    inputs.progress("generating, every topic", len(inputs.tested), len(inputs.tested))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
-def distance_by_topic(material: Material) -> pl.DataFrame:
+def distance_by_topic(inputs: ExhibitInputs) -> pl.DataFrame:
     """The part of `every_topic` about distances."""
-    return material.once(every_topic).filter(pl.col("figure").str.starts_with("distance"))
+    return inputs.once(every_topic).filter(pl.col("figure").str.starts_with("distance"))
 
 
-def price_by_topic(material: Material) -> pl.DataFrame:
+def price_by_topic(inputs: ExhibitInputs) -> pl.DataFrame:
     """The part of `every_topic` about what steering costs the text."""
-    return material.once(every_topic).filter(~pl.col("figure").str.starts_with("distance"))
+    return inputs.once(every_topic).filter(~pl.col("figure").str.starts_with("distance"))
 
 
-def examiner_of(material: Material, topic: str, arithmetic: str, prompts: Any) -> Examiner:
+def evaluator_of(inputs: ExhibitInputs, topic: str, arithmetic: str, prompts: Any) -> TopicEvaluator:
     """A topic's steered model over the first SAE."""
     if not prompts:
         raise NotAvailable(
             "there are no prompts to generate from", "atlas reproduce {atlas} --out {out} --prompts FILE"
         )
-    data = EvaluationSet(material.held_out(topic), list(material.texts.unaligned), list(prompts))
-    return prepare_examiner(
-        material.steering.store, topic, data, config_of(arithmetic),
-        sae_ids=[material.saes[0]["sae_key"]], recorded=material.steering_model, encoder=material.encoder,
+    data = EvaluationSet(inputs.held_out(topic), list(inputs.texts.unaligned), list(prompts))
+    return prepare_evaluator(
+        inputs.steering.store, topic, data, config_of(arithmetic),
+        sae_ids=[inputs.saes[0]["sae_key"]], recorded=inputs.steering_model, encoder=inputs.encoder,
     )  # fmt: skip
 
 
@@ -129,24 +129,24 @@ def config_of(arithmetic: str) -> EvaluationConfig:
     return CONFIG if arithmetic == OURS else replace(CONFIG, keep_error=False, select="score", positions="all")
 
 
-def setting_of(examiner: Examiner, method: str, control: str | None) -> MethodSetting:
+def setting_of(evaluator: TopicEvaluator, method: str, control: str | None) -> MethodSetting:
     """A method at the strength that was picked for it, else at its default."""
     if method not in METHODS:
         return MethodSetting(method)
     options = settle_options(method, Options())
     if options.strength is not None:
-        with examiner.store.read() as session:
-            picked = picked_strength(session, examiner.purpose(session, MethodSetting(method, options)))
+        with evaluator.store.read() as session:
+            picked = picked_strength(session, evaluator.calibration_key(session, MethodSetting(method, options)))
         options = options if picked is None else replace(options, strength=picked)
     return MethodSetting(method, options, control)
 
 
-def finetuned_models(material: Material) -> dict[str, Any]:
+def finetuned_models(inputs: ExhibitInputs) -> dict[str, Any]:
     """The fine-tuned model of the topic, made when its folder is named and empty; none when no folder is named."""
-    if material.finetuned is None:
+    if inputs.finetuned is None:
         return {}
-    material.progress("fine-tuning", 0, 0)
-    return {"finetuned": finetune_topic(material.recorded, material.topic, material.finetuned)}
+    inputs.progress("fine-tuning", 0, 0)
+    return {"finetuned": finetune_topic(inputs.recorded, inputs.topic, inputs.finetuned)}
 
 
 def rows_of(topic: str, arithmetic: str, run: Run) -> list[tuple[Any, ...]]:

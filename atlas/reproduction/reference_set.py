@@ -9,7 +9,7 @@ import polars as pl
 
 from atlas.reproduction import plots
 from atlas.reproduction.exhibit import Exhibit
-from atlas.reproduction.material import Material, NotAvailable
+from atlas.reproduction.exhibit_inputs import ExhibitInputs, NotAvailable
 from atlas.scoring.distances import make_distances
 from atlas.scoring.stability import compare_samples
 
@@ -34,9 +34,9 @@ def set_sizes(prompts: int) -> list[int]:
     return [2**k for k in range(SMALLEST, 40) if 2**k < prompts] + [prompts]
 
 
-def coverage(material: Material) -> pl.DataFrame:
+def coverage(inputs: ExhibitInputs) -> pl.DataFrame:
     """sae_id, prompts, least (1 or 20), value, low, high: mean, least and greatest coverage over random sets."""
-    with material.session() as session:
+    with inputs.session() as session:
         ids = session.ask("embedding_vectors")["prompt_id"].to_numpy()
         orders = pl.concat(
             pl.DataFrame({"sample": sample, "prompt_id": ids, "place": places})
@@ -50,24 +50,24 @@ def coverage(material: Material) -> pl.DataFrame:
     return spread_over_samples(named, ["sae_id", "prompts", "least"])
 
 
-def support(material: Material) -> pl.DataFrame:
+def support(inputs: ExhibitInputs) -> pl.DataFrame:
     """sae_id, from_prompts, to_prompts, neurons, share: how many neurons fired on so many prompts."""
-    with material.session() as session:
+    with inputs.session() as session:
         return session.ask("support_counts")
 
 
-def rank_stability(material: Material) -> pl.DataFrame:
+def rank_stability(inputs: ExhibitInputs) -> pl.DataFrame:
     """sae_id, prompts, figure, value, low, high: a topic's ranking over random sets against that over all prompts."""
     rows = []
-    with material.session() as session:
+    with inputs.session() as session:
         ids = session.ask("embedding_vectors")["prompt_id"].to_numpy()
         sizes, orders = set_sizes(len(ids)), prompt_orders(len(ids))
-        topic_id = int(session.value("topic_id", topic=material.topic))
+        topic_id = int(session.value("topic_id", topic=inputs.topic))
         make_distances(session, [topic_id])
-        for row in material.saes:
-            scoring_id = material.scorings[material.topic][row["sae_key"]]
+        for row in inputs.saes:
+            scoring_id = inputs.scorings[inputs.topic][row["sae_key"]]
             for place, size in enumerate(sizes):
-                material.progress(f"rank stability, {row['sae_id']}", place, len(sizes))
+                inputs.progress(f"rank stability, {row['sae_id']}", place, len(sizes))
                 for order in orders:
                     samples = pl.DataFrame({"prompt_id": ids, "sample_0": (order < size).astype(np.int64)})
                     found = compare_samples(session, scoring_id, topic_id, samples)

@@ -18,9 +18,9 @@ from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.progress import Progress, silent
 from atlas.reproduction import plots
 from atlas.reproduction.exhibit import Exhibit
+from atlas.reproduction.exhibit_inputs import ExhibitInputs, ModelLocations, NotAvailable, TestTexts
 from atlas.reproduction.exhibits import EXHIBITS
 from atlas.reproduction.generated_text import FIGURES
-from atlas.reproduction.material import Material, NotAvailable, Places, TestTexts
 from atlas.reproduction.page import Entry, write_page
 from atlas.store.replacement import replacement
 from atlas.store.waiting import patient
@@ -42,7 +42,7 @@ def make_exhibits(
     topic: str | None = None,
     only: Sequence[str] = (),
     redo: bool = False,
-    places: Places | None = None,
+    locations: ModelLocations | None = None,
     finetuned: Path | None = None,
     progress: Progress = silent,
 ) -> pl.DataFrame:
@@ -55,7 +55,7 @@ def make_exhibits(
         topic: the topic of the exhibits that show one; None for `medicine`, else the first with held-out texts.
         only: keys of EXHIBITS; none means all.
         redo: make what is there again.
-        places: where model, SAEs and encoder are now.
+        locations: where model, SAEs and encoder are now.
         finetuned: folder of fine-tuned models; None leaves them out.
         progress: called with (stage, done, total).
 
@@ -76,27 +76,27 @@ def make_exhibits(
     if folder.exists() and not folder.is_dir():
         raise StoreError(f"{folder} is a file: name a folder for the tables and figures")
     with tempfile.TemporaryDirectory() as scratch:
-        material = Material(
-            atlas, texts, folder=Path(scratch), topic=topic, places=places, finetuned=finetuned, progress=progress
+        inputs = ExhibitInputs(
+            atlas, texts, folder=Path(scratch), topic=topic, locations=locations, finetuned=finetuned, progress=progress
         )
-        claim_folder(folder, material, redo=redo)
+        claim_folder(folder, inputs, redo=redo)
         where = {"atlas": str(atlas.store.path), "out": str(folder)}
         rows, entries = [], []
         for name, exhibit in EXHIBITS.items():
             started = time.perf_counter()
             wanted = not only or name in only
-            state, missing = make_exhibit(name, exhibit, material, folder, where, wanted=wanted, redo=redo and wanted)
+            state, missing = make_exhibit(name, exhibit, inputs, folder, where, wanted=wanted, redo=redo and wanted)
             entry = describe(name, exhibit, folder, missing, where)
             entries.append(entry)
             rows.append((name, exhibit.title, state, time.perf_counter() - started, entry.ours or entry.missing))
         write_page(
-            folder / "index.html", "Tables and figures of the papers, from this atlas", facts_of(material), entries
+            folder / "index.html", "Tables and figures of the papers, from this atlas", facts_of(inputs), entries
         )
     return pl.DataFrame(rows, schema=["name", "title", "state", "seconds", "ours"], orient="row")
 
 
 def make_exhibit(
-    name: str, exhibit: Exhibit, material: Material, folder: Path, where: dict[str, str], *, wanted: bool, redo: bool
+    name: str, exhibit: Exhibit, inputs: ExhibitInputs, folder: Path, where: dict[str, str], *, wanted: bool, redo: bool
 ) -> tuple[str, str]:
     """Make an exhibit's CSV and picture where they are wanted and not there; its state, and why it is not there."""
     csv, picture = folder / f"{name}.csv", folder / f"{name}.png"
@@ -107,8 +107,8 @@ def make_exhibit(
     if not wanted:
         return NOT_YET, f"not made yet: {command_of(name, where)}"
     try:
-        material.progress(f"{name}: {exhibit.title}", 0, 0)
-        frame = exhibit.compute(material)
+        inputs.progress(f"{name}: {exhibit.title}", 0, 0)
+        frame = exhibit.compute(inputs)
     except AtlasError as error:
         for path in (csv, picture):
             path.unlink(missing_ok=True)
@@ -148,9 +148,9 @@ def spread(frame: pl.DataFrame, index: Sequence[str], column: str) -> pl.DataFra
     return plain.with_columns(text=text).pivot(column, index=list(index), values="text")
 
 
-def claim_folder(folder: Path, material: Material, *, redo: bool) -> None:
+def claim_folder(folder: Path, inputs: ExhibitInputs, *, redo: bool) -> None:
     """Write down what the folder's files are made from; StoreError when they were made from something else."""
-    settings = settings_of(material)
+    settings = settings_of(inputs)
     record = folder / SETTINGS
     found = json.loads(record.read_text()) if record.exists() else None
     if found is not None and found != settings:
@@ -167,16 +167,16 @@ def claim_folder(folder: Path, material: Material, *, redo: bool) -> None:
         raise StoreError(f"{folder} cannot be written ({error.strerror}): choose another folder") from error
 
 
-def settings_of(material: Material) -> dict[str, Any]:
+def settings_of(inputs: ExhibitInputs) -> dict[str, Any]:
     """What two runs must share for their exhibits to stand on one page."""
-    texts = material.texts
-    with material.session() as session:
-        own = {name: session.ask("topic_texts", topic=name)["text"].to_list() for name in material.topics}
+    texts = inputs.texts
+    with inputs.session() as session:
+        own = {name: session.ask("topic_texts", topic=name)["text"].to_list() for name in inputs.topics}
     return {
-        "prompts of the atlas": material.built["reference_hash"],
-        "SAEs": [row["sae_hash"] for row in material.saes],
+        "prompts of the atlas": inputs.built["reference_hash"],
+        "SAEs": [row["sae_hash"] for row in inputs.saes],
         "topics": {name: hash_texts(found) for name, found in own.items()},
-        "topic": material.topic,
+        "topic": inputs.topic,
         "held-out texts": {name: hash_texts(list(found)) for name, found in texts.held_out.items() if name in own},
         "short sets": {name: hash_texts(list(found)) for name, found in texts.short.items() if name in own},
         "unaligned texts": hash_texts(list(texts.unaligned)),
@@ -184,11 +184,11 @@ def settings_of(material: Material) -> dict[str, Any]:
     }
 
 
-def facts_of(material: Material) -> list[tuple[str, str]]:
+def facts_of(inputs: ExhibitInputs) -> list[tuple[str, str]]:
     """What stands on top of the page."""
-    with material.session() as session:
+    with inputs.session() as session:
         size = session.ask("atlas_size").to_dicts()[0]
-    saes = "; ".join(f"{row['sae_id']} ({row['architecture']}, {row['d_sae']:,} neurons)" for row in material.saes)
+    saes = "; ".join(f"{row['sae_id']} ({row['architecture']}, {row['d_sae']:,} neurons)" for row in inputs.saes)
     return [
         (
             "topic paper",
@@ -197,15 +197,13 @@ def facts_of(material: Material) -> list[tuple[str, str]]:
         ("SAS", "arXiv 2503.00177"),
         (
             "atlas",
-            f"{material.atlas.store.path.name}, {size['prompts']:,} reference prompts, {size['rows']:,} activation rows",
+            f"{inputs.atlas.store.path.name}, {size['prompts']:,} reference prompts, {size['rows']:,} activation rows",
         ),
         (
             "model",
-            Path(material.saes[0]["model"]).name
-            if material.saes[0]["model"].startswith("/")
-            else material.saes[0]["model"],
+            Path(inputs.saes[0]["model"]).name if inputs.saes[0]["model"].startswith("/") else inputs.saes[0]["model"],
         ),
         ("SAEs", saes),
-        ("topics", f"{', '.join(material.topics)}; where one is shown: {material.topic}"),
+        ("topics", f"{', '.join(inputs.topics)}; where one is shown: {inputs.topic}"),
         ("paper's figures", "orders of magnitude only: another model, other SAEs, other prompts"),
     ]

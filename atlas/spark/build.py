@@ -24,7 +24,7 @@ from pathlib import Path
 
 import polars as pl
 
-from atlas.building.shards import Equipment, Intake, Shard, Tables, compute_shard
+from atlas.building.shards import BuildModels, Shard, ShardWriter, Tables, compute_shard
 from atlas.building.staging import clear_staging, staging_folder
 from atlas.errors import AtlasError, StoreError
 from atlas.models.encoders import check_encoder, load_encoder
@@ -55,7 +55,7 @@ class NamedSae:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an executor needs to know to have the driver's Equipment; names are looked up there, hashes have to agree."""
+    """What an executor needs to know to have the driver's BuildModels; names are looked up there, hashes have to agree."""
 
     model: str
     model_hash: str
@@ -78,13 +78,13 @@ class Task:
 
 
 def run_on_spark(
-    store: Store, equipment: Equipment, progress: Progress, *, master: str, staging: str | Path | None = None
+    store: Store, models: BuildModels, progress: Progress, *, master: str, staging: str | Path | None = None
 ) -> int:
     """Compute every unfinished shard on Spark and take it into the atlas as it comes; how many there were (RunShards).
 
     Args:
         store: an atlas whose build is planned.
-        equipment: what the executors load too, once per process of theirs: model, SAEs and encoder.
+        models: what the executors load too, once per process of theirs: model, SAEs and encoder.
         progress: called with (stage, done, total).
         master: Spark's master: local[*], local[2], spark://host:7077 ...
         staging: a folder that every machine has at the same path; None for the one the atlas is in.
@@ -94,24 +94,24 @@ def run_on_spark(
         StoreError: the staging folder cannot be written, or not every machine sees it.
     """
     folder = staging_folder(store, staging)
-    intake = Intake(store, equipment.saes)
-    if intake.pending:
-        recipe = describe(equipment)
-        waiting = _stage(folder, intake, recipe)
+    writer = ShardWriter(store, models.saes)
+    if writer.pending:
+        recipe = describe(models)
+        waiting = _stage(folder, writer, recipe)
         tasks = [Task(name, shard) for name, shard in waiting.items() if not (folder / name).is_dir()]
         with _computing(tasks, recipe, folder, master=master, progress=progress) as job:
-            _gather(waiting, intake, folder, job, progress)
+            _gather(waiting, writer, folder, job, progress)
     clear_staging(folder)
-    return len(intake.pending)
+    return len(writer.pending)
 
 
-def describe(equipment: Equipment) -> Recipe:
-    """What an executor needs to know of some equipment."""
+def describe(models: BuildModels) -> Recipe:
+    """What an executor needs to know of the models of a build."""
     saes = (
         NamedSae(key, sae.release, sae.sae_id, str(sae.codec.sae.W_dec.dtype).removeprefix("torch."), sae.sae_hash)
-        for key, sae in sorted(equipment.saes.items())
+        for key, sae in sorted(models.saes.items())
     )
-    model, encoder = equipment.model, equipment.encoder
+    model, encoder = models.model, models.encoder
     return Recipe(
         model=model.name,
         model_hash=model.model_hash,
@@ -119,15 +119,15 @@ def describe(equipment: Equipment) -> Recipe:
         saes=tuple(saes),
         encoder=resolve_name(encoder.name),
         encoder_hash=encoder.encoder_hash,
-        batch_size=equipment.batch_size,
-        device=equipment.device,
-        dtype=equipment.dtype,
+        batch_size=models.batch_size,
+        device=models.device,
+        dtype=models.dtype,
         reads_plain=model.reads_plain,
     )
 
 
 @lru_cache(maxsize=1)
-def load_equipment(recipe: Recipe) -> Equipment:
+def load_models(recipe: Recipe) -> BuildModels:
     """Load what a recipe names, once in the life of a process.
 
     Raises:
@@ -145,7 +145,7 @@ def load_equipment(recipe: Recipe) -> Equipment:
     encoder = load_encoder(recipe.encoder, device=recipe.device)
     check_encoder(encoder, asdict(recipe))
     model = replace(model, reads_plain=recipe.reads_plain)
-    return Equipment(model, saes, encoder, recipe.batch_size, recipe.device, recipe.dtype)
+    return BuildModels(model, saes, encoder, recipe.batch_size, recipe.device, recipe.dtype)
 
 
 def compute_task(recipe: Recipe, folder: Path, task: Task) -> None:
@@ -157,7 +157,7 @@ def compute_task(recipe: Recipe, folder: Path, task: Task) -> None:
     if not prompts.is_file():
         raise StoreError(f"{folder} {UNSEEN}")
     try:
-        tables = compute_shard(task.shard, pl.read_parquet(prompts, glob=False), load_equipment(recipe))
+        tables = compute_shard(task.shard, pl.read_parquet(prompts, glob=False), load_models(recipe))
         _write_shard(folder, task.name, tables)
     except AtlasError as error:
         with suppress(OSError):
@@ -193,13 +193,13 @@ def name_shard(shard: Shard, prompts: pl.DataFrame, recipe: Recipe) -> str:
     return f"{shard.first:09}-{digest.hexdigest()[:16]}"
 
 
-def _stage(folder: Path, intake: Intake, recipe: Recipe) -> dict[str, Shard]:
+def _stage(folder: Path, writer: ShardWriter, recipe: Recipe) -> dict[str, Shard]:
     """Write down the prompts of every unfinished shard, and drop what another build has left: name -> shard."""
     shards: dict[str, Shard] = {}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for shard in intake.pending:
-            prompts = intake.prompts(shard)
+        for shard in writer.pending:
+            prompts = writer.prompts(shard)
             name = name_shard(shard, prompts, recipe)
             shards[name] = shard
             prompts.write_parquet(folder / f"{name}.prompts")
@@ -227,20 +227,22 @@ def _computing(
         yield thread.submit(partitions.foreach, partial(compute_task, recipe, folder))
 
 
-def _gather(waiting: dict[str, Shard], intake: Intake, folder: Path, job: Future[None], progress: Progress) -> None:
+def _gather(
+    waiting: dict[str, Shard], writer: ShardWriter, folder: Path, job: Future[None], progress: Progress
+) -> None:
     """Take every shard into the atlas as soon as it is whole."""
     done, patience = 0, PATIENCE_SECONDS
-    progress("prompts", 0, intake.total)
+    progress("prompts", 0, writer.total)
     while waiting:
         over = job.done()  # asked first, so that what came just now is not overlooked
         ready = sorted(waiting.keys() & {path.name for path in folder.iterdir()})
         for name in ready:
             shard = waiting.pop(name)
-            intake.take(
+            writer.write(
                 shard, {path.stem: pl.read_parquet(path, glob=False) for path in sorted((folder / name).iterdir())}
             )
             done += shard.count
-            progress("prompts", done, intake.total)
+            progress("prompts", done, writer.total)
             shutil.rmtree(folder / name)
             (folder / f"{name}.prompts").unlink()
         if over and not ready:

@@ -15,7 +15,7 @@ from atlas.store.session import Asks, Session, now
 
 
 @dataclass(frozen=True)
-class Purpose:
+class CalibrationKey:
     """The settings under which a picked strength holds.
 
     Attributes:
@@ -31,7 +31,7 @@ class Purpose:
     parameters: str
 
 
-def purpose_of(
+def calibration_key(
     session: Asks,
     method: str,
     options: Options,
@@ -40,7 +40,7 @@ def purpose_of(
     topic: str | None,
     sae_keys: Sequence[int],
     vectors: Sequence[str] = (),
-) -> Purpose:
+) -> CalibrationKey:
     """The settings under which a strength of a method would be stored, and is looked up.
 
     The strength of a method that steers by a vector holds for that vector under every topic, unless the method weighs
@@ -56,31 +56,31 @@ def purpose_of(
     holds = {name: value for name, value in asdict(options).items() if name != "strength"} | asdict(settings)
     used = METHODS[method].vector
     if used is None:
-        return Purpose(topic, sae_keys, method, json.dumps(holds, sort_keys=True))
+        return CalibrationKey(topic, sae_keys, method, json.dumps(holds, sort_keys=True))
     holds["vector_ids"] = vector_ids(session, vectors, sae_keys, used)
     if METHODS[method].weighs:
         holds["topic"] = topic
     else:
         del holds["scorer"], holds["select"]
-    return Purpose(" + ".join(sorted(vectors)), sae_keys, method, json.dumps(holds, sort_keys=True))
+    return CalibrationKey(" + ".join(sorted(vectors)), sae_keys, method, json.dumps(holds, sort_keys=True))
 
 
-def picked_strength(session: Asks, purpose: Purpose) -> float | None:
+def picked_strength(session: Asks, key: CalibrationKey) -> float | None:
     """The strength picked last for this; None when there is none."""
-    found = session.value("calibrated_strength", **{**asdict(purpose), "sae_keys": list(purpose.sae_keys)})
+    found = session.value("calibrated_strength", **{**asdict(key), "sae_keys": list(key.sae_keys)})
     return None if found is None else float(found)
 
 
-def store_strength(session: Session, purpose: Purpose, strength: float, rule: str) -> None:
+def store_strength(session: Session, key: CalibrationKey, strength: float, rule: str) -> None:
     """Keep a strength, with the rule that picked it in words."""
     session.append(
         "calibrations",
         pl.DataFrame(
             {
-                "topic": [purpose.topic],
-                "sae_keys": pl.Series([list(purpose.sae_keys)], dtype=pl.List(pl.UInt32)),
-                "method": [purpose.method],
-                "parameters": [purpose.parameters],
+                "topic": [key.topic],
+                "sae_keys": pl.Series([list(key.sae_keys)], dtype=pl.List(pl.UInt32)),
+                "method": [key.method],
+                "parameters": [key.parameters],
                 "strength": [strength],
                 "rule": [rule],
                 "created_at": [now()],

@@ -33,8 +33,8 @@ def share(impure: Tensor, total: Tensor) -> Tensor:
 class Figures:
     """The figures of a text. What they come from waits until one is asked for, or until there is much of it."""
 
-    def __init__(self, layer: SteeredSae, text: Text) -> None:
-        self._layer, self._text = layer, text
+    def __init__(self, sae: SteeredSae, text: Text) -> None:
+        self._sae, self._text = sae, text
         self._codes: list[tuple[Tensor, Tensor, Tensor | None, Tensor, list[Step]]] = []
         self._activations: list[tuple[Tensor, Tensor, Step]] = []
         self._values = 0
@@ -51,7 +51,7 @@ class Figures:
         """Take in a call of a method without a code: its activation [batch, token, *site], encoded later, many at once."""
         x = _new(x, call).clone()
         self._activations.append((x, _whole(x) if mask is None else _new(mask, call), call.step))
-        self._wait(x.shape[0] * x.shape[1] * self._layer.codec.d_sae)
+        self._wait(x.shape[0] * x.shape[1] * self._sae.codec.d_sae)
 
     def _wait(self, values: int) -> None:
         self._values += values
@@ -63,11 +63,11 @@ class Figures:
         """Keep of each call six rows: counts, impure, total, kept, now, was [6, batch, token]."""
         if self._activations:
             x, mask = (torch.cat(parts, dim=1) for parts in list(zip(*self._activations, strict=True))[:2])
-            acts = self._layer.codec.encode(x).acts
+            acts = self._sae.codec.encode(x).acts
             self._codes.append((acts, acts, None, mask, [step for *_, step in self._activations]))
         for acts, before, neurons, mask, steps in self._codes:
             now, was = acts.bool(), before.bool()
-            impurity = self._layer.impurity
+            impurity = self._sae.impurity
             weighed = weigh_code(acts, impurity if neurons is None else impurity.index_select(-1, neurons))
             columns = (mask, *weighed, (was & now).sum(-1), now.sum(-1), was.sum(-1))
             table = torch.stack([column.double().cpu() for column in columns])
@@ -116,7 +116,7 @@ class Figures:
             return table
         warnings.warn(
             f"figures leave out {int((~finite & table[0].bool()).sum())} tokens whose activations at "
-            f"{self._layer.hook_name} are not finite: load the model in bfloat16 or float32",
+            f"{self._sae.hook_name} are not finite: load the model in bfloat16 or float32",
             UserWarning,
             stacklevel=5,
         )

@@ -47,7 +47,7 @@ class Steering:
 
     Args:
         model: a TransformerBridge or a Hugging Face causal model; a compiled or otherwise wrapped one does too.
-        layers: the SAEs, each with its scores.
+        saes: the SAEs, each with its scores.
         method: key of METHODS.
         options: strength, number of neurons, sigma; None where the method's default is meant.
         keep_error: for methods that decode: x' = x + s(x) · (a' - a) · D instead of x' = decode(a').
@@ -61,7 +61,7 @@ class Steering:
     def __init__(
         self,
         model: nn.Module,
-        layers: Sequence[SteeredSae],
+        saes: Sequence[SteeredSae],
         *,
         method: str = DEFAULT_METHOD,
         options: Options = Options(),
@@ -72,25 +72,25 @@ class Steering:
         if positions not in POSITIONS:
             raise UnknownName("positions", positions, POSITIONS)
         self.model = bare_model(model)
-        self.layers = list(layers)
+        self.saes = list(saes)
         self.method = method
         self.options = settle_options(method, options)
         self.keep_error = keep_error
         vector = METHODS[method].vector
-        for layer in self.layers if vector else []:
-            given = getattr(layer.target, str(vector))
+        for sae in self.saes if vector else []:
+            given = getattr(sae.target, str(vector))
             if given is None:
                 raise AtlasError(f"method {method} steers by a contrastive vector: name one with --vector")
             if not given.any():
                 raise AtlasError(
-                    f"the vector has no entry for method {method} at {layer.hook_name}: make it with a lower --tau, "
+                    f"the vector has no entry for method {method} at {sae.hook_name}: make it with a lower --tau, "
                     "or use method dense"
                 )
         self.positions = positions
         self._handles: list[RemovableHandle | Handle] = []
         self._tokens = TokenTracker(positions, special_ids)
         self._watch = ModelWatch(self.model, self._tokens, self._end_call)
-        self._ran = [0] * len(self.layers)  # how often each hook ran in the call that is running
+        self._ran = [0] * len(self.saes)  # how often each hook ran in the call that is running
         self._recent: list[Call] = []  # calls that gradients may still come back to
         self._recalled = False  # whether they have
 
@@ -102,11 +102,11 @@ class Steering:
     def __enter__(self) -> Self:
         if self._watch.is_on:
             raise AtlasError("this steering is entered already: leave it first, or make another one with `steer`")
-        self._ran, self._recent = [0] * len(self.layers), []
+        self._ran, self._recent = [0] * len(self.saes), []
         try:
             self._watch.start()
-            for number, layer in enumerate(self.layers):
-                site = find_site(self.model, layer.hook_name)
+            for number, sae in enumerate(self.saes):
+                site = find_site(self.model, sae.hook_name)
                 self._handles.append(site.edit(lambda x, number=number: self._edit(x, number)))  # type: ignore[misc]
         except BaseException:
             self._remove()
@@ -164,7 +164,7 @@ class Steering:
 
     def _figures_of(self, text: Text) -> list[Figures]:
         if not text.figures:
-            text.figures = [Figures(layer, text) for layer in self.layers]
+            text.figures = [Figures(sae, text) for sae in self.saes]
         return text.figures
 
     def _remove(self) -> None:
@@ -173,32 +173,32 @@ class Steering:
         self._watch.stop()
 
     def _end_call(self, call: Call) -> None:
-        silent = [layer.hook_name for layer, times in zip(self.layers, self._ran, strict=True) if not times]
-        self._ran = [0] * len(self.layers)
+        silent = [sae.hook_name for sae, times in zip(self.saes, self._ran, strict=True) if not times]
+        self._ran = [0] * len(self.saes)
         if silent and not self._tokens.is_drafting:  # a model that drafts for itself may leave out its last layers
             raise AtlasError(f"the model was called, but its hook {silent[0]} never ran: it cannot be steered there")
         kept = [] if self._recalled or not torch.is_grad_enabled() else self._recent
         self._recent, self._recalled = [*kept, call] if torch.is_grad_enabled() else [], False
 
     def _edit(self, x: Tensor, number: int) -> Tensor:
-        layer, running = self.layers[number], self._watch.call
-        call = self._recall(layer) if running is None else running
+        sae, running = self.saes[number], self._watch.call
+        call = self._recall(sae) if running is None else running
         self._ran[number] += running is not None
         if tuple(x.shape[:2]) != call.shape:
             raise AtlasError(
-                f"{layer.hook_name} gives the shape {list(x.shape)} where {list(call.shape)} tokens were expected: this "
+                f"{sae.hook_name} gives the shape {list(x.shape)} where {list(call.shape)} tokens were expected: this "
                 "model cannot be steered there"
             )
-        if x.device != layer.codec.decoder_rows.device:
+        if x.device != sae.codec.decoder_rows.device:
             raise AtlasError(
-                f"{layer.hook_name} is on {x.device} and its SAE on {layer.codec.decoder_rows.device}: put the model on "
+                f"{sae.hook_name} is on {x.device} and its SAE on {sae.codec.decoder_rows.device}: put the model on "
                 "one device before it is steered"
             )
         if call.nothing:
             return x
         mask = None if call.steered is None else call.steered.to(x.device)
-        method, codec = METHODS[self.method], layer.codec
-        edit = method.edit(codec, x, layer.target, self.options) if method.edit else MovedActivation(x)
+        method, codec = METHODS[self.method], sae.codec
+        edit = method.edit(codec, x, sae.target, self.options) if method.edit else MovedActivation(x)
         figures = self._figures_of(call.text)[number] if running is not None and call.new else None
         if isinstance(edit, EditedCode):
             code, acts = codec.narrow(edit.acts, edit.code)
@@ -211,11 +211,11 @@ class Steering:
                 figures.add_activation(out, mask, call)
         return out
 
-    def _recall(self, layer: SteeredSae) -> Call:
+    def _recall(self, sae: SteeredSae) -> Call:
         """The call whose layers are run again for their gradients, to be steered as they were and counted no more."""
         if not self._recent:
             raise AtlasError(
-                f"the layer of {layer.hook_name} was called without its model, so that its tokens are unknown: call the model"
+                f"the layer of {sae.hook_name} was called without its model, so that its tokens are unknown: call the model"
             )
         first = self._recent[0]
         if any(call.steered is not None or call.nothing or call.shape != first.shape for call in self._recent[1:]) or (

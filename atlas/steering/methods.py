@@ -300,16 +300,16 @@ class SteeredSae:
         hook_name: TransformerLens name of the hook.
         codec: the SAE.
         target: what it is steered by.
-        ruler: the topic's scores [d_sae]. Contamination is measured by them even where something else steers, such as
+        topic_scores: the topic's scores [d_sae]. Contamination is measured by them even where something else steers, such as
             the values of a selection rule or the shuffled scores of a control; None where the target's own will do.
     """
 
     hook_name: str
     codec: Codec
     target: Target
-    ruler: Tensor | None = None
+    topic_scores: Tensor | None = None
 
     @cached_property
     def impurity(self) -> Tensor:
-        """1 - score per neuron, by the ruler [d_sae]."""
-        return 1 - (self.target.scores if self.ruler is None else self.ruler)
+        """1 - score per neuron, by the topic's own scores [d_sae]."""
+        return 1 - (self.target.scores if self.topic_scores is None else self.topic_scores)

@@ -12,7 +12,7 @@ from atlas.models.loaded import LoadedModel
 from atlas.models.recorded import RecordedModels
 from atlas.models.tokens import special_ids
 from atlas.progress import Progress, silent
-from atlas.steering.calibrations import Purpose, picked_strength, purpose_of
+from atlas.steering.calibrations import CalibrationKey, calibration_key, picked_strength
 from atlas.steering.intervention import Steering
 from atlas.steering.methods import METHODS, SteeredSae, settle_options
 from atlas.steering.settings import Options, SteeringSettings
@@ -56,9 +56,9 @@ class PreparedSteering:
         """The language model, its texts beginning as the SAEs want it."""
         return self.recorded.read_as(self.rows[0])
 
-    def purpose(self, session: Asks, method: str, options: Options) -> Purpose:
+    def calibration_key(self, session: Asks, method: str, options: Options) -> CalibrationKey:
         """What a strength of a method would be picked for."""
-        return purpose_of(
+        return calibration_key(
             session, method, options, self.settings, topic=self.topic, sae_keys=self.sae_keys, vectors=self.vectors
         )
 
@@ -127,7 +127,7 @@ def prepare_steering(
     )
     with recorded.store.read() as session:
         for method in [method for method, own in given.items() if own.strength is None]:
-            picked = picked_strength(session, prepared.purpose(session, method, options[method]))
+            picked = picked_strength(session, prepared.calibration_key(session, method, options[method]))
             options[method] = options[method] if picked is None else replace(options[method], strength=picked)
     return prepared
 

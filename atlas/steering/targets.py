@@ -71,16 +71,16 @@ def load_steered_saes(
         sums = {
             key: sum_vectors(session, vectors, key, rows[key]["d_sae"], rows[key]["d_in"]) for key in keys if vectors
         }
-    layers = []
+    saes = []
     for key in keys:
         target = make_target(frames[key], topic is None, recorded.device, select)
         if key in sums:
             arrays = {name: torch.tensor(array, device=recorded.device) for name, array in vars(sums[key]).items()}
             target = replace(target, **arrays)
         scores = frames[key]["score"].fill_null(0).to_numpy()  # what contamination is measured by, whatever steers
-        ruler = None if topic is None else torch.tensor(scores, dtype=torch.float32, device=recorded.device)
-        layers.append(SteeredSae(rows[key]["hook_name"], recorded.placed_sae(rows[key]).codec, target, ruler))
-    return SteeredSaes(layers, [current[key] for key in keys if key in current], [rows[key] for key in keys])
+        topic_scores = None if topic is None else torch.tensor(scores, dtype=torch.float32, device=recorded.device)
+        saes.append(SteeredSae(rows[key]["hook_name"], recorded.placed_sae(rows[key]).codec, target, topic_scores))
+    return SteeredSaes(saes, [current[key] for key in keys if key in current], [rows[key] for key in keys])
 
 
 def make_target(frame: pl.DataFrame, neutral: bool, device: str = "cpu", select: str = DEFAULT_RULE) -> Target:

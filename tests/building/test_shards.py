@@ -10,7 +10,7 @@ from contents import assert_same, tables
 
 import atlas.building.plan
 from atlas.building.build import build_atlas
-from atlas.building.shards import Intake, compute_shard
+from atlas.building.shards import ShardWriter, compute_shard
 from atlas.building.strongest import EXAMPLES, Strongest
 from atlas.texts.prompts import collect_texts
 
@@ -27,12 +27,12 @@ def arguments(gpt2_folder, sae_folder):
     return {"model": str(gpt2_folder), "saes": [(str(sae_folder), "residual"), (str(sae_folder), "heads")]}
 
 
-def run_backwards(store, equipment, progress):
+def run_backwards(store, models, progress):
     """Compute all shards before any is taken, the last one first."""
-    intake = Intake(store, equipment.saes)
-    found = [(shard, compute_shard(shard, intake.prompts(shard), equipment)) for shard in reversed(intake.pending)]
+    writer = ShardWriter(store, models.saes)
+    found = [(shard, compute_shard(shard, writer.prompts(shard), models)) for shard in reversed(writer.pending)]
     for shard, rows in found:
-        intake.take(shard, rows)
+        writer.write(shard, rows)
     return len(found)
 
 
@@ -57,17 +57,17 @@ def test_a_prompt_in_shards_of_two_saes_is_embedded_once(tmp_path, arguments):
 def test_a_shard_gives_the_same_again_and_of_its_examples_only_the_strongest_so_far_are_written(tmp_path, arguments):
     given, written = [], []
 
-    def run(store, equipment, progress):
-        intake = Intake(store, equipment.saes)
-        for shard in intake.pending:
-            first, again = (compute_shard(shard, intake.prompts(shard), equipment) for _ in range(2))
+    def run(store, models, progress):
+        writer = ShardWriter(store, models.saes)
+        for shard in writer.pending:
+            first, again = (compute_shard(shard, writer.prompts(shard), models) for _ in range(2))
             assert first.keys() == again.keys() == {"embeddings", "activations", "prompt_totals", "examples"}
             assert all(first[name].equals(again[name]) for name in first)
-            intake.take(shard, first)
+            writer.write(shard, first)
             given.append(first["examples"].height)
             with store.read() as session:
                 written.append(session.sql("select count(*) from examples").item() - sum(written))
-        return len(intake.pending)
+        return len(writer.pending)
 
     build_atlas(tmp_path / "x.atlas", FEW, **arguments, run_shards=run)
     assert len(given) == 5

@@ -335,9 +335,9 @@ class TestSteering:
         expected = torch.zeros(24)
         for row in codes.to_dicts():
             expected[row["neuron"]] += row["value"] * {"positive": 1, "negative": -1}[row["side"]] / len(PAIRS)
-        [layer] = load_steered_saes(RecordedModels(both.store), None, [0], vectors=["medical"]).saes
-        assert isinstance(layer.codec, Codec)
-        torch.testing.assert_close(layer.target.difference, expected)
+        [sae] = load_steered_saes(RecordedModels(both.store), None, [0], vectors=["medical"]).saes
+        assert isinstance(sae.codec, Codec)
+        torch.testing.assert_close(sae.target.difference, expected)
 
     def test_the_first_sae_that_has_every_vector_is_taken(self, opened):
         make_vectors(opened.store, "medical", PAIRS)

@@ -12,7 +12,7 @@ import atlas
 from atlas.errors import AtlasError
 from atlas.evaluation.calibrate import LEAST_DISTINCT, MOST_PERPLEXITY, RULE, calibrate_method, pick
 from atlas.evaluation.evaluation_set import EvaluationSet
-from atlas.evaluation.examiner import EvaluationConfig, prepare_examiner
+from atlas.evaluation.evaluator import EvaluationConfig, prepare_evaluator
 from atlas.evaluation.runs import MethodSetting
 from atlas.models.recorded import RecordedModels
 from atlas.steering.generation import Sampling
@@ -58,15 +58,15 @@ def recorded(opened):
 
 
 @pytest.fixture
-def examiner(opened, recorded, encoder):
+def evaluator(opened, recorded, encoder):
     data = EvaluationSet(["Waves broke over the bow."], ["He paid."], ["The doctor", "Rain"])
-    return prepare_examiner(opened.store, "sea", data, CONFIG, recorded=recorded, encoder=encoder)
+    return prepare_evaluator(opened.store, "sea", data, CONFIG, recorded=recorded, encoder=encoder)
 
 
-def test_the_curve_and_the_picked_strength_are_stored_and_steer_takes_it(opened, examiner, recorded, monkeypatch):
+def test_the_curve_and_the_picked_strength_are_stored_and_steer_takes_it(opened, evaluator, recorded, monkeypatch):
     monkeypatch.setattr("atlas.evaluation.calibrate.pick", lambda found, strengths: strengths[2])
     setting = MethodSetting("clamp", Options(neurons=2))
-    curve, picked = calibrate_method(examiner, setting, strengths=[0.5, 1.5, 2.5])
+    curve, picked = calibrate_method(evaluator, setting, strengths=[0.5, 1.5, 2.5])
     assert picked == 1.5
     assert curve["strength"].unique().sort().to_list() == [0.0, 0.5, 1.5, 2.5]
     stored = opened.sql("from calibrations").to_dicts()
@@ -106,13 +106,13 @@ def picked(built_atlas, tmp_path_factory, encoder):
     found.contrast("other", PAIRS.rows()[:3], tau=0.3, position="mean")
     recorded = RecordedModels(found.store)
     data = EvaluationSet(["Waves broke over the bow."], ["He paid."], ["The doctor", "Rain"])
-    examiner = prepare_examiner(
+    evaluator = prepare_evaluator(
         found.store, "sea", data, CONFIG, recorded=recorded, encoder=encoder, vectors=["sailing"]
     )
     with pytest.MonkeyPatch.context() as patch:
         for method, best in (("sas", 1), ("filtered", 2)):
             patch.setattr("atlas.evaluation.calibrate.pick", lambda figures, strengths, best=best: strengths[best + 1])
-            calibrate_method(examiner, MethodSetting(method), strengths=[0.5, 1.5, 2.5])
+            calibrate_method(evaluator, MethodSetting(method), strengths=[0.5, 1.5, 2.5])
     return found, recorded
 
 
@@ -153,16 +153,16 @@ class TestVectors:
             assert self.strength(picked, "sas") == strength
 
 
-def test_nothing_is_stored_as_picked_when_every_strength_breaks_the_limits(opened, examiner, monkeypatch):
+def test_nothing_is_stored_as_picked_when_every_strength_breaks_the_limits(opened, evaluator, monkeypatch):
     monkeypatch.setattr("atlas.evaluation.calibrate.pick", lambda found, strengths: None)
     before = opened.sql("from calibrations").height
-    assert calibrate_method(examiner, MethodSetting("add"), strengths=[1.0])[1] is None
+    assert calibrate_method(evaluator, MethodSetting("add"), strengths=[1.0])[1] is None
     assert opened.sql("from calibrations").height == before
 
 
-def test_a_method_without_strength_is_refused(examiner):
+def test_a_method_without_strength_is_refused(evaluator):
     with pytest.raises(AtlasError, match="method swap has no strength to calibrate: use one of clamp"):
-        calibrate_method(examiner, MethodSetting("swap"))
+        calibrate_method(evaluator, MethodSetting("swap"))
 
 
 @pytest.mark.parametrize("left_out", ["distance_topic", "perplexity", "distinct_2"])

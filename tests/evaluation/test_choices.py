@@ -222,8 +222,8 @@ def test_what_is_returned_is_what_is_stored(evaluated):
 def test_a_random_control_has_the_same_entries_elsewhere_and_parts_add_up(evaluated):
     opened, _ = evaluated
     vectors = load_vectors(opened.store, RecordedModels(opened.store), "medical/choices")
-    [own] = vectors.layers
-    moved = vectors.layer_sets(MethodSetting("sas", Options(), "random"), 0)
+    [own] = vectors.saes
+    moved = vectors.sae_sets(MethodSetting("sas", Options(), "random"), 0)
     assert len(moved) == PERMUTATIONS
     for [random] in moved:
         for name in ("sas", "difference"):
@@ -233,8 +233,8 @@ def test_a_random_control_has_the_same_entries_elsewhere_and_parts_add_up(evalua
         assert float(random.target.dense.norm()) == pytest.approx(float(own.target.dense.norm()), rel=1e-5)
         assert abs(float(torch.cosine_similarity(random.target.dense, own.target.dense, dim=0))) < 0.6
     assert len({tuple(random.target.sas.tolist()) for [random] in moved}) == PERMUTATIONS
-    parts = [vectors.layer_sets(MethodSetting("sas", ablation=f"{side} part"), 0) for side in ("positive", "negative")]
-    torch.testing.assert_close(sum(layer.target.sas for [[layer]] in parts), own.target.sas)
+    parts = [vectors.sae_sets(MethodSetting("sas", ablation=f"{side} part"), 0) for side in ("positive", "negative")]
+    torch.testing.assert_close(sum(sae.target.sas for [[sae]] in parts), own.target.sas)
 
 
 def test_a_control_answers_pair_i_under_its_permutation_i(evaluated, transformer, tokenizer):
@@ -243,9 +243,9 @@ def test_a_control_answers_pair_i_under_its_permutation_i(evaluated, transformer
     vectors = load_vectors(opened.store, RecordedModels(opened.store), "medical/choices")
     setting = MethodSetting("dense", Options(2.0), "random")
     found = []
-    for layers, pair in zip(vectors.layer_sets(setting, 0), sides_of(tokenizer, held), strict=False):
+    for saes, pair in zip(vectors.sae_sets(setting, 0), sides_of(tokenizer, held), strict=False):
         with Steering(
-            transformer, layers, method="dense", options=setting.options, special_ids=tokenizer.all_special_ids
+            transformer, saes, method="dense", options=setting.options, special_ids=tokenizer.all_special_ids
         ):
             found += list(choose(transformer, tokenizer, [pair]))
     assert len(found) == len(held) < PERMUTATIONS
@@ -357,14 +357,14 @@ class TestGeneratedText:
         opened, _ = written
         _, held = split_pairs(PAIRS, 0.5)
         prompts = [prompt for prompt in held.prompts for _ in range(2)]
-        [layer] = load_vectors(opened.store, RecordedModels(opened.store), "medical/choices").layers
+        [sae] = load_vectors(opened.store, RecordedModels(opened.store), "medical/choices").saes
         for method in ("original", "dense"):
             stored = self.texts(opened, method)
             assert stored["prompt"].to_list() == prompts
             assert stored["seed"].to_list() == list(range(3, 3 + len(prompts)))
             options = Options(2.0 if method == "dense" else None)
             steering = Steering(
-                transformer, [layer], method=method, options=options, special_ids=special_ids(tokenizer)
+                transformer, [sae], method=method, options=options, special_ids=special_ids(tokenizer)
             )
             seeds = range(3, 3 + len(prompts))
             model = LoadedModel(transformer, tokenizer, True)

@@ -18,17 +18,17 @@ from scipy import stats
 
 import atlas
 import atlas.evaluation.detection
-import atlas.evaluation.examiner
+import atlas.evaluation.evaluator
 import atlas.evaluation.remeasure
 from atlas.errors import AtlasError, PromptError, UnknownName
 from atlas.evaluation.controls import CONTROLS
 from atlas.evaluation.evaluate import edits_code, evaluate_methods, with_controls
 from atlas.evaluation.evaluation_set import EvaluationSet
-from atlas.evaluation.examiner import EvaluationConfig, prepare_examiner
+from atlas.evaluation.evaluator import EvaluationConfig, prepare_evaluator
 from atlas.evaluation.figures import ALIGNED, AT_RANDOM, Figure
 from atlas.evaluation.intervals import auroc_interval
 from atlas.evaluation.layer_level import activity, layer_figures
-from atlas.evaluation.metrics import METRICS, Judge
+from atlas.evaluation.metrics import METRICS, MetricInputs
 from atlas.evaluation.remeasure import remeasure_topic
 from atlas.evaluation.runs import MethodSetting
 from atlas.models.loaded import LoadedModel
@@ -74,10 +74,10 @@ def recorded(path):
 
 @pytest.fixture(scope="module")
 def examine(path, recorded, encoder):
-    """An examiner of topic "sea"; give what should differ."""
+    """An evaluator of topic "sea"; give what should differ."""
 
     def make(data=DATA, config=CONFIG, *, topic="sea", where=path, **more):
-        return prepare_examiner(
+        return prepare_evaluator(
             atlas.open(where).store, topic, data, config, recorded=recorded, encoder=encoder, **more
         )
 
@@ -85,22 +85,22 @@ def examine(path, recorded, encoder):
 
 
 @pytest.fixture(scope="module")
-def examiner(examine):
+def evaluator(examine):
     return examine()
 
 
 @pytest.fixture(scope="module")
-def done(path, examiner):
+def done(path, evaluator):
     """One evaluation: its frame, and what is stored."""
-    frame = evaluate_methods(examiner, [SWAP, ADD, MethodSetting("prefix")])
+    frame = evaluate_methods(evaluator, [SWAP, ADD, MethodSetting("prefix")])
     opened = atlas.open(path)
     tables = {name: opened.sql(f"from {name}") for name in ("runs", "generations", "metrics")}
     return frame, tables
 
 
 @pytest.fixture(scope="module")
-def judge(transformer, language_model, encoder):
-    return Judge(
+def inputs(transformer, language_model, encoder):
+    return MetricInputs(
         transformer, language_model.tokenizer, True, encoder, encoder.embed(SEA), encoder.embed(HELD_OUT), None
     )
 
@@ -163,19 +163,19 @@ def test_every_prompt_and_sample_has_a_seed_of_its_own_that_all_methods_share(do
     assert tables["generations"].height == len(EVALUATED) * 6
 
 
-def continue_prompts(examiner, prompts, steering):
+def continue_prompts(evaluator, prompts, steering):
     """What a steered model goes on with, under the evaluation's seeds."""
-    model = examiner.loaded
+    model = evaluator.loaded
     return generate(model, prompts, steering, sampling=CONFIG.sampling, seeds=range(7, 13))
 
 
 @pytest.mark.parametrize("method", ["original", "sae", "swap", "add"])
-def test_the_stored_texts_are_those_that_steering_generates(done, examiner, method):
+def test_the_stored_texts_are_those_that_steering_generates(done, evaluator, method):
     steering = Steering(
-        examiner.model, examiner.saes, method=method, options=ADD.options if method == "add" else Options(),
-        keep_error=CONFIG.keep_error and method != "sae", special_ids=special_ids(examiner.tokenizer),
+        evaluator.model, evaluator.saes, method=method, options=ADD.options if method == "add" else Options(),
+        keep_error=CONFIG.keep_error and method != "sae", special_ids=special_ids(evaluator.tokenizer),
     )  # fmt: skip
-    texts = continue_prompts(examiner, [prompt for prompt in PROMPTS for _ in range(2)], steering)
+    texts = continue_prompts(evaluator, [prompt for prompt in PROMPTS for _ in range(2)], steering)
     assert texts_of(done[1], method)["text"].to_list() == [text.text for text in texts]
     assert values_of(done[1], method, "contamination") == pytest.approx([text.contamination for text in texts])
 
@@ -186,17 +186,17 @@ def test_the_sae_baseline_is_the_plain_reconstruction_even_where_methods_keep_th
     assert texts["original"] != texts["sae"]
 
 
-def test_a_prefix_is_one_of_the_topics_texts_and_is_not_part_of_the_prompt_that_is_stored(done, examiner):
-    order = sorted(SEA, key=examiner.topic_texts.index)
+def test_a_prefix_is_one_of_the_topics_texts_and_is_not_part_of_the_prompt_that_is_stored(done, evaluator):
+    order = sorted(SEA, key=evaluator.topic_texts.index)
     given = [f"{order[i % 2]} {prompt}" for i, prompt in enumerate(prompt for prompt in PROMPTS for _ in range(2))]
-    texts = continue_prompts(examiner, given, Steering(examiner.model, examiner.saes, method="original"))
+    texts = continue_prompts(evaluator, given, Steering(evaluator.model, evaluator.saes, method="original"))
     assert texts_of(done[1], "prefix")["text"].to_list() == [text.text for text in texts]
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_every_text_is_stored_with_every_metric(done, judge, metric):
+def test_every_text_is_stored_with_every_metric(done, inputs, metric):
     texts = done[1]["generations"].sort("generation_id")
-    expected = METRICS[metric].measure(judge, texts["prompt"].to_list(), texts["text"].to_list())
+    expected = METRICS[metric].measure(inputs, texts["prompt"].to_list(), texts["text"].to_list())
     found = [value for method in EVALUATED for value in values_of(done[1], method, metric)]
     assert [value is None for value in found] == [value is None for value in expected]
     assert [v for v in found if v is not None] == pytest.approx([v for v in expected if v is not None], rel=1e-3)
@@ -258,20 +258,20 @@ def test_each_control_changes_the_texts(done):
 
 @pytest.mark.parametrize("select", ["score", "z"])
 def test_controls_are_measured_by_the_topics_scores_and_not_by_their_own(examine, path, select):
-    """Clamping no neuron leaves the code as it is, so that all that could differ is the ruler."""
-    examiner = examine(config=replace(CONFIG, select=select))
+    """Clamping no neuron leaves the code as it is, so that all that could differ is what contamination is measured by."""
+    evaluator = examine(config=replace(CONFIG, select=select))
     nothing = Options(strength=1.0, neurons=0)
-    runs = [examiner.run(setting) for setting in with_controls([MethodSetting("clamp", nothing)])]
+    runs = [evaluator.run(setting) for setting in with_controls([MethodSetting("clamp", nothing)])]
     original, _, *clamped = (run.values["contamination"] for run in runs)
     for found in clamped:
         assert found == pytest.approx(original, rel=1e-5)
-    layers = [examiner.layer_level(run.setting)[Figure("contamination", texts=ALIGNED)] for run in runs[1:]]
-    assert all(found == pytest.approx(layers[0]) for found in layers)
+    figures = [evaluator.layer_level(run.setting)[Figure("contamination", texts=ALIGNED)] for run in runs[1:]]
+    assert all(found == pytest.approx(figures[0]) for found in figures)
     scores = atlas.open(path).sql("select score from scores where scoring_id = 0 order by neuron")["score"]
-    np.testing.assert_allclose(1 - examiner.saes[0].impurity, scores.fill_null(0), atol=1e-6)
+    np.testing.assert_allclose(1 - evaluator.saes[0].impurity, scores.fill_null(0), atol=1e-6)
 
 
-def test_layer_figures_are_given_for_methods_with_a_code_on_aligned_and_unaligned_texts(done, examiner):
+def test_layer_figures_are_given_for_methods_with_a_code_on_aligned_and_unaligned_texts(done, evaluator):
     frame, _ = done
     names = {f"{column} on {texts}" for column in ("changed", "reconstruction", "contamination", "changed_deviation")
              for texts in ("aligned", "unaligned")}  # fmt: skip
@@ -279,27 +279,27 @@ def test_layer_figures_are_given_for_methods_with_a_code_on_aligned_and_unaligne
         found = frame.filter((pl.col("method") == method) & pl.col("name").str.contains(" on "))["name"]
         assert set(found) == (names if method.split("/")[0] in ("sae", "swap") else set())
     for texts, name in ((HELD_OUT, "aligned"), (UNALIGNED, "unaligned")):
-        figures = layer_figures(examiner.loaded, examiner.saes[0], texts, "swap", Options())
+        figures = layer_figures(evaluator.loaded, evaluator.saes[0], texts, "swap", Options())
         assert figure(frame, "swap", f"changed on {name}") == pytest.approx(student(figures.changed))
         assert figure(frame, "swap", f"contamination on {name}") == pytest.approx(student(figures.contamination))
 
 
-def test_detection_is_the_auroc_of_the_best_neurons_summed_activity(done, examiner):
+def test_detection_is_the_auroc_of_the_best_neurons_summed_activity(done, evaluator):
     frame, _ = done
-    layer = examiner.saes[0]
-    best = layer.target.best[: atlas.evaluation.detection.BEST].numpy()
-    sums = [activity(examiner.loaded, layer, texts)[:, best].sum(1) for texts in (HELD_OUT, UNALIGNED, OTHERS)]
+    sae = evaluator.saes[0]
+    best = sae.target.best[: atlas.evaluation.detection.BEST].numpy()
+    sums = [activity(evaluator.loaded, sae, texts)[:, best].sum(1) for texts in (HELD_OUT, UNALIGNED, OTHERS)]
     assert figure(frame, "detection", "auroc_everyday") == pytest.approx(auroc_interval(sums[0], sums[1]))
     assert figure(frame, "detection", "auroc_topics") == pytest.approx(auroc_interval(sums[0], sums[2]))
 
 
 @pytest.fixture
 def three_best(monkeypatch):
-    monkeypatch.setattr(atlas.evaluation.examiner, "BEST", 3)
+    monkeypatch.setattr(atlas.evaluation.evaluator, "BEST", 3)
 
 
-def test_detection_by_random_neurons_is_between_0_and_1_and_the_same_each_time(examiner, three_best):
-    first, again = (examiner.detection().figures for _ in range(2))
+def test_detection_by_random_neurons_is_between_0_and_1_and_the_same_each_time(evaluator, three_best):
+    first, again = (evaluator.detection().figures for _ in range(2))
     assert first == again
     for metric in ("auroc_everyday", "auroc_topics"):
         value, low, high = first[Figure(metric, ranking=AT_RANDOM)]
@@ -312,21 +312,21 @@ def test_detection_without_other_topics_leaves_them_out(examine, three_best):
     assert {figure.metric for figure in figures} == {"auroc_everyday"}
 
 
-def test_two_saes_are_steered_at_once_and_each_finds_texts_by_itself(examine, examiner):
+def test_two_saes_are_steered_at_once_and_each_finds_texts_by_itself(examine, evaluator):
     both = examine(sae_ids=["residual", "heads"])
     figures = both.detection().figures
     assert {Figure("auroc_everyday", sae_id=sae_id) for sae_id in ("residual", "heads")} <= set(figures)
-    assert [g.text for g in both.run(ADD).generations] != [g.text for g in examiner.run(ADD).generations]
+    assert [g.text for g in both.run(ADD).generations] != [g.text for g in evaluator.run(ADD).generations]
     assert both.steering.scoring_ids == [0, 1]
 
 
 def test_a_model_that_is_handed_in_generates_under_its_methods_name(examine, transformer, language_model):
     other = type(transformer)(transformer.config).eval()
     tiny.randomise(other, seed=9, scale=0.3)
-    examiner = examine(models={"finetuned": other})
-    run = examiner.run(MethodSetting("finetuned"))
+    evaluator = examine(models={"finetuned": other})
+    run = evaluator.run(MethodSetting("finetuned"))
     texts = generate(
-        LoadedModel(other, language_model.tokenizer, True), list(PROMPTS), Steering(other, examiner.saes, method="original"),
+        LoadedModel(other, language_model.tokenizer, True), list(PROMPTS), Steering(other, evaluator.saes, method="original"),
         sampling=CONFIG.sampling, seeds=[7, 9, 11],
     )  # fmt: skip
     assert [g.text for g in run.generations][::2] == [text.text for text in texts]
@@ -334,18 +334,18 @@ def test_a_model_that_is_handed_in_generates_under_its_methods_name(examine, tra
 
 @pytest.fixture(scope="module")
 def by_vector(path, recorded, encoder, tmp_path_factory):
-    """An evaluation of the three methods in an atlas of its own: examiner, frame and tables."""
+    """An evaluation of the three methods in an atlas of its own: evaluator, frame and tables."""
     opened = atlas.open(shutil.copy(path, tmp_path_factory.mktemp("vectors") / "x.atlas"))
-    examiner = prepare_examiner(
+    evaluator = prepare_evaluator(
         opened.store, "sea", DATA, CONFIG, recorded=recorded, encoder=encoder, vectors=["sailing"]
     )
     settings = [
         MethodSetting(name, Options(2.0, sigma="none" if name == "sas" else "own")) for name in TestVectors.METHODS
     ]
-    frame = evaluate_methods(examiner, settings)
+    frame = evaluate_methods(evaluator, settings)
     tables = {name: opened.sql(f"from {name}") for name in ("runs", "generations", "metrics", "vectors")}
     last = pl.col("evaluation_id") == tables["runs"]["evaluation_id"].max()
-    return examiner, frame, {**tables, "runs": tables["runs"].filter(last)}
+    return evaluator, frame, {**tables, "runs": tables["runs"].filter(last)}
 
 
 class TestVectors:
@@ -363,12 +363,16 @@ class TestVectors:
 
     @pytest.mark.parametrize("method", METHODS)
     def test_the_texts_are_those_that_the_vector_steers_and_each_names_it(self, by_vector, method):
-        examiner, _, tables = by_vector
+        evaluator, _, tables = by_vector
         options = Options(2.0, sigma="none" if method == "sas" else "own")
         steering = Steering(
-            examiner.model, examiner.saes, method=method, options=options, special_ids=special_ids(examiner.tokenizer)
+            evaluator.model,
+            evaluator.saes,
+            method=method,
+            options=options,
+            special_ids=special_ids(evaluator.tokenizer),
         )
-        texts = continue_prompts(examiner, [prompt for prompt in PROMPTS for _ in range(2)], steering)
+        texts = continue_prompts(evaluator, [prompt for prompt in PROMPTS for _ in range(2)], steering)
         stored = texts_of(tables, method)
         assert stored["text"].to_list() == [text.text for text in texts]
         assert stored["text"].to_list() != texts_of(tables, "original")["text"].to_list()
@@ -392,25 +396,25 @@ class TestVectors:
         assert figure(frame, "sas", "changed on aligned")[0] > 0
 
     def test_at_strength_0_the_text_is_unsteered_and_no_layer_figure_is_given(self, by_vector):
-        examiner, _, tables = by_vector
+        evaluator, _, tables = by_vector
         setting = with_controls([MethodSetting("sas", Options(0.0))])[2]
-        assert [text.text for text in examiner.run(setting).generations] == texts_of(tables, "original")[
+        assert [text.text for text in evaluator.run(setting).generations] == texts_of(tables, "original")[
             "text"
         ].to_list()
         assert not edits_code(setting) and edits_code(replace(setting, options=Options(1.0)))
 
-    def test_a_vector_that_is_missing_or_that_no_method_uses_is_said(self, examiner, by_vector, examine):
+    def test_a_vector_that_is_missing_or_that_no_method_uses_is_said(self, evaluator, by_vector, examine):
         with pytest.raises(AtlasError, match="method sas steers by a contrastive vector: name one with --vector"):
-            evaluate_methods(examiner, [MethodSetting("sas")])
+            evaluate_methods(evaluator, [MethodSetting("sas")])
         with pytest.raises(AtlasError, match="none of the methods original, sae, swap, swap, swap uses a vector"):
             evaluate_methods(by_vector[0], [SWAP])
         with pytest.raises(UnknownName, match="unknown vector 'sail': known are sailing"):
             examine(vectors=["sail"])
 
 
-def test_the_callers_random_state_is_left_alone(examiner):
+def test_the_callers_random_state_is_left_alone(evaluator):
     before = torch.random.get_rng_state(), np.random.get_state()[1].copy()
-    examiner.run(MethodSetting("swap", control="random"))
+    evaluator.run(MethodSetting("swap", control="random"))
     assert torch.equal(torch.random.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])
 
@@ -436,10 +440,10 @@ def test_a_new_metric_is_measured_on_stored_texts_without_generating(
     monkeypatch.setattr(atlas.evaluation.remeasure, "load_encoder", lambda name: encoder)
     assert remeasure_topic(copy.store, "sea", HELD_OUT, recorded=recorded) == 0
     length = replace(
-        METRICS["perplexity"], measure=lambda judge, prompts, texts: [float(len(t)) or None for t in texts]
+        METRICS["perplexity"], measure=lambda inputs, prompts, texts: [float(len(t)) or None for t in texts]
     )
     monkeypatch.setitem(METRICS, "length", length)
-    monkeypatch.setattr(atlas.evaluation.examiner, "generate_in_turn", None)
+    monkeypatch.setattr(atlas.evaluation.evaluator, "generate_in_turn", None)
     texts = done[1]["generations"].filter(pl.col("text") != "")
     assert remeasure_topic(copy.store, "sea", HELD_OUT, recorded=recorded) == texts.height
     added = copy.sql("select g.text, m.value, m.run_id, g.run_id as of_text from metrics as m join generations as g "
@@ -482,9 +486,9 @@ def test_texts_are_judged_with_the_bos_policy_of_the_sae_that_steered_them(
 ):
     copy = atlas.open(shutil.copy(path, tmp_path / "x.atlas"))
     monkeypatch.setattr(atlas.evaluation.remeasure, "load_encoder", lambda name: encoder)
-    examiner = examine(where=copy.store.path, topic="medicine", sae_ids=["heads"])
-    assert examiner.loaded.prepend_bos is False and copy.sql("select prepend_bos from saes where sae_key = 0").item()
-    evaluate_methods(examiner, [])
+    evaluator = examine(where=copy.store.path, topic="medicine", sae_ids=["heads"])
+    assert evaluator.loaded.prepend_bos is False and copy.sql("select prepend_bos from saes where sae_key = 0").item()
+    evaluate_methods(evaluator, [])
     gone = "name = 'perplexity' and generation_id is not null and run_id in (select run_id from runs where topic = 'medicine')"
     before = copy.sql(f"from metrics where {gone} order by generation_id")
     with copy.store.write() as session:
@@ -556,10 +560,10 @@ def test_what_is_not_there_is_said_before_anything_is_generated(examine, setting
         (MethodSetting("finetuned"), "method finetuned has no model to generate with"),
     ],
 )
-def test_a_method_that_cannot_be_evaluated_is_refused_and_nothing_is_stored(examiner, path, setting, message):
+def test_a_method_that_cannot_be_evaluated_is_refused_and_nothing_is_stored(evaluator, path, setting, message):
     before = atlas.open(path).sql("select count(*) from runs").item()
     with pytest.raises(AtlasError, match=message):
-        evaluate_methods(examiner, [setting])
+        evaluate_methods(evaluator, [setting])
     assert atlas.open(path).sql("select count(*) from runs").item() == before
 
 

@@ -12,7 +12,7 @@ from atlas.evaluation.choice_trial import ChoiceConfig, ChoiceSet
 from atlas.evaluation.choices import evaluate_choices
 from atlas.evaluation.evaluate import evaluate_methods
 from atlas.evaluation.evaluation_set import EvaluationSet
-from atlas.evaluation.examiner import EvaluationConfig, prepare_examiner
+from atlas.evaluation.evaluator import EvaluationConfig, prepare_evaluator
 from atlas.evaluation.figures import ALIGNED, AT_RANDOM, CODE_METRICS, SCORED, Figure
 from atlas.evaluation.layer_level import LayerFigures
 from atlas.evaluation.runs import MethodSetting
@@ -69,7 +69,7 @@ def test_an_evaluation_stores_these_names(atlas_file, encoder):
     opened.score("sea", ["Boats at sea.", "A ship sailed."], min_support=2)
     data = EvaluationSet(["The tide turned."], ["He ran home.", "It rains."], ["She", "It was late"], ["Nurses help."])
     config = EvaluationConfig(samples=1, select="z", sampling=Sampling(max_new_tokens=4))
-    examiner = prepare_examiner(
+    evaluator = prepare_evaluator(
         opened.store,
         "sea",
         data,
@@ -78,7 +78,7 @@ def test_an_evaluation_stores_these_names(atlas_file, encoder):
         recorded=RecordedModels(opened.store),
         encoder=encoder,
     )
-    frame = evaluate_methods(examiner, [MethodSetting("swap"), MethodSetting("add", Options(0.5))])
+    frame = evaluate_methods(evaluator, [MethodSetting("swap"), MethodSetting("add", Options(0.5))])
     of_code = {f"{figure} on {texts}" for figure in OF_CODE for texts in ("aligned", "unaligned")}
     baselines = ("original", "sae")
     expected = {

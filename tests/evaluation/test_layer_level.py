@@ -27,17 +27,17 @@ def tokenizer(language_model):
     return language_model.tokenizer
 
 
-def make_layer(kind="topk", hook_name="blocks.0.hook_resid_post", **settings):
+def make_steered_sae(kind="topk", hook_name="blocks.0.hook_resid_post", **settings):
     return SteeredSae(hook_name, Codec(tiny.make_kind(kind, hook_name=hook_name, **settings)), make_target())
 
 
-def token_codes(model, tokenizer, layer, text, *, prepend_bos=True):
+def token_codes(model, tokenizer, sae, text, *, prepend_bos=True):
     """The residual stream after the first block and its code at the tokens that count [token, ...]; one text alone."""
     ids = [0] * prepend_bos + tokenizer(text, add_special_tokens=False)["input_ids"]
     with torch.no_grad():
         hidden = model(torch.tensor([ids]), output_hidden_states=True).hidden_states[1]
     keep = torch.tensor([token not in tokenizer.all_special_ids for token in ids])
-    return hidden[:, keep], layer.codec.encode(hidden[:, keep]).acts[0]
+    return hidden[:, keep], sae.codec.encode(hidden[:, keep]).acts[0]
 
 
 @pytest.mark.parametrize("name", ["residual", "heads", "later"])
@@ -50,8 +50,8 @@ def test_activity_is_what_a_build_would_store_per_token(transformer, language_mo
     expected = np.zeros((len(TEXTS), sae.codec.d_sae))
     expected[rows["prompt_id"], rows["neuron"]] = rows["act_sum"]
     expected /= [[sum(token not in special for token in row)] for row in ids]
-    layer = SteeredSae(sae.hook_name, sae.codec, make_target(sae.codec.d_sae))
-    found = activity(LoadedModel(transformer, tokenizer, sae.prepend_bos), layer, TEXTS)
+    steered = SteeredSae(sae.hook_name, sae.codec, make_target(sae.codec.d_sae))
+    found = activity(LoadedModel(transformer, tokenizer, sae.prepend_bos), steered, TEXTS)
     np.testing.assert_allclose(found, expected, atol=2e-3, rtol=2e-3)
     assert (found > 0).any(axis=1).all()
 
@@ -59,10 +59,10 @@ def test_activity_is_what_a_build_would_store_per_token(transformer, language_mo
 @pytest.mark.parametrize("kind", tiny.SUPPORTED_KINDS)
 @pytest.mark.parametrize("prepend_bos", [True, False])
 def test_activity_is_the_mean_over_the_tokens_that_count(transformer, tokenizer, kind, prepend_bos):
-    layer = make_layer(kind)
-    found = activity(LoadedModel(transformer, tokenizer, prepend_bos), layer, TEXTS)
+    sae = make_steered_sae(kind)
+    found = activity(LoadedModel(transformer, tokenizer, prepend_bos), sae, TEXTS)
     for text, row in zip(TEXTS, found, strict=True):
-        _, acts = token_codes(transformer, tokenizer, layer, text, prepend_bos=prepend_bos)
+        _, acts = token_codes(transformer, tokenizer, sae, text, prepend_bos=prepend_bos)
         np.testing.assert_allclose(row, acts.abs().mean(0), atol=1e-4, rtol=1e-3)
 
 
@@ -73,20 +73,20 @@ def test_special_tokens_and_padding_are_left_out(transformer, tokenizer):
     assert x.shape[:2] == counts.shape == (len(TEXTS), max(lengths) + 1)
     assert counts.sum(1).tolist() == [n - text.count("<|endoftext|>") for n, text in zip(lengths, TEXTS, strict=True)]
     assert not counts[:, 0].any()
-    none = activity(LoadedModel(transformer, tokenizer, True), make_layer(), ["<|endoftext|>", "Rain."])
+    none = activity(LoadedModel(transformer, tokenizer, True), make_steered_sae(), ["<|endoftext|>", "Rain."])
     assert (none[0] == 0).all() and (none[1] > 0).any()
 
 
 def test_batches_do_not_change_what_is_found(transformer, tokenizer, monkeypatch):
-    layer = make_layer("jumprelu")
-    ranks = np.random.default_rng(0).permutation(layer.codec.d_sae)
+    sae = make_steered_sae("jumprelu")
+    ranks = np.random.default_rng(0).permutation(sae.codec.d_sae)
     swap = settle_options("swap", Options())
     found = []
     for size in (32, 2):
         monkeypatch.setattr(atlas.models.hooks, "BATCH_SIZE", size)
-        figures = layer_figures(LoadedModel(transformer, tokenizer, True), layer, TEXTS, "swap", swap)
-        found.append((activity(LoadedModel(transformer, tokenizer, True), layer, TEXTS), figures.contamination))
-        found[-1] += (firing(LoadedModel(transformer, tokenizer, True), layer, TEXTS, ranks),)
+        figures = layer_figures(LoadedModel(transformer, tokenizer, True), sae, TEXTS, "swap", swap)
+        found.append((activity(LoadedModel(transformer, tokenizer, True), sae, TEXTS), figures.contamination))
+        found[-1] += (firing(LoadedModel(transformer, tokenizer, True), sae, TEXTS, ranks),)
     for whole, parts in zip(*found, strict=True):
         np.testing.assert_allclose(whole, parts, atol=1e-4)
 
@@ -95,54 +95,54 @@ def test_no_hook_is_left_behind_even_when_the_model_fails(transformer, tokenizer
     def hooks():
         return [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in transformer.modules()]
 
-    layer = make_layer()
-    activity(LoadedModel(transformer, tokenizer, True), layer, TEXTS)
+    sae = make_steered_sae()
+    activity(LoadedModel(transformer, tokenizer, True), sae, TEXTS)
     before = hooks()
-    activity(LoadedModel(transformer, tokenizer, True), layer, TEXTS)
+    activity(LoadedModel(transformer, tokenizer, True), sae, TEXTS)
     assert hooks() == before
     monkeypatch.setattr(transformer.transformer.h[1], "forward", None)
     with pytest.raises(TypeError):
-        activity(LoadedModel(transformer, tokenizer, True), layer, TEXTS)
+        activity(LoadedModel(transformer, tokenizer, True), sae, TEXTS)
     assert hooks() == before
 
 
 def test_a_text_longer_than_the_context_is_cut(transformer, tokenizer):
-    layer = make_layer()
+    sae = make_steered_sae()
     long = "The ferry was late again. " * 10
     whole = tokenizer(long, add_special_tokens=False)["input_ids"]
     assert len(whole) > tiny.CONTEXT
     cut = tokenizer.decode(whole[: tiny.CONTEXT - 1])
-    found = activity(LoadedModel(transformer, tokenizer, True), layer, [long, cut])
+    found = activity(LoadedModel(transformer, tokenizer, True), sae, [long, cut])
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["topk", "jumprelu", "abstopk"])
 def test_firing_is_the_best_rank_among_a_tokens_active_neurons(transformer, tokenizer, kind):
-    layer = make_layer(kind)
-    ranks = np.full(layer.codec.d_sae, layer.codec.d_sae)
-    ranked = np.random.default_rng(1).permutation(layer.codec.d_sae)[:3]
+    sae = make_steered_sae(kind)
+    ranks = np.full(sae.codec.d_sae, sae.codec.d_sae)
+    ranked = np.random.default_rng(1).permutation(sae.codec.d_sae)[:3]
     ranks[ranked] = np.arange(3)
-    found = firing(LoadedModel(transformer, tokenizer, True), layer, TEXTS, ranks)
+    found = firing(LoadedModel(transformer, tokenizer, True), sae, TEXTS, ranks)
     expected = []
     for text in TEXTS:
-        for acts in token_codes(transformer, tokenizer, layer, text)[1]:
-            expected.append(min([int(ranks[i]) for i in np.flatnonzero(acts)], default=layer.codec.d_sae))
+        for acts in token_codes(transformer, tokenizer, sae, text)[1]:
+            expected.append(min([int(ranks[i]) for i in np.flatnonzero(acts)], default=sae.codec.d_sae))
     assert found.tolist() == expected
     assert len(set(expected)) > 1
 
 
-def figures_by_hand(layer, hidden, method, options):
+def figures_by_hand(sae, hidden, method, options):
     """Changed neurons, difference in reconstruction error and contamination per token, each token on its own."""
     rows = []
     for token in range(hidden.shape[1]):
         x = hidden[:, token : token + 1]
-        edit = METHODS[method].edit(layer.codec, x, layer.target, options)
+        edit = METHODS[method].edit(sae.codec, x, sae.target, options)
         own, acts = edit.code, edit.acts
 
         def error(values, x=x, own=own):
-            return float(((layer.codec.decode(values, own, x).double() - x.double()) ** 2).sum())
+            return float(((sae.codec.decode(values, own, x).double() - x.double()) ** 2).sum())
 
-        scores, size = own.pick(layer.target.scores).tolist(), acts.flatten().abs().tolist()
+        scores, size = own.pick(sae.target.scores).tolist(), acts.flatten().abs().tolist()
         impure = sum(a * (1 - s) for a, s in zip(size, scores, strict=True)) / sum(size) if sum(size) else np.nan
         rows.append((int((acts != own.acts).sum()), error(acts) - error(own.acts), impure))
     return np.array(rows).T
@@ -151,11 +151,11 @@ def figures_by_hand(layer, hidden, method, options):
 @pytest.mark.parametrize("kind", ["topk", "jumprelu", "standard", "abstopk-rescaled"])
 @pytest.mark.parametrize("method", WITH_FIGURES)
 def test_the_figures_of_a_method_are_those_of_its_tokens(transformer, tokenizer, kind, method):
-    layer, options = make_layer(kind, normalize_activations="layer_norm"), settle_options(method, Options())
-    found = layer_figures(LoadedModel(transformer, tokenizer, True), layer, TEXTS, method, options)
+    sae, options = make_steered_sae(kind, normalize_activations="layer_norm"), settle_options(method, Options())
+    found = layer_figures(LoadedModel(transformer, tokenizer, True), sae, TEXTS, method, options)
     for i, text in enumerate(TEXTS):
-        hidden, _ = token_codes(transformer, tokenizer, layer, text)
-        changed, error, impure = figures_by_hand(layer, hidden, method, options)
+        hidden, _ = token_codes(transformer, tokenizer, sae, text)
+        changed, error, impure = figures_by_hand(sae, hidden, method, options)
         assert found.changed[i] == pytest.approx(changed.mean())
         assert found.changed_deviation[i] == pytest.approx(changed.std(), abs=1e-6)
         assert found.reconstruction[i] == pytest.approx(error.mean(), rel=2e-3, abs=2e-2)
@@ -164,7 +164,7 @@ def test_the_figures_of_a_method_are_those_of_its_tokens(transformer, tokenizer,
 
 def test_a_sae_alone_changes_nothing_and_adds_no_error(transformer, tokenizer):
     options = settle_options("sae", Options())
-    found = layer_figures(LoadedModel(transformer, tokenizer, True), make_layer(), TEXTS, "sae", options)
+    found = layer_figures(LoadedModel(transformer, tokenizer, True), make_steered_sae(), TEXTS, "sae", options)
     assert not found.changed.any() and not found.reconstruction.any() and not found.changed_deviation.any()
     assert ((found.contamination > 0) & (found.contamination < 1)).all()
 
@@ -173,7 +173,9 @@ def test_clamp_changes_as_many_neurons_on_every_token_and_swap_does_not(transfor
     deviation = {}
     for method in ("clamp", "clamp-plus", "swap"):
         options = settle_options(method, Options())
-        found = layer_figures(LoadedModel(transformer, tokenizer, True), make_layer(), TEXTS[1:3], method, options)
+        found = layer_figures(
+            LoadedModel(transformer, tokenizer, True), make_steered_sae(), TEXTS[1:3], method, options
+        )
         deviation[method] = found.changed_deviation
         assert (found.changed > 0).all()
     assert not deviation["clamp"].any() and not deviation["clamp-plus"].any()
@@ -182,23 +184,23 @@ def test_clamp_changes_as_many_neurons_on_every_token_and_swap_does_not(transfor
 
 def test_contamination_runs_from_0_for_scores_of_1_to_1_for_scores_of_0(transformer, tokenizer):
     for value in (0.0, 1.0):
-        layer = make_layer()
-        layer.target.scores.fill_(value)
+        sae = make_steered_sae()
+        sae.target.scores.fill_(value)
         options = settle_options("sae", Options())
-        found = layer_figures(LoadedModel(transformer, tokenizer, True), layer, TEXTS, "sae", options)
+        found = layer_figures(LoadedModel(transformer, tokenizer, True), sae, TEXTS, "sae", options)
         np.testing.assert_allclose(found.contamination, 1 - value, atol=1e-6)
 
 
 def test_a_text_in_which_nothing_fires_has_no_contamination(transformer, tokenizer):
-    layer = make_layer("standard")
-    layer.codec.sae.b_enc.data.fill_(-1e4)
+    sae = make_steered_sae("standard")
+    sae.codec.sae.b_enc.data.fill_(-1e4)
     options = settle_options("sae", Options())
-    found = layer_figures(LoadedModel(transformer, tokenizer, True), layer, TEXTS, "sae", options)
+    found = layer_figures(LoadedModel(transformer, tokenizer, True), sae, TEXTS, "sae", options)
     assert np.isnan(found.contamination).all() and not found.changed.any()
 
 
 @pytest.mark.parametrize("texts", [["<|endoftext|>", "Rain."]])
 def test_a_text_of_special_tokens_alone_gives_no_figure(transformer, tokenizer, texts):
     options = settle_options("swap", Options())
-    found = layer_figures(LoadedModel(transformer, tokenizer, True), make_layer(), texts, "swap", options)
+    found = layer_figures(LoadedModel(transformer, tokenizer, True), make_steered_sae(), texts, "swap", options)
     assert len(found.changed) == len(found.contamination) == 1

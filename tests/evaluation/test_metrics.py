@@ -10,7 +10,7 @@ import tiny
 import torch
 
 import atlas.models.likelihood
-from atlas.evaluation.metrics import METRICS, Judge, make_judge
+from atlas.evaluation.metrics import METRICS, MetricInputs, make_metric_inputs
 
 PROMPTS = ["The doctor", "A boat on the open sea", "Rain", "She"]
 TEXTS = [" gave the patient a new drug.", " sailed", " stopped the game at noon, and then the crowd went home.", ""]
@@ -22,8 +22,8 @@ def tokenizer(language_model):
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["BOS", "no BOS"])
-def judge(request, transformer, tokenizer, encoder):
-    return Judge(
+def inputs(request, transformer, tokenizer, encoder):
+    return MetricInputs(
         transformer, tokenizer, request.param, encoder, encoder.embed(tiny.SEA), encoder.embed(tiny.MEDICINE), None,
         encoder.embed(tiny.PROMPTS[:4]), encoder.embed(tiny.PROMPTS[40:43]),
     )  # fmt: skip
@@ -33,51 +33,51 @@ def ids_of(tokenizer, text):
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def loss_by_hand(judge, prompt, text):
+def loss_by_hand(inputs, prompt, text):
     """Each generated token's probability after everything before it, one forward call per token."""
-    before = [0] * judge.prepend_bos + ids_of(judge.tokenizer, prompt)
+    before = [0] * inputs.prepend_bos + ids_of(inputs.tokenizer, prompt)
     logs = []
-    for token in ids_of(judge.tokenizer, text):
+    for token in ids_of(inputs.tokenizer, text):
         if before:
             with torch.no_grad():
-                logits = judge.model(torch.tensor([before])).logits[0, -1].double()
+                logits = inputs.model(torch.tensor([before])).logits[0, -1].double()
             logs.append(float(logits.log_softmax(-1)[token]))
         before.append(token)
     return float(np.exp(-np.mean(logs)))
 
 
-def test_perplexity_is_that_of_the_generated_tokens_one_text_at_a_time(judge):
-    found = METRICS["perplexity"].measure(judge, PROMPTS, TEXTS)
-    expected = [loss_by_hand(judge, prompt, text) for prompt, text in zip(PROMPTS, TEXTS, strict=True) if text]
+def test_perplexity_is_that_of_the_generated_tokens_one_text_at_a_time(inputs):
+    found = METRICS["perplexity"].measure(inputs, PROMPTS, TEXTS)
+    expected = [loss_by_hand(inputs, prompt, text) for prompt, text in zip(PROMPTS, TEXTS, strict=True) if text]
     assert found[:3] == pytest.approx(expected, rel=1e-3)
     assert found[3] is None
 
 
-def test_perplexity_depends_on_the_prompt_and_not_on_its_own_loss(judge):
-    one, other = METRICS["perplexity"].measure(judge, ["The doctor", "Rain"], [TEXTS[0]] * 2)
+def test_perplexity_depends_on_the_prompt_and_not_on_its_own_loss(inputs):
+    one, other = METRICS["perplexity"].measure(inputs, ["The doctor", "Rain"], [TEXTS[0]] * 2)
     assert one != pytest.approx(other, rel=1e-3)
-    whole = loss_by_hand(judge, "", "The doctor" + TEXTS[0])
+    whole = loss_by_hand(inputs, "", "The doctor" + TEXTS[0])
     assert one != pytest.approx(whole, rel=1e-3)
 
 
-def test_perplexity_in_small_batches_is_the_same(judge, monkeypatch):
-    whole = METRICS["perplexity"].measure(judge, PROMPTS, TEXTS)
+def test_perplexity_in_small_batches_is_the_same(inputs, monkeypatch):
+    whole = METRICS["perplexity"].measure(inputs, PROMPTS, TEXTS)
     monkeypatch.setattr(atlas.models.likelihood, "BATCH_SIZE", 1)
-    assert METRICS["perplexity"].measure(judge, PROMPTS[:3], TEXTS[:3]) == pytest.approx(whole[:3], rel=1e-3)
+    assert METRICS["perplexity"].measure(inputs, PROMPTS[:3], TEXTS[:3]) == pytest.approx(whole[:3], rel=1e-3)
 
 
-def test_perplexity_of_a_text_after_an_empty_prompt_leaves_the_first_token_out_where_nothing_stands_before_it(judge):
-    [found] = METRICS["perplexity"].measure(judge, [""], [TEXTS[2]])
-    assert found == pytest.approx(loss_by_hand(judge, "", TEXTS[2]), rel=1e-3)
+def test_perplexity_of_a_text_after_an_empty_prompt_leaves_the_first_token_out_where_nothing_stands_before_it(inputs):
+    [found] = METRICS["perplexity"].measure(inputs, [""], [TEXTS[2]])
+    assert found == pytest.approx(loss_by_hand(inputs, "", TEXTS[2]), rel=1e-3)
 
 
-def test_perplexity_sees_a_text_as_far_as_the_context_reaches(judge):
+def test_perplexity_sees_a_text_as_far_as_the_context_reaches(inputs):
     long = " ".join([TEXTS[2]] * 4)
-    ids = ids_of(judge.tokenizer, long)
-    head = len(ids_of(judge.tokenizer, "Rain")) + judge.prepend_bos
+    ids = ids_of(inputs.tokenizer, long)
+    head = len(ids_of(inputs.tokenizer, "Rain")) + inputs.prepend_bos
     assert len(ids) + head > tiny.CONTEXT
-    cut = judge.tokenizer.decode(ids[: tiny.CONTEXT - head])
-    found = METRICS["perplexity"].measure(judge, ["Rain"] * 2, [long, cut])
+    cut = inputs.tokenizer.decode(ids[: tiny.CONTEXT - head])
+    found = METRICS["perplexity"].measure(inputs, ["Rain"] * 2, [long, cut])
     assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
@@ -90,8 +90,8 @@ def test_perplexity_sees_a_text_as_far_as_the_context_reaches(judge):
         ("distance_negative", tiny.PROMPTS[40:43]),
     ],
 )
-def test_a_distance_is_that_to_the_nearest_text(judge, encoder, name, texts):
-    found = METRICS[name].measure(judge, PROMPTS, [*TEXTS[:3], texts[1], " \n"])
+def test_a_distance_is_that_to_the_nearest_text(inputs, encoder, name, texts):
+    found = METRICS[name].measure(inputs, PROMPTS, [*TEXTS[:3], texts[1], " \n"])
     vectors, others = encoder.embed(TEXTS[:3]).astype(float), encoder.embed(texts).astype(float)
     expected = [min(float(np.sqrt(((v - o) ** 2).sum())) for o in others) for v in vectors]
     assert found[:3] == pytest.approx(expected, abs=1e-4)
@@ -99,24 +99,26 @@ def test_a_distance_is_that_to_the_nearest_text(judge, encoder, name, texts):
     assert found[4] is None
 
 
-def test_there_is_no_distance_where_there_is_nothing_to_be_near_to(judge):
-    bare = replace(judge, topic=None, held_out=None, negative=None)
+def test_there_is_no_distance_where_there_is_nothing_to_be_near_to(inputs):
+    bare = replace(inputs, topic=None, held_out=None, negative=None)
     for name in ("distance_topic", "distance_held_out", "distance_negative", "leaning"):
         assert METRICS[name].measure(bare, PROMPTS, TEXTS) == [None] * 4
 
 
-def test_a_text_leans_to_the_side_whose_completions_are_nearer(judge):
-    shown, opposite, empty = METRICS["leaning"].measure(judge, PROMPTS[:3], [tiny.PROMPTS[2], tiny.PROMPTS[41], " "])
+def test_a_text_leans_to_the_side_whose_completions_are_nearer(inputs):
+    shown, opposite, empty = METRICS["leaning"].measure(inputs, PROMPTS[:3], [tiny.PROMPTS[2], tiny.PROMPTS[41], " "])
     assert shown > 0.5 and opposite < -0.5 and empty is None
-    far, near = (METRICS[f"distance_{side}"].measure(judge, PROMPTS, TEXTS) for side in ("negative", "positive"))
-    assert METRICS["leaning"].measure(judge, PROMPTS, TEXTS)[:3] == [
+    far, near = (METRICS[f"distance_{side}"].measure(inputs, PROMPTS, TEXTS) for side in ("negative", "positive"))
+    assert METRICS["leaning"].measure(inputs, PROMPTS, TEXTS)[:3] == [
         a - b for a, b in zip(far[:3], near[:3], strict=True)
     ]
 
 
-def test_a_judge_is_made_of_texts_and_lacks_what_it_is_not_given(judge, encoder):
-    made = make_judge(judge.model, judge.tokenizer, encoder, prepend_bos=False, topic=tiny.SEA, positive=["Rain"])
-    assert np.array_equal(made.topic, judge.topic) and made.positive.shape == (1, judge.topic.shape[1])
+def test_what_metrics_need_is_made_of_texts_and_lacks_what_it_is_not_given(inputs, encoder):
+    made = make_metric_inputs(
+        inputs.model, inputs.tokenizer, encoder, prepend_bos=False, topic=tiny.SEA, positive=["Rain"]
+    )
+    assert np.array_equal(made.topic, inputs.topic) and made.positive.shape == (1, inputs.topic.shape[1])
     assert made.held_out is made.negative is None
 
 
@@ -137,28 +139,28 @@ class Words:
         ("", None, None),
     ],
 )
-def test_distinct_counts_different_runs_of_tokens(judge, text, one, two):
-    worded = replace(judge, tokenizer=Words())
+def test_distinct_counts_different_runs_of_tokens(inputs, text, one, two):
+    worded = replace(inputs, tokenizer=Words())
     assert METRICS["distinct_1"].measure(worded, [""], [text]) == [one]
     assert METRICS["distinct_2"].measure(worded, [""], [text]) == [two]
 
 
-def test_distinct_looks_at_the_text_and_not_at_the_prompt(judge):
-    found = [METRICS["distinct_2"].measure(judge, [prompt], [TEXTS[0]]) for prompt in ("Rain", TEXTS[0] * 2)]
+def test_distinct_looks_at_the_text_and_not_at_the_prompt(inputs):
+    found = [METRICS["distinct_2"].measure(inputs, [prompt], [TEXTS[0]]) for prompt in ("Rain", TEXTS[0] * 2)]
     assert found[0] == found[1] != [None]
 
 
-def test_acceptability_is_the_classifiers_and_none_without_one(judge):
-    assert judge.acceptability is None
-    assert METRICS["acceptability"].measure(judge, PROMPTS, TEXTS) == [None] * 4
-    judged = replace(judge, acceptability=lambda texts: [len(text) / 100 for text in texts])
+def test_acceptability_is_the_classifiers_and_none_without_one(inputs):
+    assert inputs.acceptability is None
+    assert METRICS["acceptability"].measure(inputs, PROMPTS, TEXTS) == [None] * 4
+    judged = replace(inputs, acceptability=lambda texts: [len(text) / 100 for text in texts])
     found = METRICS["acceptability"].measure(judged, PROMPTS, TEXTS)
     assert found == [*(len(text) / 100 for text in TEXTS[:3]), None]
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_every_metric_gives_a_finite_value_or_none_per_text_and_says_what_it_is(judge, name):
-    judged = replace(judge, acceptability=lambda texts: [0.5] * len(texts))
+def test_every_metric_gives_a_finite_value_or_none_per_text_and_says_what_it_is(inputs, name):
+    judged = replace(inputs, acceptability=lambda texts: [0.5] * len(texts))
     found = METRICS[name].measure(judged, PROMPTS, TEXTS)
     assert len(found) == 4 and found[3] is None
     assert all(value is not None and np.isfinite(value) for value in found[:3])
@@ -166,15 +168,15 @@ def test_every_metric_gives_a_finite_value_or_none_per_text_and_says_what_it_is(
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_a_text_is_measured_alike_whatever_stands_beside_it(judge, name):
-    judged = replace(judge, acceptability=lambda texts: [float(len(text)) for text in texts])
+def test_a_text_is_measured_alike_whatever_stands_beside_it(inputs, name):
+    judged = replace(inputs, acceptability=lambda texts: [float(len(text)) for text in texts])
     together = METRICS[name].measure(judged, PROMPTS, TEXTS)
     for prompt, text, value in zip(PROMPTS, TEXTS, together, strict=True):
         [alone] = METRICS[name].measure(judged, [prompt], [text])
         assert alone == (None if value is None else pytest.approx(value, rel=1e-3))
 
 
-def test_a_text_that_has_no_embedding_or_no_likelihood_has_no_figure(judge, monkeypatch):
+def test_a_text_that_has_no_embedding_or_no_likelihood_has_no_figure(inputs, monkeypatch):
     class Odd:
         """Gives one text NaN and one zeros, and must not be asked about empty ones."""
 
@@ -182,11 +184,11 @@ def test_a_text_that_has_no_embedding_or_no_likelihood_has_no_figure(judge, monk
             assert all(texts)
             return np.array([[np.nan, 1], [0, 0], [0.6, 0.8]], np.float32)[: len(texts)]
 
-    odd = replace(judge, encoder=Odd(), topic=np.array([[1.0, 0.0]]))
+    odd = replace(inputs, encoder=Odd(), topic=np.array([[1.0, 0.0]]))
     found = METRICS["distance_topic"].measure(odd, PROMPTS, [" one", " two", " three", ""])
     assert found == [None, None, pytest.approx(np.sqrt(0.16 + 0.64)), None]
     assert METRICS["distance_topic"].measure(odd, PROMPTS[:1], [""]) == [None]
     monkeypatch.setattr(
         "atlas.evaluation.metrics.log_probabilities", lambda *_: [np.array([-np.inf]), np.array([-800.0, -700.0])]
     )
-    assert METRICS["perplexity"].measure(judge, PROMPTS[:2], TEXTS[:2]) == [None, None]
+    assert METRICS["perplexity"].measure(inputs, PROMPTS[:2], TEXTS[:2]) == [None, None]

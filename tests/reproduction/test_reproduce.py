@@ -23,12 +23,12 @@ from scipy.stats import kendalltau
 
 import atlas as library
 from atlas.errors import AtlasError, StoreError, UnknownName
-from atlas.evaluation.examiner import EvaluationConfig
+from atlas.evaluation.evaluator import EvaluationConfig
 from atlas.evaluation.layer_level import activity, firing
-from atlas.reproduction import cost, design_choices, generated_text, material, page, reference_set
+from atlas.reproduction import cost, design_choices, exhibit_inputs, generated_text, page, reference_set
 from atlas.reproduction import detection_curves as detection
+from atlas.reproduction.exhibit_inputs import ExhibitInputs, ModelLocations, NotAvailable, TestTexts
 from atlas.reproduction.exhibits import EXHIBITS
-from atlas.reproduction.material import Material, NotAvailable, Places, TestTexts
 from atlas.reproduction.reproduce import make_exhibits
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.score import score_topics
@@ -73,14 +73,14 @@ def topics():
 
 @pytest.fixture(scope="module")
 def by_hand(tmp_path_factory, raws, vectors, topics):
-    """Material over an atlas made by hand, whose SAEs cannot be loaded."""
+    """ExhibitInputs over an atlas made by hand, whose SAEs cannot be loaded."""
     folder = tmp_path_factory.mktemp("by_hand")
     store = handmade.make_store(folder / "x.atlas", raws, vectors)
     with store.write() as session:
         for key, raw in enumerate(raws):
             change(session, "update saes set d_sae = ? where sae_key = ?", [raw.shape[2], key])
     score_topics(store, topics[0], embed=topics[1], config=ScoringConfig(min_support=5, null_topics=0))
-    return Material(library.open(store.path), NOTHING, folder=folder, topic="first")
+    return ExhibitInputs(library.open(store.path), NOTHING, folder=folder, topic="first")
 
 
 def test_coverage_is_counted_over_the_first_prompts_of_each_order(by_hand, raws):
@@ -204,7 +204,7 @@ def small():
     with pytest.MonkeyPatch.context() as patch:
         config = EvaluationConfig(samples=1, sampling=Sampling(max_new_tokens=4), select="score")
         patch.setattr(generated_text, "CONFIG", config)
-        for module in (material, detection):
+        for module in (exhibit_inputs, detection):
             patch.setattr(module, "DEFAULT_RULE", "score")
         patch.setattr(cost, "TOKENS", 4)
         patch.setattr(reference_set, "SMALLEST", 4)
@@ -214,7 +214,7 @@ def small():
 @pytest.fixture(scope="module")
 def encoders(encoder):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(material, "load_encoder", lambda name: encoder)
+        patch.setattr(exhibit_inputs, "load_encoder", lambda name: encoder)
         yield
 
 
@@ -229,10 +229,10 @@ def whole(scored, small, encoders, tmp_path_factory):
 
 
 def test_active_neurons_are_those_of_the_layer(scored, encoders, tmp_path):
-    own = Material(scored, TEXTS, folder=tmp_path)
+    own = ExhibitInputs(scored, TEXTS, folder=tmp_path)
     for row in own.saes:
-        fired, layer = own.fired(row, TEXTS.unaligned), own.layer(row["sae_key"])
-        arguments = (own.recorded.read_as(row), layer, list(TEXTS.unaligned))
+        fired, sae = own.activations(row, TEXTS.unaligned), own.steered_sae(row["sae_key"])
+        arguments = (own.recorded.read_as(row), sae, list(TEXTS.unaligned))
         ranks = np.random.default_rng(0).permutation(row["d_sae"])
         every = activity(*arguments)
         best = firing(*arguments, ranks)
@@ -246,7 +246,9 @@ def test_active_neurons_are_those_of_the_layer(scored, encoders, tmp_path):
 
 def test_the_topic_is_found_better_than_by_chance_when_its_own_neuron_ranks_first():
     texts, neurons = np.array([0, 0, 1]), np.array([3, 1, 2])
-    fired = material.Fired(np.array([0, 1, 2]), texts, neurons, np.array([4.0, 1.0, 2.0]), np.array([2, 1]))
+    fired = exhibit_inputs.TokenActivations(
+        np.array([0, 1, 2]), texts, neurons, np.array([4.0, 1.0, 2.0]), np.array([2, 1])
+    )
     ranks = detection.ranks_of(np.array([3, 2]), 5)
     assert ranks.tolist() == [5, 5, 1, 0, 5]
     assert fired.best_ranks(ranks).tolist() == [0, 5, 1]
@@ -345,14 +347,14 @@ def test_a_model_elsewhere_is_taken(scored, small, encoders, gpt2_folder, tmp_pa
     with library.open(path).store.write() as session:
         change(session, "update saes set model = '/gone/model'")
     frame = make_exhibits(
-        library.open(path), tmp_path / "out", TEXTS, only=["table_4"], places=Places(model=str(gpt2_folder))
+        library.open(path), tmp_path / "out", TEXTS, only=["table_4"], locations=ModelLocations(model=str(gpt2_folder))
     )
     assert frame.filter(pl.col("name") == "table_4")["state"].item() == "made"
 
 
 def test_signals_that_the_default_selection_needs_are_made_in_a_copy(scored, encoders, tmp_path, monkeypatch):
-    monkeypatch.setattr("atlas.reproduction.material.DEFAULT_RULE", "combined")
-    own = Material(scored, TEXTS, folder=tmp_path)
+    monkeypatch.setattr("atlas.reproduction.exhibit_inputs.DEFAULT_RULE", "combined")
+    own = ExhibitInputs(scored, TEXTS, folder=tmp_path)
     with own.steering.store.read() as session:
         assert session.ask("current_scorings", topic="sea", scorer="contrast").height == len(own.saes)
     with own.session() as session:

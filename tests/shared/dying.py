@@ -78,12 +78,12 @@ def start_threads(master: str) -> Iterator[Any]:
     yield SimpleNamespace(sparkContext=SimpleNamespace(parallelize=parallelize))
 
 
-def run_on_threads(store: Any, equipment: Any, progress: Any) -> int:
+def run_on_threads(store: Any, models: Any, progress: Any) -> int:
     """The shards of a build on Spark, without Spark."""
     from atlas.spark import build as spark_build
 
     spark_build.start_spark = start_threads
-    return spark_build.run_on_spark(store, equipment, progress, master="none")
+    return spark_build.run_on_spark(store, models, progress, master="none")
 
 
 def fork(function: Any) -> int:

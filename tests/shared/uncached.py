@@ -50,25 +50,25 @@ def make_model(kind: str, seed: int = 0):
     return model.eval().requires_grad_(False)
 
 
-def make_layer(hook_name=HOOK, *, double=False):
-    sae = tiny.make_kind("topk", hook_name=hook_name)
-    return SteeredSae(hook_name, Codec(sae.to(torch.float64) if double else sae), make_target())
+def make_steered_sae(hook_name=HOOK, *, double=False):
+    made = tiny.make_kind("topk", hook_name=hook_name)
+    return SteeredSae(hook_name, Codec(made.to(torch.float64) if double else made), make_target())
 
 
-def steered_forward(model, layer, method, ids, meant):
+def steered_forward(model, sae, method, ids, meant):
     """Logits of one text without a cache, its block edited where `meant` [token] says; the block's acts before, after."""
     caught = []
 
     def edit(module, args, output):
         x = output[0] if isinstance(output, tuple) else output
-        found = METHODS[method].edit(layer.codec, x, layer.target, settle_options(method, Options()))
+        found = METHODS[method].edit(sae.codec, x, sae.target, settle_options(method, Options()))
         if isinstance(found, MovedActivation):
-            moved, was = found.activation, layer.codec.encode(found.activation)
+            moved, was = found.activation, sae.codec.encode(found.activation)
             caught.append((was.acts[0], was.acts[0]))
         else:
             code, acts = found.code, found.acts
-            moved = layer.codec.decode(acts, code, x)
-            full = [torch.zeros(*x.shape[:2], layer.codec.d_sae) for _ in range(2)]
+            moved = sae.codec.decode(acts, code, x)
+            full = [torch.zeros(*x.shape[:2], sae.codec.d_sae) for _ in range(2)]
             for place, part in zip(full, (code.acts, acts), strict=True):
                 place[..., slice(None) if code.neurons is None else code.neurons] = part
             caught.append((full[0][0], full[1][0]))
@@ -89,10 +89,10 @@ def meant_places(ids, prompt, positions):
     return [inside(i) and one != SPECIAL for i, one in enumerate(ids)]
 
 
-def plain_text(model, layer, method, positions, prompt, new=NEW, stop=None):
+def plain_text(model, sae, method, positions, prompt, new=NEW, stop=None):
     ids = list(prompt)
     for _ in range(new):
-        logits, *_ = steered_forward(model, layer, method, ids, meant_places(ids, len(prompt), positions))
+        logits, *_ = steered_forward(model, sae, method, ids, meant_places(ids, len(prompt), positions))
         ids.append(int(logits[-1].argmax()))
         if ids[-1] == stop:
             break
@@ -102,21 +102,21 @@ def plain_text(model, layer, method, positions, prompt, new=NEW, stop=None):
 @functools.cache
 def plain(kind, method, positions):
     """The plain way's text and figures of PROMPT."""
-    model, layer = make_model(kind), make_layer()
-    ids = plain_text(model, layer, method, positions, PROMPT)
-    return ids, plain_figures(model, layer, method, positions, ids, len(PROMPT))
+    model, sae = make_model(kind), make_steered_sae()
+    ids = plain_text(model, sae, method, positions, PROMPT)
+    return ids, plain_figures(model, sae, method, positions, ids, len(PROMPT))
 
 
-def plain_figures(model, layer, method, positions, ids, prompt):
+def plain_figures(model, sae, method, positions, ids, prompt):
     """Contamination, kept, new, dropped of a text whose last token the model does not read."""
     read = ids[:-1] if len(ids) > prompt else ids
     meant = meant_places(read, prompt, positions)
-    _, was, now = steered_forward(model, layer, method, read, meant)
+    _, was, now = steered_forward(model, sae, method, read, meant)
     was, now = was[torch.tensor(meant)], now[torch.tensor(meant)]
     if not len(now):
         return [None, 0, 0, 0]
     size = now.abs()
-    purity = [float(a @ (1 - layer.target.scores) / a.sum()) for a in size if a.sum() > 0]
+    purity = [float(a @ (1 - sae.target.scores) / a.sum()) for a in size if a.sum() > 0]
     both, new, dropped = (now != 0) & (was != 0), (now != 0) & (was == 0), (was != 0) & (now == 0)
     return [sum(purity) / len(purity), *(float(part.sum(-1).double().mean()) for part in (both, new, dropped))]
 

@@ -15,11 +15,11 @@ from spark_here import QUICK, needs_spark
 
 import atlas.building.plan
 from atlas.building.build import build_atlas
-from atlas.building.shards import Intake, Shard
+from atlas.building.shards import Shard, ShardWriter
 from atlas.building.staging import STAGED
 from atlas.errors import AtlasError, StoreError
 from atlas.spark import build as spark_build
-from atlas.spark.build import describe, explain, load_equipment, name_shard, run_on_spark
+from atlas.spark.build import describe, explain, load_models, name_shard, run_on_spark
 from atlas.spark.session import start_spark
 from atlas.texts.prompts import collect_texts
 
@@ -208,11 +208,11 @@ def test_a_folder_in_which_the_driver_finds_nothing_is_named(tmp_path, arguments
 
 @pytest.fixture
 def staged(tmp_path, arguments):
-    """A planned build: the equipment of the driver, and its unfinished shards."""
+    """A planned build: the models of the driver, and its unfinished shards."""
     found = []
 
-    def look(store, equipment, progress):
-        found.append((equipment, Intake(store, equipment.saes)))
+    def look(store, models, progress):
+        found.append((models, ShardWriter(store, models.saes)))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -222,11 +222,11 @@ def staged(tmp_path, arguments):
 
 def test_an_executor_loads_what_the_driver_has_once(staged, monkeypatch):
     recipe = describe(staged[0])
-    load_equipment.cache_clear()
+    load_models.cache_clear()
     loads = []
     real = spark_build.load_language_model
     monkeypatch.setattr(spark_build, "load_language_model", lambda *a, **k: (loads.append(a), real(*a, **k))[1])
-    mine, again = load_equipment(recipe), load_equipment(dataclasses.replace(recipe))
+    mine, again = load_models(recipe), load_models(dataclasses.replace(recipe))
     assert mine is again and len(loads) == 1
     assert describe(mine) == recipe
     assert (mine.batch_size, sorted(mine.saes)) == (dying.BATCH_SIZE, [0, 1])
@@ -246,13 +246,13 @@ def test_other_weights_on_an_executor_are_refused(staged, change, message):
     if "saes" in change:
         change = {"saes": tuple(dataclasses.replace(sae, sae_hash="x") for sae in recipe.saes)}
     with pytest.raises(StoreError, match=message):
-        load_equipment(dataclasses.replace(recipe, **change))
+        load_models(dataclasses.replace(recipe, **change))
 
 
 def test_the_name_of_a_shard_tells_what_its_rows_depend_on(staged):
-    equipment, intake = staged
-    recipe, shard = describe(equipment), intake.pending[0]
-    prompts = intake.prompts(shard)
+    models, writer = staged
+    recipe, shard = describe(models), writer.pending[0]
+    prompts = writer.prompts(shard)
     one = dataclasses.replace(recipe.saes[0], sae_hash="x")
     names = [
         name_shard(shard, prompts, recipe),
@@ -271,9 +271,9 @@ def test_the_name_of_a_shard_tells_what_its_rows_depend_on(staged):
 
 
 def test_another_attempt_that_was_first_is_left_alone(staged, tmp_path):
-    equipment, intake = staged
-    recipe, folder = describe(equipment), tmp_path / "x.atlas.shards"
-    name, shard = next(iter(spark_build._stage(folder, intake, recipe).items()))
+    models, writer = staged
+    recipe, folder = describe(models), tmp_path / "x.atlas.shards"
+    name, shard = next(iter(spark_build._stage(folder, writer, recipe).items()))
     task = spark_build.Task(name, shard)
     spark_build.compute_task(recipe, folder, task)
     before = (folder / name).stat().st_ino
@@ -325,13 +325,13 @@ def test_a_bug_on_an_executor_keeps_its_traceback():
 
 
 def test_what_an_executor_could_not_do_is_told_in_the_staging_folder_and_forgotten_by_the_next_build(staged, tmp_path):
-    equipment, intake = staged
-    recipe, folder = describe(equipment), tmp_path / "x.atlas.shards"
-    name, shard = next(iter(spark_build._stage(folder, intake, recipe).items()))
+    models, writer = staged
+    recipe, folder = describe(models), tmp_path / "x.atlas.shards"
+    name, shard = next(iter(spark_build._stage(folder, writer, recipe).items()))
     with pytest.raises(AtlasError, match="nowhere") as caught:
         spark_build.compute_task(dataclasses.replace(recipe, model="/nowhere"), folder, spark_build.Task(name, shard))
     told = explain(RuntimeError("Spark's own words"), folder, ["another shard", name])
     assert str(told) == f"an executor of Spark says: {caught.value}"
     assert explain(RuntimeError("Spark's own words"), folder, ["another shard"]) is None
-    spark_build._stage(folder, intake, recipe)
+    spark_build._stage(folder, writer, recipe)
     assert explain(RuntimeError("Spark's own words"), folder, [name]) is None

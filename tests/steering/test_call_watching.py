@@ -7,7 +7,7 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import nn
-from uncached import HOOK, NEW, PROMPT, SIMPLE, SPECIAL, make_layer, make_model, plain
+from uncached import HOOK, NEW, PROMPT, SIMPLE, SPECIAL, make_model, make_steered_sae, plain
 
 import atlas
 from atlas.errors import AtlasError
@@ -25,8 +25,8 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def layer():
-    return make_layer()
+def sae():
+    return make_steered_sae()
 
 
 def logits(model, ids=IDS):
@@ -35,8 +35,8 @@ def logits(model, ids=IDS):
 
 
 @pytest.fixture(scope="module")
-def steered(model, layer):
-    with Steering(model, [layer], method="clamp", keep_error=False, special_ids=[SPECIAL]):
+def steered(model, sae):
+    with Steering(model, [sae], method="clamp", keep_error=False, special_ids=[SPECIAL]):
         return logits(model)
 
 
@@ -78,11 +78,11 @@ class Copying(nn.DataParallel):
 
 @pytest.mark.parametrize("wrap", [Outer, nn.DataParallel, lambda model: torch.compile(model, backend="eager")])
 @pytest.mark.parametrize("given", ["the wrapper", "the model"])
-def test_a_wrapped_model_is_steered_through_the_wrapper_and_within(model, layer, steered, wrap, given):
+def test_a_wrapped_model_is_steered_through_the_wrapper_and_within(model, sae, steered, wrap, given):
     whole = wrap(model)
     unsteered = logits(whole)
     with Steering(
-        whole if given == "the wrapper" else model, [layer], method="clamp", keep_error=False, special_ids=[SPECIAL]
+        whole if given == "the wrapper" else model, [sae], method="clamp", keep_error=False, special_ids=[SPECIAL]
     ) as steering:
         assert torch.equal(logits(whole), steered)
         assert steering.contamination()[0] is not None
@@ -92,21 +92,21 @@ def test_a_wrapped_model_is_steered_through_the_wrapper_and_within(model, layer,
 
 
 @pytest.mark.parametrize("positions", ["all", "prompt", "generated"])
-def test_generation_of_a_wrapped_model_keeps_to_the_positions(model, layer, positions):
+def test_generation_of_a_wrapped_model_keeps_to_the_positions(model, sae, positions):
     text, _ = plain("gpt2", "swap", positions)
     whole = Outer(model)
-    with Steering(whole, [layer], method="swap", keep_error=False, positions=positions, special_ids=[SPECIAL]):
+    with Steering(whole, [sae], method="swap", keep_error=False, positions=positions, special_ids=[SPECIAL]):
         assert whole.generate(IDS, max_new_tokens=NEW, do_sample=False)[0].tolist() == text
 
 
-def test_a_model_that_is_compiled_inside_the_block_is_not_steered_after_it(model, layer, steered):
-    with Steering(model, [layer], method="clamp", keep_error=False, special_ids=[SPECIAL]):
+def test_a_model_that_is_compiled_inside_the_block_is_not_steered_after_it(model, sae, steered):
+    with Steering(model, [sae], method="clamp", keep_error=False, special_ids=[SPECIAL]):
         compiled = torch.compile(model, backend="eager")
         assert torch.equal(logits(compiled), steered)
     torch.testing.assert_close(logits(compiled), logits(model))
 
 
-def test_a_compiled_forward_method_and_a_model_compiled_in_place_are_steered(layer, steered):
+def test_a_compiled_forward_method_and_a_model_compiled_in_place_are_steered(sae, steered):
     for change in (
         lambda model: setattr(model, "forward", torch.compile(model.forward, backend="eager")),
         lambda model: model.compile(backend="eager"),
@@ -114,56 +114,56 @@ def test_a_compiled_forward_method_and_a_model_compiled_in_place_are_steered(lay
         model = make_model("gpt2")
         change(model)
         logits(model)
-        with Steering(model, [layer], method="clamp", keep_error=False, special_ids=[SPECIAL]):
+        with Steering(model, [sae], method="clamp", keep_error=False, special_ids=[SPECIAL]):
             assert torch.equal(logits(model), steered)
 
 
-def test_copies_of_the_model_are_refused(model, layer):
-    with pytest.raises(AtlasError, match="a copy of the model was called"), Steering(model, [layer]):
+def test_copies_of_the_model_are_refused(model, sae):
+    with pytest.raises(AtlasError, match="a copy of the model was called"), Steering(model, [sae]):
         logits(Copying(model))
 
 
-def test_continuous_batching_is_refused(model, layer):
-    with pytest.raises(AtlasError, match="several texts packed into one row"), Steering(model, [layer]):
+def test_continuous_batching_is_refused(model, sae):
+    with pytest.raises(AtlasError, match="several texts packed into one row"), Steering(model, [sae]):
         model.generate_batch([PROMPT])
     assert "generate_batch" not in vars(model)
 
 
-def test_a_block_in_which_the_model_is_not_called_says_so(model, layer):
-    with pytest.warns(UserWarning, match="nothing was steered"), Steering(model, [layer]):
+def test_a_block_in_which_the_model_is_not_called_says_so(model, sae):
+    with pytest.warns(UserWarning, match="nothing was steered"), Steering(model, [sae]):
         pass
 
 
-def test_a_hook_that_never_runs_says_so(layer):
+def test_a_hook_that_never_runs_says_so(sae):
     model = make_model("gpt2")
     model.transformer.h[0].register_forward_pre_hook(lambda *args: None)
     model.transformer.forward = lambda input_ids, **kwargs: model.transformer.ln_f(model.transformer.wte(input_ids))
     model.forward = lambda input_ids, **kwargs: (model.lm_head(model.transformer(input_ids)),)
-    with Steering(model, [layer]), pytest.raises(AtlasError, match=f"its hook {HOOK} never ran"):
+    with Steering(model, [sae]), pytest.raises(AtlasError, match=f"its hook {HOOK} never ran"):
         model(IDS)
 
 
-def test_a_layer_without_its_model_is_refused(model, layer):
-    with pytest.raises(AtlasError, match="was called without its model"), Steering(model, [layer]):
+def test_a_layer_without_its_model_is_refused(model, sae):
+    with pytest.raises(AtlasError, match="was called without its model"), Steering(model, [sae]):
         model.transformer.h[0](torch.zeros(1, 3, 32))
 
 
 def test_a_layer_on_another_device_than_its_sae_is_refused():
-    model, far = make_model("gpt2"), make_layer()
+    model, far = make_model("gpt2"), make_steered_sae()
     far.codec.decoder_rows = far.codec.decoder_rows.to("meta")
     with pytest.raises(AtlasError, match="is on cpu and its SAE on meta"), Steering(model, [far]):
         logits(model)
 
 
-def test_a_model_that_changes_its_number_format_goes_on_being_steered(layer):
+def test_a_model_that_changes_its_number_format_goes_on_being_steered(sae):
     model = make_model("gpt2")
-    with Steering(model, [layer], method="swap", keep_error=False):
+    with Steering(model, [sae], method="swap", keep_error=False):
         model.to(torch.bfloat16)
         assert logits(model).dtype == torch.bfloat16
 
 
-def test_a_failed_call_leaves_nothing_behind(model, layer, steered):
-    with Steering(model, [layer], method="clamp", keep_error=False, special_ids=[SPECIAL]):
+def test_a_failed_call_leaves_nothing_behind(model, sae, steered):
+    with Steering(model, [sae], method="clamp", keep_error=False, special_ids=[SPECIAL]):
         with pytest.raises(IndexError):
             model(torch.tensor([[9999]]))
         with pytest.raises(ValueError, match="max_new_tokens"):
@@ -171,14 +171,14 @@ def test_a_failed_call_leaves_nothing_behind(model, layer, steered):
         assert torch.equal(logits(model), steered)
 
 
-def test_figures_that_are_not_finite_are_left_out_and_said(layer):
+def test_figures_that_are_not_finite_are_left_out_and_said(sae):
     model = make_model("gpt2")
 
     def overflow(module, args, output):
         return torch.cat([output[:, :-1], output[:, -1:] * float("inf")], dim=1)
 
     model.transformer.h[0].register_forward_hook(overflow)
-    with Steering(model, [layer], method="swap", keep_error=False) as steering:
+    with Steering(model, [sae], method="swap", keep_error=False) as steering:
         logits(model, torch.tensor([[41, 52, 30]]))
     with pytest.warns(UserWarning, match="figures leave out 1 tokens whose activations"):
         [purity] = steering.contamination()
@@ -203,9 +203,9 @@ def trained():
     return make_model("gpt2").requires_grad_()
 
 
-def test_the_original_has_the_values_and_gradients_of_the_unsteered_model(trained, layer):
+def test_the_original_has_the_values_and_gradients_of_the_unsteered_model(trained, sae):
     expected = gradients(trained)
-    with Steering(trained, [layer], method="original", special_ids=[SPECIAL]):
+    with Steering(trained, [sae], method="original", special_ids=[SPECIAL]):
         found = gradients(trained)
     assert all(map(torch.equal, found, expected))
 
@@ -214,9 +214,9 @@ def test_the_original_has_the_values_and_gradients_of_the_unsteered_model(traine
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "original"])
 def test_gradients_pass_through_the_edits(trained, method, keep_error):
     """A step along the gradient changes the steered output by what the gradient says."""
-    layer = make_layer(double=True)
+    sae = make_steered_sae(double=True)
     trained.double()
-    with Steering(trained, [layer], method=method, keep_error=keep_error, special_ids=[SPECIAL]):
+    with Steering(trained, [sae], method=method, keep_error=keep_error, special_ids=[SPECIAL]):
         _, by_input, by_weight = gradients(trained)
         assert float(by_weight.abs().max()) > 0
         embedded, step = trained.get_input_embeddings()(IDS).detach(), 1e-6 * by_input / by_input.norm()
@@ -230,14 +230,14 @@ def test_gradients_pass_through_the_edits(trained, method, keep_error):
 @NO_BACKWARD
 @pytest.mark.parametrize("hook_name", [HOOK, "blocks.0.hook_mlp_out"])  # the second runs again, the first does not
 def test_figures_hold_no_gradients_and_count_once_under_gradient_checkpointing(trained, hook_name):
-    layer = make_layer(hook_name)
+    sae = make_steered_sae(hook_name)
     for method in SIMPLE:
         found = []
         for checkpointing in (False, True):
             model = without_dropout(deepcopy(trained).train())
             if checkpointing:
                 model.gradient_checkpointing_enable({"use_reentrant": False})
-            with Steering(model, [layer], method=method, keep_error=False, special_ids=[SPECIAL]) as steering:
+            with Steering(model, [sae], method=method, keep_error=False, special_ids=[SPECIAL]) as steering:
                 for _ in range(2):
                     gradient = gradients(model)[2]
                 found.append((gradient, steering.contamination(), steering.swapped()))
@@ -255,14 +255,14 @@ def without_dropout(model):
 @OLD_NAME
 @NO_BACKWARD
 def test_what_gradient_checkpointing_cannot_tell_is_said(trained):
-    layer = make_layer("blocks.0.hook_mlp_out")
+    sae = make_steered_sae("blocks.0.hook_mlp_out")
     model = trained.train()
     model.gradient_checkpointing_enable({"use_reentrant": False})
-    with Steering(model, [layer], method="swap", keep_error=False, special_ids=[SPECIAL]):
+    with Steering(model, [sae], method="swap", keep_error=False, special_ids=[SPECIAL]):
         loss = model(IDS).logits.sum() + model(IDS[:, :4]).logits.sum()
         with pytest.raises(AtlasError, match="call `backward` after each"):
             loss.backward()
-    with pytest.warns(UserWarning, match="`backward` was not called inside the block"), Steering(model, [layer]):
+    with pytest.warns(UserWarning, match="`backward` was not called inside the block"), Steering(model, [sae]):
         model(IDS)
 
 

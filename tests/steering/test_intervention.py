@@ -23,7 +23,9 @@ def model(request, transformer, language_model):
     return transformer if request.param == "transformer" else language_model.bridge
 
 
-def make_layer(kind: str = "topk", hook_name: str = "blocks.0.hook_resid_post", *, ones: bool = False) -> SteeredSae:
+def make_steered_sae(
+    kind: str = "topk", hook_name: str = "blocks.0.hook_resid_post", *, ones: bool = False
+) -> SteeredSae:
     return SteeredSae(hook_name, Codec(tiny.make_kind(kind, hook_name=hook_name)), make_target(ones=ones))
 
 
@@ -48,7 +50,7 @@ def test_cached_generation_equals_uncached_generation_for_every_method(transform
         runs = []
         for use_cache in (True, False):
             with Steering(
-                transformer, [make_layer(kind)], method=method, keep_error=keep_error, special_ids=[0]
+                transformer, [make_steered_sae(kind)], method=method, keep_error=keep_error, special_ids=[0]
             ) as steering:
                 runs.append((generate(transformer, use_cache=use_cache), steering.contamination()))
         (cached, purity), (uncached, uncached_purity) = runs
@@ -67,13 +69,13 @@ def test_cached_generation_equals_uncached_generation_on_a_bridge(language_model
     if not bridge_fills_its_cache:
         with (
             pytest.raises(AtlasError, match="use_past_kv_cache=False"),
-            Steering(language_model.bridge, [make_layer()], method=method, keep_error=False, special_ids=[0]),
+            Steering(language_model.bridge, [make_steered_sae()], method=method, keep_error=False, special_ids=[0]),
         ):
             generate(language_model.bridge, use_cache=True)
         return
     texts = []
     for use_cache in (True, False):
-        with Steering(language_model.bridge, [make_layer()], method=method, keep_error=False, special_ids=[0]):
+        with Steering(language_model.bridge, [make_steered_sae()], method=method, keep_error=False, special_ids=[0]):
             texts.append(generate(language_model.bridge, use_cache=use_cache))
     assert torch.equal(*texts)
 
@@ -82,18 +84,21 @@ def test_cached_generation_equals_uncached_generation_on_a_bridge(language_model
 def test_a_bridge_and_the_model_behind_it_are_steered_alike(transformer, language_model, method):
     found = []
     for model in (transformer, language_model.bridge):
-        with Steering(model, [make_layer()], method=method, keep_error=False, special_ids=[0]):
+        with Steering(model, [make_steered_sae()], method=method, keep_error=False, special_ids=[0]):
             found.append(logits(model))
     torch.testing.assert_close(*found, atol=2e-3, rtol=1e-3)
 
 
 def test_hooks_are_gone_after_the_block_even_when_it_fails(model):
     before = logits(model)
-    with pytest.raises(RuntimeError), Steering(model, [make_layer()], method="clamp", keep_error=False):
+    with pytest.raises(RuntimeError), Steering(model, [make_steered_sae()], method="clamp", keep_error=False):
         assert not torch.allclose(logits(model), before)
         raise RuntimeError
     assert torch.equal(logits(model), before)
-    with pytest.raises(ModelError), Steering(model, [make_layer(), make_layer(hook_name="blocks.9.hook_resid_post")]):
+    with (
+        pytest.raises(ModelError),
+        Steering(model, [make_steered_sae(), make_steered_sae(hook_name="blocks.9.hook_resid_post")]),
+    ):
         pass
     assert torch.equal(logits(model), before)
 
@@ -107,21 +112,21 @@ def test_neutral_settings_give_the_neutral_result(transformer, kind):
         (name, {"keep_error": True, "options": Options(neurons=0)}) for name in ("clamp", "clamp-own", "clamp-plus")
     ]
     for method, settings in neutral:
-        with Steering(transformer, [make_layer(kind)], method=method, **{"keep_error": False, **settings}):
+        with Steering(transformer, [make_steered_sae(kind)], method=method, **{"keep_error": False, **settings}):
             assert torch.equal(logits(transformer), plain), method
-    with Steering(transformer, [make_layer(kind)], method="sae", keep_error=True):
+    with Steering(transformer, [make_steered_sae(kind)], method="sae", keep_error=True):
         assert torch.equal(logits(transformer), plain)
-    with Steering(transformer, [make_layer(kind)], method="sae", keep_error=False):
+    with Steering(transformer, [make_steered_sae(kind)], method="sae", keep_error=False):
         reconstructed = logits(transformer)
     for method in ("swap", "weight"):
-        with Steering(transformer, [make_layer(kind, ones=True)], method=method, keep_error=False):
+        with Steering(transformer, [make_steered_sae(kind, ones=True)], method=method, keep_error=False):
             assert torch.equal(logits(transformer), reconstructed), method
 
 
 def test_special_tokens_are_left_alone_by_id(transformer):
     seen = []
-    layer = make_layer()
-    with Steering(transformer, [layer], method="clamp", keep_error=False, special_ids=[0, 52]):
+    sae = make_steered_sae()
+    with Steering(transformer, [sae], method="clamp", keep_error=False, special_ids=[0, 52]):
         handle = transformer.transformer.h[1].register_forward_pre_hook(lambda m, args: seen.append(args[0].clone()))
         logits(transformer)
         handle.remove()
@@ -139,8 +144,8 @@ def test_special_tokens_are_left_alone_by_id(transformer):
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_positions_choose_prompt_or_generated_tokens(transformer, positions, first_same, later_same, use_cache):
     seen: list[torch.Tensor] = []
-    layer = make_layer()
-    with Steering(transformer, [layer], method="clamp", keep_error=False, positions=positions):
+    sae = make_steered_sae()
+    with Steering(transformer, [sae], method="clamp", keep_error=False, positions=positions):
         after = transformer.transformer.h[0].register_forward_hook(lambda m, a, out: seen.append(out))
         # a hook of ours, run before the block's output reaches it, sees what went in
         generate(transformer, use_cache=use_cache, tokens=3)
@@ -149,7 +154,7 @@ def test_positions_choose_prompt_or_generated_tokens(transformer, positions, fir
     handle = transformer.transformer.h[0].register_forward_hook(lambda m, a, out: plain.append(out))
     full = torch.cat([s[0] if isinstance(s, tuple) else s for s in seen], dim=1) if use_cache else _last(seen)
     with torch.no_grad():
-        transformer(_ids_of(transformer, layer, positions, use_cache))
+        transformer(_ids_of(transformer, sae, positions, use_cache))
     handle.remove()
     same = torch.isclose(full, _last(plain)[:, : full.shape[1]], atol=1e-4).all(-1)[0]
     prompt = IDS.shape[1]
@@ -161,17 +166,17 @@ def _last(outputs):
     return outputs[-1][0] if isinstance(outputs[-1], tuple) else outputs[-1]
 
 
-def _ids_of(transformer, layer, positions, use_cache):
-    with Steering(transformer, [layer], method="clamp", keep_error=False, positions=positions):
+def _ids_of(transformer, sae, positions, use_cache):
+    with Steering(transformer, [sae], method="clamp", keep_error=False, positions=positions):
         return generate(transformer, use_cache=use_cache, tokens=3)
 
 
 def test_several_layers_and_several_saes_at_one_hook_all_work(model):
-    first, second = make_layer("topk"), make_layer("standard")
-    later = make_layer("jumprelu", "blocks.1.hook_resid_pre")
+    first, second = make_steered_sae("topk"), make_steered_sae("standard")
+    later = make_steered_sae("jumprelu", "blocks.1.hook_resid_pre")
     results = []
-    for layers in ([first], [first, second], [first, second, later]):
-        with Steering(model, layers, method="clamp-plus", keep_error=True):
+    for saes in ([first], [first, second], [first, second, later]):
+        with Steering(model, saes, method="clamp-plus", keep_error=True):
             results.append(logits(model))
     assert not torch.allclose(results[0], results[1])
     assert not torch.allclose(results[1], results[2])
@@ -179,17 +184,17 @@ def test_several_layers_and_several_saes_at_one_hook_all_work(model):
 
 @pytest.mark.parametrize("method", ["swap", "add"])
 def test_contamination_is_the_normalised_sum_of_the_papers_formula(transformer, method):
-    layer = make_layer()
+    sae = make_steered_sae()
     caught = []
     handle = transformer.transformer.h[0].register_forward_hook(lambda m, a, out: caught.append(out))
     logits(transformer)
     handle.remove()
     x = _last(caught)
-    edit = METHODS[method].edit(layer.codec, x, layer.target, settle_options(method, Options()))
-    acts = edit.acts if isinstance(edit, EditedCode) else layer.codec.encode(edit.activation).acts
+    edit = METHODS[method].edit(sae.codec, x, sae.target, settle_options(method, Options()))
+    acts = edit.acts if isinstance(edit, EditedCode) else sae.codec.encode(edit.activation).acts
     acts = acts[0, 1:].abs()
-    by_hand = [float((a * (1 - layer.target.scores)).sum() / a.sum()) for a in acts if a.sum() > 0]
-    with Steering(transformer, [layer], method=method, keep_error=False, special_ids=[0]) as steering:
+    by_hand = [float((a * (1 - sae.target.scores)).sum() / a.sum()) for a in acts if a.sum() > 0]
+    with Steering(transformer, [sae], method=method, keep_error=False, special_ids=[0]) as steering:
         logits(transformer)
     assert steering.contamination() == pytest.approx([sum(by_hand) / len(by_hand)], rel=1e-4)
 
@@ -199,7 +204,7 @@ def test_figures_summed_on_the_way_equal_figures_summed_at_the_end(transformer, 
     found = []
     for waiting in (10**9, 0):
         monkeypatch.setattr("atlas.steering.contamination.WAITING", waiting)
-        with Steering(transformer, [make_layer()], method=method, keep_error=False, special_ids=[0]) as steering:
+        with Steering(transformer, [make_steered_sae()], method=method, keep_error=False, special_ids=[0]) as steering:
             generate(transformer, use_cache=True)
         found.append((*steering.contamination(), *steering.swapped()[0].values()))
     assert found[0] == pytest.approx(found[1], rel=1e-4)
@@ -207,8 +212,8 @@ def test_figures_summed_on_the_way_equal_figures_summed_at_the_end(transformer, 
 
 
 def test_a_new_prompt_starts_the_figures_afresh(transformer):
-    layer = make_layer()
-    with Steering(transformer, [layer], method="swap", keep_error=False) as steering:
+    sae = make_steered_sae()
+    with Steering(transformer, [sae], method="swap", keep_error=False) as steering:
         logits(transformer)
         once = steering.contamination()
         logits(transformer, torch.tensor([[80, 81, 82]]))
@@ -219,7 +224,7 @@ def test_a_new_prompt_starts_the_figures_afresh(transformer):
 def test_embeddings_without_ids_are_steered_at_every_position_and_that_is_said(transformer):
     embedded = transformer.get_input_embeddings()(IDS)
     with (
-        Steering(transformer, [make_layer()], method="clamp", keep_error=False, special_ids=[0]) as steering,
+        Steering(transformer, [make_steered_sae()], method="clamp", keep_error=False, special_ids=[0]) as steering,
         torch.no_grad(),
     ):
         transformer(inputs_embeds=embedded)
@@ -227,7 +232,7 @@ def test_embeddings_without_ids_are_steered_at_every_position_and_that_is_said(t
 
 
 def test_swap_reports_kept_new_and_dropped_neurons(transformer):
-    with Steering(transformer, [make_layer("topk")], method="swap", keep_error=False) as steering:
+    with Steering(transformer, [make_steered_sae("topk")], method="swap", keep_error=False) as steering:
         logits(transformer)
     [counts] = steering.swapped()
     assert counts["kept"] + counts["dropped"] == pytest.approx(4, abs=1)
@@ -239,24 +244,26 @@ def test_half_precision_models_keep_their_number_format(transformer, method):
     from copy import deepcopy
 
     half = deepcopy(transformer).to(torch.bfloat16)
-    with Steering(half, [make_layer()], method=method, keep_error=False):
+    with Steering(half, [make_steered_sae()], method=method, keep_error=False):
         assert logits(half).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("method", BY_VECTOR)
 def test_without_a_vector_or_with_an_empty_one_a_method_that_needs_it_is_refused(transformer, method):
-    layer = make_layer()
+    sae = make_steered_sae()
     for vector, message in ((None, "name one with --vector"), (torch.zeros(3), "the vector has no entry")):
-        target = replace(layer.target, **{METHODS[method].vector: vector})
+        target = replace(sae.target, **{METHODS[method].vector: vector})
         with pytest.raises(AtlasError, match=message):
-            Steering(transformer, [replace(layer, target=target)], method=method, keep_error=False)
+            Steering(transformer, [replace(sae, target=target)], method=method, keep_error=False)
 
 
 @pytest.mark.parametrize("method", BY_VECTOR)
 def test_opposite_strengths_of_a_vector_steer_apart(transformer, method):
     plain, moved = logits(transformer), []
     for strength in (1.0, -1.0):
-        with Steering(transformer, [make_layer()], method=method, options=Options(strength=strength), keep_error=True):
+        with Steering(
+            transformer, [make_steered_sae()], method=method, options=Options(strength=strength), keep_error=True
+        ):
             moved.append(logits(transformer) - plain)
     assert min(float(move.abs().max()) for move in moved) > 1e-3
     assert float(torch.cosine_similarity(moved[0].flatten(), moved[1].flatten(), dim=0)) < 0.5
@@ -264,12 +271,12 @@ def test_opposite_strengths_of_a_vector_steer_apart(transformer, method):
 
 def test_unknown_positions_are_refused(transformer):
     with pytest.raises(UnknownName, match="unknown positions 'last'"):
-        Steering(transformer, [make_layer()], positions="last")
+        Steering(transformer, [make_steered_sae()], positions="last")
 
 
 def test_a_steering_is_entered_once_at_a_time_and_again_when_it_was_left(transformer):
     plain = logits(transformer)
-    steering = Steering(transformer, [make_layer()], method="add")
+    steering = Steering(transformer, [make_steered_sae()], method="add")
     with steering:
         moved = logits(transformer)
         with pytest.raises(AtlasError, match="is entered already: leave it first, or make another one"), steering:

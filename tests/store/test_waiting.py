@@ -24,7 +24,7 @@ from atlas.contrast.make_vectors import make_vectors
 from atlas.errors import AtlasError
 from atlas.evaluation.evaluate import evaluate_methods
 from atlas.evaluation.evaluation_set import EvaluationSet
-from atlas.evaluation.examiner import EvaluationConfig, prepare_examiner
+from atlas.evaluation.evaluator import EvaluationConfig, prepare_evaluator
 from atlas.evaluation.runs import MethodSetting
 from atlas.models.recorded import RecordedModels
 from atlas.steering.generation import Sampling
@@ -175,10 +175,10 @@ def test_texts_are_shown_before_the_wait_to_store_them(scored, steering, monkeyp
 def test_figures_that_cannot_be_stored_are_given_all_the_same_with_a_warning(scored, steering, encoder):
     data = EvaluationSet(("A boat at sea.",), ("The soup.",), ("Rain",))
     config = EvaluationConfig(samples=1, sampling=Sampling(3))
-    examiner = prepare_examiner(scored.store, "sea", data, config, recorded=steering.recorded, encoder=encoder)
+    evaluator = prepare_evaluator(scored.store, "sea", data, config, recorded=steering.recorded, encoder=encoder)
     shown = []
     with process(HOLD, scored.store.path, "reading"), pytest.warns(NotStored, match="these texts and figures are not"):
-        frame = evaluate_methods(examiner, [MethodSetting("prefix")], show=shown.append)
+        frame = evaluate_methods(evaluator, [MethodSetting("prefix")], show=shown.append)
     assert frame.height > 0 and shown == [frame]
     assert scored.sql("from runs").height == 0
 

@@ -65,7 +65,7 @@ class TestTexts:
 
 
 @dataclass(frozen=True)
-class Places:
+class ModelLocations:
     """Where things are now; None for where they were at build.
 
     Attributes:
@@ -82,7 +82,7 @@ class Places:
 
 
 @dataclass(frozen=True)
-class Fired:
+class TokenActivations:
     """Active neurons of texts, one entry per (token, neuron): arrays [entry], but for `tokens` [text].
 
     Attributes:
@@ -117,7 +117,7 @@ class Fired:
         return np.bincount(self.neuron, weights=weights, minlength=width) / len(self.tokens)
 
 
-class Material:
+class ExhibitInputs:
     """An atlas and what goes with it; the atlas itself is only read.
 
     Args:
@@ -125,7 +125,7 @@ class Material:
         texts: texts that no topic was scored by.
         topic: the topic of the exhibits that show one; None for the first that has held-out texts.
         folder: where a copy of the atlas may be put, to score other variants in.
-        places: where model, release and encoder are now; None for where they were at build.
+        locations: where model, release and encoder are now; None for where they were at build.
         finetuned: folder of fine-tuned models, one folder per topic; None leaves them out.
         progress: called with (stage, done, total).
     """
@@ -137,19 +137,21 @@ class Material:
         *,
         folder: Path,
         topic: str | None = None,
-        places: Places | None = None,
+        locations: ModelLocations | None = None,
         finetuned: Path | None = None,
         progress: Progress = silent,
     ) -> None:
         self.atlas, self.texts, self.folder, self.progress = atlas, texts, folder, progress
-        self._places = places = places or Places()
-        self.recorded = RecordedModels(atlas.store, model=places.model, release=places.release, device=places.device)
+        self._locations = locations = locations or ModelLocations()
+        self.recorded = RecordedModels(
+            atlas.store, model=locations.model, release=locations.release, device=locations.device
+        )
         self.finetuned = finetuned
-        self._fired: dict[tuple[int, tuple[str, ...]], Fired] = {}
-        self._once: dict[Callable[[Material], pl.DataFrame], pl.DataFrame] = {}
+        self._activations: dict[tuple[int, tuple[str, ...]], TokenActivations] = {}
+        self._once: dict[Callable[[ExhibitInputs], pl.DataFrame], pl.DataFrame] = {}
         with atlas.store.read() as session:
             self.built = require_complete(session, atlas.store)
-            self.encoder_name = places.encoder or str(self.built["encoder"])
+            self.encoder_name = locations.encoder or str(self.built["encoder"])
             self.saes = session.ask("all_saes").to_dicts()
             self.scorings = {
                 name: dict(
@@ -170,7 +172,7 @@ class Material:
         usual = "medicine" if "medicine" in self.tested else (self.tested or self.topics)[0]
         self.topic = topic or usual
 
-    def once(self, compute: Callable[[Material], pl.DataFrame]) -> pl.DataFrame:
+    def once(self, compute: Callable[[ExhibitInputs], pl.DataFrame]) -> pl.DataFrame:
         """What `compute` gives, computed once for all exhibits that show a part of it."""
         if compute not in self._once:
             self._once[compute] = compute(self)
@@ -230,7 +232,9 @@ class Material:
 
     def recorded_of(self, atlas: Atlas) -> RecordedModels:
         """The language model, loaded once, and the SAEs, for the scores and vectors of a copy of the atlas."""
-        return RecordedModels(atlas.store, release=self._places.release, device=self._places.device, loaded=self.model)
+        return RecordedModels(
+            atlas.store, release=self._locations.release, device=self._locations.device, loaded=self.model
+        )
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -245,7 +249,7 @@ class Material:
         """The language model and its tokenizer; ModelError when it is gone."""
         return self.recorded.model
 
-    def layer(self, sae_key: int, topic: str | None = None, select: str = "score") -> SteeredSae:
+    def steered_sae(self, sae_key: int, topic: str | None = None, select: str = "score") -> SteeredSae:
         """An SAE with the scores of a topic, the exhibits' own by default, under a rule of atlas.steering.selection."""
         return load_steered_saes(self.recorded, topic or self.topic, [sae_key], select=select).saes[0]
 
@@ -274,15 +278,15 @@ class Material:
         with self.session() as session:
             return session.ask("topic_texts", topic=topic)["text"].to_list()
 
-    def fired(self, row: Mapping[str, Any], texts: Sequence[str]) -> Fired:
+    def activations(self, row: Mapping[str, Any], texts: Sequence[str]) -> TokenActivations:
         """What an SAE (its row in `saes`) makes of texts; the model runs over a set of texts once."""
         key = (row["sae_key"], tuple(texts))
-        if key not in self._fired:
-            layer = self.layer(row["sae_key"])
+        if key not in self._activations:
+            sae = self.steered_sae(row["sae_key"])
             parts: list[tuple[np.ndarray, ...]] = []
             tokens: list[int] = []
-            for x, mask in hook_activations(self.recorded.read_as(row), texts, layer.hook_name):
-                acts = (layer.codec.encode(x).acts.abs().float() * mask.unsqueeze(-1)).cpu()
+            for x, mask in hook_activations(self.recorded.read_as(row), texts, sae.hook_name):
+                acts = (sae.codec.encode(x).acts.abs().float() * mask.unsqueeze(-1)).cpu()
                 row_of, place, fired = (part.numpy() for part in acts.nonzero(as_tuple=True))
                 counts = mask.sum(1).cpu().numpy()
                 number = mask.cpu().numpy().cumsum().reshape(mask.shape) - 1  # padding has no entry
@@ -290,5 +294,5 @@ class Material:
                 parts.append((number[row_of, place] + sum(tokens), row_of + len(tokens), fired, values))
                 tokens += counts.tolist()
             token, text, neuron, activation = (np.concatenate(column) for column in zip(*parts, strict=True))
-            self._fired[key] = Fired(token, text, neuron, activation, np.array(tokens))
-        return self._fired[key]
+            self._activations[key] = TokenActivations(token, text, neuron, activation, np.array(tokens))
+        return self._activations[key]

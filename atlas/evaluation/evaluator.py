@@ -16,13 +16,13 @@ from atlas.evaluation.evaluation_set import EvaluationSet
 from atlas.evaluation.figures import ALIGNED, AT_RANDOM, SCORED, STRAWMAN, UNALIGNED, Figure
 from atlas.evaluation.intervals import Interval, mean_interval
 from atlas.evaluation.layer_level import layer_figures
-from atlas.evaluation.metrics import Judge, make_judge, measure
+from atlas.evaluation.metrics import MetricInputs, make_metric_inputs, measure
 from atlas.evaluation.runs import MethodSetting, Run
 from atlas.models.encoders import Encoder, check_encoder, load_encoder
 from atlas.models.loaded import LoadedModel
 from atlas.models.recorded import RecordedModels
 from atlas.models.tokens import special_ids
-from atlas.steering.calibrations import Purpose
+from atlas.steering.calibrations import CalibrationKey
 from atlas.steering.generation import Sampling, generate_in_turn
 from atlas.steering.intervention import Steering
 from atlas.steering.methods import METHODS, SteeredSae
@@ -70,8 +70,8 @@ class EvaluationConfig:
 
 
 @dataclass(frozen=True)
-class Examiner:
-    """A topic's steered model with everything its texts are measured by; made by `prepare_examiner`.
+class TopicEvaluator:
+    """A topic's steered model with everything its texts are measured by; made by `prepare_evaluator`.
 
     Attributes:
         store: the atlas.
@@ -81,7 +81,7 @@ class Examiner:
         config: how to run.
         topic_texts: the texts that the topic is scored by.
         columns: per SAE what a control is matched by: support and decoder norm of every neuron.
-        judge: what the metrics of a text need.
+        metric_inputs: what the metrics of a text need.
         models: models to generate with under a method's name, such as {"finetuned": model}.
     """
 
@@ -92,7 +92,7 @@ class Examiner:
     config: EvaluationConfig
     topic_texts: list[str]
     columns: list[pl.DataFrame]
-    judge: Judge
+    metric_inputs: MetricInputs
     models: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -120,7 +120,7 @@ class Examiner:
         """The model's tokenizer."""
         return self.loaded.tokenizer
 
-    def with_config(self, config: EvaluationConfig) -> Examiner:
+    def with_config(self, config: EvaluationConfig) -> TopicEvaluator:
         """The same under another configuration, the neurons selected anew."""
         before = self.steering
         steering = prepare_steering(
@@ -136,9 +136,9 @@ class Examiner:
         """What all runs share, as it is stored."""
         return {**self.config.flat(), "sae_keys": self.steering.sae_keys, "vectors": list(self.steering.vectors)}
 
-    def purpose(self, session: Asks, setting: MethodSetting) -> Purpose:
+    def calibration_key(self, session: Asks, setting: MethodSetting) -> CalibrationKey:
         """What a strength of a method would be picked for."""
-        return self.steering.purpose(session, setting.method, setting.options)
+        return self.steering.calibration_key(session, setting.method, setting.options)
 
     def run(self, setting: MethodSetting) -> Run:
         """Generate from every prompt under a method, and measure.
@@ -150,7 +150,7 @@ class Examiner:
         """
         config = self.config
         if setting.method not in self.models and setting.method == "finetuned":
-            raise AtlasError("method finetuned has no model to generate with: give Examiner one in `models`")
+            raise AtlasError("method finetuned has no model to generate with: give one in `models`")
         prompts = [prompt for prompt in self.data.prompts for _ in range(config.samples)]
         given = prompts
         if setting.method == "prefix":
@@ -175,7 +175,7 @@ class Examiner:
         run.generations = [
             replace(text, method=setting.name, prompt=prompt) for text, prompt in zip(texts, prompts, strict=True)
         ]
-        run.values = measure(self.judge, run.generations)
+        run.values = measure(self.metric_inputs, run.generations)
         method = METHODS.get(setting.method)
         if method is not None and method.edit is not None:
             run.scoring_ids = self.steering.scoring_ids
@@ -241,7 +241,7 @@ class Examiner:
         return moved
 
 
-def prepare_examiner(
+def prepare_evaluator(
     store: Store,
     topic: str,
     data: EvaluationSet,
@@ -252,7 +252,7 @@ def prepare_examiner(
     encoder: Encoder | None = None,
     models: Mapping[str, Any] | None = None,
     vectors: Sequence[str] = (),
-) -> Examiner:
+) -> TopicEvaluator:
     """Load a topic's scores, SAEs, models and classifier; a topic that lacks a signal of the selection rule is scored for it.
 
     Args:
@@ -285,7 +285,7 @@ def prepare_examiner(
         raise AtlasError(
             f"{len(overlap)} held-out texts are among the topic's own, such as {overlap[0][:60]!r}: leave them out"
         )
-    judge = make_judge(
+    metric_inputs = make_metric_inputs(
         model,
         tokenizer,
         encoder,
@@ -293,4 +293,4 @@ def prepare_examiner(
         topic=topic_texts,
         held_out=data.held_out,
     )
-    return Examiner(store, topic, steering, data, config, topic_texts, columns, judge, dict(models or {}))
+    return TopicEvaluator(store, topic, steering, data, config, topic_texts, columns, metric_inputs, dict(models or {}))
