@@ -17,10 +17,10 @@ from atlas.evaluation.intervals import mean_interval
 from atlas.evaluation.metrics import MetricInputs, make_metric_inputs, measure
 from atlas.evaluation.runs import MethodSetting, Run, compare
 from atlas.evaluation.vector_variants import ABLATIONS, Vectors
+from atlas.models.encoders import Encoder
 from atlas.models.likelihood import log_probabilities, perplexities
 from atlas.models.loaded import LoadedModel
-from atlas.models.recorded import RecordedModels
-from atlas.models.tokens import special_ids, token_rows
+from atlas.models.tokens import special_ids
 from atlas.steering.generation import Sampling, generate_in_turn
 from atlas.steering.intervention import Steering
 from atlas.steering.methods import SteeredSae, settle_options
@@ -99,11 +99,11 @@ class Measurement:
 
     Attributes:
         items: the pairs or texts, tokenized.
-        measure: (model, tokenizer, items) -> a value per item.
+        measure: (model, items) -> a value per item.
     """
 
     items: Sequence[Any]
-    measure: Callable[[Any, Any, Sequence[Any]], np.ndarray]
+    measure: Callable[[LoadedModel, Sequence[Any]], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -111,9 +111,7 @@ class ChoiceTrial:
     """Held-out pairs, unrelated pairs and texts, and what the unsteered model says of them; see `prepare_choice_trial`.
 
     Attributes:
-        model: the language model.
-        tokenizer: its tokenizer.
-        prepend_bos: whether texts begin with a BOS token.
+        model: the language model, its texts beginning as the SAEs want it.
         config: how vectors are tried.
         measurements: what is measured under every vector.
         prompts: openings to generate from; none where no text is asked for.
@@ -122,9 +120,7 @@ class ChoiceTrial:
         unsteered: its run.
     """
 
-    model: Any
-    tokenizer: Any
-    prepend_bos: bool
+    model: LoadedModel
     config: ChoiceConfig
     measurements: Mapping[Figure, Measurement]
     prompts: list[str]
@@ -138,8 +134,8 @@ class ChoiceTrial:
         run.parameters |= self.unsteered.parameters
         sets = vectors.sae_sets(setting, self.config.sampling.seed)
         keep_error = setting.ablation is None or ABLATIONS[setting.ablation].keep_error
-        steerings = _steerings(self.model, self.tokenizer, setting, sets, keep_error=keep_error)
-        own = _measure(self.model, self.tokenizer, self.measurements, steerings)
+        steerings = _steerings(self.model, setting, sets, keep_error=keep_error)
+        own = _measure(self.model, self.measurements, steerings)
         _keep_all(run, own)
         for figure, plain in self.plain.items():
             if figure == PRICE:
@@ -156,9 +152,8 @@ class ChoiceTrial:
             return
         config = self.config
         prompts = [prompt for prompt in self.prompts for _ in range(config.samples)]
-        model = LoadedModel(self.model, self.tokenizer, self.prepend_bos)
         seeds = [config.sampling.seed + i for i in range(len(prompts))]
-        texts = generate_in_turn(model, prompts, steerings, sampling=config.sampling, seeds=seeds)
+        texts = generate_in_turn(self.model, prompts, steerings, sampling=config.sampling, seeds=seeds)
         if config.topic is None:  # scores of 1 say nothing about purity
             texts = [replace(text, contamination=None) for text in texts]
         run.generations = [replace(text, method=run.setting.name) for text in texts]
@@ -167,88 +162,78 @@ class ChoiceTrial:
 
 
 def prepare_choice_trial(
-    recorded: RecordedModels,
+    model: LoadedModel,
     data: ChoiceSet,
     config: ChoiceConfig,
     *,
-    prepend_bos: bool,
     context: int,
     saes: Sequence[SteeredSae],
-    encoder: Any = None,
+    encoder: Encoder | None = None,
 ) -> ChoiceTrial:
     """Tokenize what is tried, and measure what the unsteered model says of it.
 
     Args:
-        recorded: the loaded model.
+        model: the language model, its texts beginning as the SAEs want it.
         data: what is tried; its pairs are all held out.
         config: how.
-        prepend_bos: whether texts begin with a BOS token.
         context: the longest text, in tokens.
         saes: the SAEs whose code of the unsteered texts is counted.
-        encoder: the sentence encoder, where config.samples asks for texts.
+        encoder: the sentence encoder; None where config.samples asks for no texts.
 
     Raises:
         AtlasError: texts are asked for, and no pair has a prompt that fits into the context.
     """
-    model, tokenizer = recorded.model
-    measurements = _measurements(tokenizer, data, prepend_bos=prepend_bos, context=context)
+    measurements = _measurements(model, data, context)
     prompts, metric_inputs = [], None
-    if config.samples:
-        prompts = _openings(tokenizer, data, context - config.sampling.max_new_tokens - prepend_bos)
-        metric_inputs = make_metric_inputs(
-            model,
-            tokenizer,
-            encoder,
-            prepend_bos=prepend_bos,
-            positive=data.pairs.positives,
-            negative=data.pairs.negatives,
-        )
+    if encoder is not None:
+        prompts = _openings(model, data, context - config.sampling.max_new_tokens - model.prepend_bos)
+        metric_inputs = make_metric_inputs(model, encoder, positive=data.pairs.positives, negative=data.pairs.negatives)
     unsteered = Run(MethodSetting("original", settle_options("original", Options())))
     unsteered.parameters = {"pairs": len(measurements[OWN].items)}
-    plain = _measure(model, tokenizer, measurements, [nullcontext()])
+    plain = _measure(model, measurements, [nullcontext()])
     _keep_all(unsteered, plain)
-    trial = ChoiceTrial(model, tokenizer, prepend_bos, config, measurements, prompts, metric_inputs, plain, unsteered)
-    trial.generate(unsteered, _steerings(model, tokenizer, unsteered.setting, [saes]))
+    trial = ChoiceTrial(model, config, measurements, prompts, metric_inputs, plain, unsteered)
+    trial.generate(unsteered, _steerings(model, unsteered.setting, [saes]))
     return trial
 
 
 def _steerings(
-    model: Any, tokenizer: Any, setting: MethodSetting, sets: Sequence[Sequence[SteeredSae]], *, keep_error: bool = True
+    model: LoadedModel, setting: MethodSetting, sets: Sequence[Sequence[SteeredSae]], *, keep_error: bool = True
 ) -> list[Steering]:
     """A steering by each of some sets of SAEs."""
     return [
         Steering(
-            model,
+            model.transformer,
             saes,
             method=setting.method,
             options=setting.options,
             keep_error=keep_error,
-            special_ids=special_ids(tokenizer),
+            special_ids=special_ids(model.tokenizer),
         )
         for saes in sets
     ]
 
 
-def _measurements(tokenizer: Any, data: ChoiceSet, *, prepend_bos: bool, context: int) -> dict[Figure, Measurement]:
+def _measurements(model: LoadedModel, data: ChoiceSet, context: int) -> dict[Figure, Measurement]:
     """The held-out pairs, plain and after PREFIX, the unrelated pairs and the texts."""
     pairs = data.pairs
     prefixed = replace(pairs, prompts=tuple(f"{prompt}\n\n{PREFIX}".lstrip() for prompt in pairs.prompts))
     found: dict[Figure, Measurement] = {}
     for figure, given in ((OWN, pairs), (replace(OWN, after=PREFIX), prefixed), (UNRELATED, data.unrelated)):
         if given is not None:
-            sides = tokenize_pairs(tokenizer, given, prepend_bos=prepend_bos, context=context)
+            sides = tokenize_pairs(model.tokenizer, given, prepend_bos=model.prepend_bos, context=context)
             found[figure] = Measurement(sides, choose)
-    rows = token_rows(tokenizer, data.texts, prepend_bos=prepend_bos, context=context)
+    rows = [row[:context] for row in model.whole_rows(data.texts)]
     found[PRICE] = Measurement(rows, perplexities)
     return found
 
 
-def _openings(tokenizer: Any, data: ChoiceSet, room: int) -> list[str]:
+def _openings(model: LoadedModel, data: ChoiceSet, room: int) -> list[str]:
     """What to generate from: the prompts that are named, else those of the pairs that have at most `room` tokens."""
     if data.prompts is not None:
         return list(dict.fromkeys(data.prompts))
     prompts = [prompt for prompt in dict.fromkeys(data.pairs.prompts) if prompt.strip()]
-    ids = tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"] if prompts else []
+    ids = model.tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"] if prompts else []
     fitting = [prompt for prompt, row in zip(prompts, ids, strict=True) if 0 < len(row) <= room]
     if not fitting:
         raise AtlasError("no pair has a prompt to generate from that fits into the context: name some with --prompts")
@@ -256,8 +241,7 @@ def _openings(tokenizer: Any, data: ChoiceSet, room: int) -> list[str]:
 
 
 def _measure(
-    model: Any,
-    tokenizer: Any,
+    model: LoadedModel,
     measurements: Mapping[Figure, Measurement],
     steerings: Sequence[AbstractContextManager[Any]],
 ) -> dict[Figure, np.ndarray]:
@@ -268,7 +252,7 @@ def _measure(
         with steering:
             for figure, one in measurements.items():
                 if one.items[part]:
-                    found[figure][part] = one.measure(model, tokenizer, one.items[part])
+                    found[figure][part] = one.measure(model, one.items[part])
     return found
 
 
@@ -287,7 +271,7 @@ def _keep(run: Run, figure: Figure, values: np.ndarray) -> None:
         run.figures[figure] = interval
 
 
-def choose(model: Any, tokenizer: Any, sides: Sequence[Sides]) -> np.ndarray:
+def choose(model: LoadedModel, sides: Sequence[Sides]) -> np.ndarray:
     """Probability of the positive completion of each pair against the negative one, under the model as it is now [pair].
 
     exp(m⁺) / (exp(m⁺) + exp(m⁻)), m the mean log-probability of a side's tokens from the first to the last in which the
@@ -301,7 +285,7 @@ def choose(model: Any, tokenizer: Any, sides: Sequence[Sides]) -> np.ndarray:
             spans.append((max(begin, 1), len(ids) - end))
             if spans[-1][0] >= spans[-1][1]:
                 raise AtlasError(f"pair {pair.pair + 1} has one token and nothing before it: give it a prompt")
-    means = np.array([values.mean() for values in log_probabilities(model, tokenizer, rows, spans)])
+    means = np.array([values.mean() for values in log_probabilities(model, rows, spans)])
     return 1 / (1 + np.exp(means[1::2] - means[0::2]))
 
 

@@ -19,7 +19,7 @@ from atlas.errors import AtlasError, UnknownName
 from atlas.evaluation.choice_trial import ChoiceConfig, ChoiceSet, ChoiceTrial, prepare_choice_trial
 from atlas.evaluation.runs import MethodSetting, Run, store_runs
 from atlas.evaluation.vector_variants import USERS, Vectors, load_vectors
-from atlas.models.encoders import check_encoder, load_encoder
+from atlas.models.encoders import Encoder, check_encoder, load_encoder
 from atlas.models.recorded import RecordedModels
 from atlas.progress import Progress, silent
 from atlas.steering.methods import METHODS
@@ -40,7 +40,7 @@ def evaluate_choices(
     sae_ids: Sequence[str | int] | None = None,
     each_sae: bool = False,
     recorded: RecordedModels | None = None,
-    encoder: Any = None,
+    encoder: Encoder | None = None,
     progress: Progress = silent,
     show: Callable[[pl.DataFrame], None] = show_nobody,
 ) -> pl.DataFrame:
@@ -76,16 +76,11 @@ def evaluate_choices(
         if method not in USERS:
             raise UnknownName("method that steers by a vector", method, USERS)
     recorded = recorded or RecordedModels(store)
-    made, tried = split_pairs(data.pairs, config.held_out)
-    if tried is None or (made is None and config.held_out < 1):
-        raise AtlasError(f"{len(data.pairs)} pairs are too few to hold out {config.held_out:g} of them: give more")
+    made, tried = _split(data.pairs, config)
     vector = name if made is None else f"{name}/choices"
     if made is None:
         _require_other_pairs(store, vector, tried)
-    if config.samples:
-        encoder = encoder or load_encoder(recorded.recorded_encoder)
-        with store.read() as session:
-            check_encoder(encoder, require_complete(session, store))
+    encoder = _checked_encoder(encoder, recorded) if config.samples else None
     trials = _Trials(recorded, replace(data, pairs=tried, unrelated=_others(data)), config, encoder)
     runs: list[Run] = []
     groups = _groups(store, sae_ids, each_sae)
@@ -100,24 +95,10 @@ def evaluate_choices(
                     )  # fmt: skip
                 vectors = load_vectors(store, recorded, vector, group, config.topic)
                 trial = trials.of(vectors)
-                chosen = [method for method in methods if not number or METHODS[method].vector == "sas"]
                 if not any(run is trial.unsteered for run in runs):
                     runs.append(trial.unsteered)
-                if several and not vectors.sparse_entries:  # one of many: that nothing is left is what there is to say
-                    runs += [vectors.run(MethodSetting(method)) for method in chosen if METHODS[method].vector == "sas"]
-                    chosen = [method for method in chosen if METHODS[method].vector != "sas"]
-                settings = [
-                    one
-                    for method in chosen
-                    for one in vectors.settings(
-                        method, config.strengths, sigma=config.sigma, ablations=config.ablations
-                    )
-                ]
-                stage = _stage(vectors, config)
-                for done, setting in enumerate(settings):
-                    progress(stage, done, len(settings))
-                    runs.append(trial.run(vectors, setting))
-                progress(stage, len(settings), len(settings))
+                chosen = [method for method in methods if not number or METHODS[method].vector == "sas"]
+                runs += _try_vectors(trial, vectors, chosen, config, several=several, progress=progress)
     trials.tell_apart()
     found = choice_table(runs)
     show(found)
@@ -126,21 +107,70 @@ def evaluate_choices(
     return found
 
 
+def _split(pairs: PairSet, config: ChoiceConfig) -> tuple[PairSet | None, PairSet]:
+    """The pairs to make vectors from, none where a vector is there already, and those to try them on."""
+    made, tried = split_pairs(pairs, config.held_out)
+    if tried is None or (made is None and config.held_out < 1):
+        raise AtlasError(f"{len(pairs)} pairs are too few to hold out {config.held_out:g} of them: give more")
+    return made, tried
+
+
+def _checked_encoder(encoder: Encoder | None, recorded: RecordedModels) -> Encoder:
+    """The atlas's sentence encoder, loaded where it is not given."""
+    encoder = encoder or load_encoder(recorded.recorded_encoder)
+    with recorded.store.read() as session:
+        check_encoder(encoder, require_complete(session, recorded.store))
+    return encoder
+
+
+def _try_vectors(
+    trial: ChoiceTrial,
+    vectors: Vectors,
+    methods: Sequence[str],
+    config: ChoiceConfig,
+    *,
+    several: bool,
+    progress: Progress,
+) -> list[Run]:
+    """A run per method, control or ablation, and strength.
+
+    Args:
+        several: whether these vectors are one set of several; then an empty sparse vector is a finding, and no error.
+    """
+    sparse = [method for method in methods if METHODS[method].vector == "sas"]
+    empty = sparse if several and not vectors.sparse_entries else []
+    runs = [vectors.run(MethodSetting(method)) for method in empty]
+    settings = [
+        setting
+        for method in methods
+        if method not in empty
+        for setting in vectors.settings(method, config.strengths, sigma=config.sigma, ablations=config.ablations)
+    ]
+    stage = _stage(vectors, config)
+    for done, setting in enumerate(settings):
+        progress(stage, done, len(settings))
+        runs.append(trial.run(vectors, setting))
+    progress(stage, len(settings), len(settings))
+    return runs
+
+
 class _Trials:
     """A trial per BOS policy and context; SAEs that share them share what the unsteered model says."""
 
-    def __init__(self, recorded: RecordedModels, data: ChoiceSet, config: ChoiceConfig, encoder: Any) -> None:
-        self._arguments = (recorded, data, config)
-        self._encoder = encoder
+    def __init__(
+        self, recorded: RecordedModels, data: ChoiceSet, config: ChoiceConfig, encoder: Encoder | None
+    ) -> None:
+        self._recorded, self._data, self._config, self._encoder = recorded, data, config, encoder
         self._found: dict[tuple[bool, int], ChoiceTrial] = {}
         self._users: dict[tuple[bool, int], list[dict[str, Any]]] = {}
 
     def of(self, vectors: Vectors) -> ChoiceTrial:
         """The trial for the SAEs of some vectors."""
-        key = bool(vectors.rows[0]["prepend_bos"]), min(row["context_size"] for row in vectors.rows)
+        model, context = self._recorded.read_as(vectors.rows[0]), min(row["context_size"] for row in vectors.rows)
+        key = model.prepend_bos, context
         if key not in self._found:
             self._found[key] = prepare_choice_trial(
-                *self._arguments, prepend_bos=key[0], context=key[1], saes=vectors.saes, encoder=self._encoder
+                model, self._data, self._config, context=context, saes=vectors.saes, encoder=self._encoder
             )
         self._users.setdefault(key, []).extend(vectors.rows)
         return self._found[key]

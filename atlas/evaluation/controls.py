@@ -100,10 +100,5 @@ def control_vectors(target: Target, name: str, support: np.ndarray, norm: np.nda
         dense = direction * dense.norm() / direction.norm()
     else:
         dense = dense[torch.from_numpy(generator.permutation(size)).to(dense.device)]
-    return replace(
-        target,
-        sas=sas[source],
-        dense=dense,
-        difference=difference[source],
-        scores=target.scores[source],
-    )
+    moved = target.with_vectors(sas=sas[source], dense=dense, difference=difference[source])
+    return replace(moved, scores=target.scores[source])

@@ -274,7 +274,6 @@ def prepare_evaluator(
     """
     recorded = recorded or RecordedModels(store)
     steering = prepare_steering(recorded, topic, settings=config.conditions(), vectors=vectors, sae_ids=sae_ids)
-    model, tokenizer = recorded.model
     encoder = encoder or load_encoder(recorded.recorded_encoder)
     with store.read() as session:
         check_encoder(encoder, require_complete(session, store))
@@ -285,12 +284,5 @@ def prepare_evaluator(
         raise AtlasError(
             f"{len(overlap)} held-out texts are among the topic's own, such as {overlap[0][:60]!r}: leave them out"
         )
-    metric_inputs = make_metric_inputs(
-        model,
-        tokenizer,
-        encoder,
-        prepend_bos=bool(steering.rows[0]["prepend_bos"]),
-        topic=topic_texts,
-        held_out=data.held_out,
-    )
+    metric_inputs = make_metric_inputs(steering.model, encoder, topic=topic_texts, held_out=data.held_out)
     return TopicEvaluator(store, topic, steering, data, config, topic_texts, columns, metric_inputs, dict(models or {}))

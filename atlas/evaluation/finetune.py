@@ -14,12 +14,11 @@ from typing import Any
 import torch
 
 from atlas.errors import AtlasError, ModelError
-from atlas.models.configs import context_size
 from atlas.models.fingerprints import hash_model
+from atlas.models.loaded import LoadedModel
 from atlas.models.loading import load_transformer
 from atlas.models.quiet import quiet
 from atlas.models.recorded import RecordedModels
-from atlas.models.tokens import token_rows
 from atlas.store.keeping import show_nobody
 from atlas.store.replacement import follow
 from atlas.texts.prompts import hash_texts
@@ -88,7 +87,7 @@ def finetuned(
         if {name: found.get(name) for name in wanted} != wanted:
             raise ModelError(f"{folder} holds a model made from other texts or settings: name another folder")
         return load_transformer(str(folder), device=device, dtype=dtype)[0], float(found["seconds"])
-    seconds = _train(model, tokenizer, texts, config, prepend_bos)
+    seconds = _train(LoadedModel(model, tokenizer, prepend_bos), texts, config)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
         with quiet():
@@ -130,12 +129,12 @@ def finetune_topic(
     return model
 
 
-def _train(model: Any, tokenizer: Any, texts: Sequence[str], config: FinetuneConfig, prepend_bos: bool) -> float:
+def _train(loaded: LoadedModel, texts: Sequence[str], config: FinetuneConfig) -> float:
     """Train in place; the seconds it took."""
     with quiet():
         from transformers import Trainer, TrainingArguments
 
-    rows = token_rows(tokenizer, texts, prepend_bos=prepend_bos, context=context_size(model))
+    model, rows = loaded.transformer, loaded.rows(texts)
 
     def collate(batch: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
         longest = max(len(row["input_ids"]) for row in batch)

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from atlas.models.acceptability import load_acceptability
-from atlas.models.configs import context_size
 from atlas.models.embeddings import embed_texts, has_length
 from atlas.models.encoders import Encoder
 from atlas.models.likelihood import log_probabilities, perplexity_of
-from atlas.models.tokens import token_rows
+from atlas.models.loaded import LoadedModel
 from atlas.steering.generation import Generation
 from atlas.steering.generations import own_values
 
@@ -24,9 +23,7 @@ class MetricInputs:
     """What texts are judged by.
 
     Attributes:
-        model: the unsteered language model.
-        tokenizer: its tokenizer.
-        prepend_bos: whether texts begin with a BOS token.
+        model: the unsteered language model, its texts beginning as the steered SAE wants them.
         encoder: the atlas's sentence encoder.
         topic: embeddings of the topic's texts [text, dimension].
         held_out: embeddings of texts about the topic that it was not scored by [text, dimension], or None.
@@ -35,9 +32,7 @@ class MetricInputs:
         negative: embeddings of completions that show its opposite [text, dimension], or None.
     """
 
-    model: Any
-    tokenizer: Any
-    prepend_bos: bool
+    model: LoadedModel
     encoder: Encoder
     topic: np.ndarray | None
     held_out: np.ndarray | None
@@ -47,11 +42,9 @@ class MetricInputs:
 
 
 def make_metric_inputs(
-    model: Any,
-    tokenizer: Any,
+    model: LoadedModel,
     encoder: Encoder,
     *,
-    prepend_bos: bool,
     topic: Sequence[str] = (),
     held_out: Sequence[str] = (),
     positive: Sequence[str] = (),
@@ -64,8 +57,6 @@ def make_metric_inputs(
 
     return MetricInputs(
         model,
-        tokenizer,
-        prepend_bos,
         encoder,
         embed(topic),
         embed(held_out),
@@ -96,13 +87,13 @@ def perplexity(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str
     The text is tokenized anew, so that a stored text gives the same figure as a fresh one. Where the tokenizer cuts it
     otherwise than it was generated (it can write one word in several ways), the tokens are those that a reader would see.
     """
-    context = context_size(inputs.model)
-    heads = token_rows(inputs.tokenizer, prompts, prepend_bos=inputs.prepend_bos)
-    rows = [(head + tail)[:context] for head, tail in zip(heads, _encode(inputs.tokenizer, texts), strict=True)]
+    model = inputs.model
+    heads, tails = model.whole_rows(prompts), _encode(model.tokenizer, texts)
+    rows = [(head + tail)[: model.context] for head, tail in zip(heads, tails, strict=True)]
     spans = [(max(len(head), 1), len(row)) for head, row in zip(heads, rows, strict=True)]
     known = [i for i, (begin, end) in enumerate(spans) if begin < end]
     found: list[float | None] = [None] * len(texts)
-    chances = log_probabilities(inputs.model, inputs.tokenizer, [rows[i] for i in known], [spans[i] for i in known])
+    chances = log_probabilities(model, [rows[i] for i in known], [spans[i] for i in known])
     for i, values in zip(known, chances, strict=True):
         found[i] = _finite(perplexity_of(values))
     return found
@@ -153,7 +144,7 @@ def distinct(n: int) -> Callable[[MetricInputs, Sequence[str], Sequence[str]], l
 
     def measure(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
         found: list[float | None] = []
-        for ids in _encode(inputs.tokenizer, texts):
+        for ids in _encode(inputs.model.tokenizer, texts):
             grams = list(zip(*(ids[i:] for i in range(n)), strict=False))
             found.append(len(set(grams)) / len(grams) if grams else None)
         return found

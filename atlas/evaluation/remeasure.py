@@ -14,6 +14,7 @@ from atlas.evaluation.metrics import METRICS, make_metric_inputs
 from atlas.evaluation.runs import MethodSetting, Run, compare, store_figures
 from atlas.evaluation.vector_variants import ABLATIONS
 from atlas.models.encoders import check_encoder, load_encoder
+from atlas.models.loaded import LoadedModel
 from atlas.models.recorded import RecordedModels
 from atlas.progress import Progress, silent
 from atlas.steering.generation import Generation
@@ -60,10 +61,10 @@ def remeasure_topic(
     if texts.is_empty():
         raise AtlasError(f"topic {topic!r} has no evaluated text: run `atlas evaluate` without --measure-again first")
     progress("loading model and encoder", 0, 0)
-    model, tokenizer = (recorded or RecordedModels(store)).model
+    model = LoadedModel(*(recorded or RecordedModels(store)).model, prepend_bos=True)
     loaded = load_encoder(encoder or str(built["encoder"]))
     check_encoder(loaded, built)
-    inputs = make_metric_inputs(model, tokenizer, loaded, prepend_bos=True, topic=topic_texts, held_out=held_out)
+    inputs = make_metric_inputs(model, loaded, topic=topic_texts, held_out=held_out)
     texts = texts.with_columns(prepend_bos=pl.col("run_id").replace_strict(policies, return_dtype=pl.Boolean))
     found = []
     for done, (name, metric) in enumerate(METRICS.items()):
@@ -71,7 +72,7 @@ def remeasure_topic(
         known = have.filter(pl.col("name") == name)["generation_id"]
         missing = texts.filter(~pl.col("generation_id").is_in(known.implode()))
         for (prepend_bos,), part in missing.group_by("prepend_bos"):
-            own = replace(inputs, prepend_bos=bool(prepend_bos))
+            own = replace(inputs, model=replace(model, prepend_bos=bool(prepend_bos)))
             values = metric.measure(own, part["prompt"].to_list(), part["text"].to_list())
             measured = part.select("run_id", "generation_id").with_columns(
                 name=pl.lit(name), value=pl.Series(values, dtype=pl.Float64)

@@ -92,7 +92,7 @@ class Vectors:
         if side is None:
             return [self.saes]
         parts = [self._part(i, side) for i in range(len(self.saes))]
-        return [parts] if all(one.target.sas is not None and one.target.sas.any() for one in parts) else []
+        return [parts] if all(one.target.vector("sas").any() for one in parts) else []
 
     @property
     def sparse_entries(self) -> int:
@@ -125,7 +125,7 @@ class Vectors:
         rows = self.parts[i].filter((pl.col("side") == side) & ~pl.col("shared"))
         part = torch.zeros_like(target.scores)
         part[rows["index"].to_torch().long()] = rows["value"].to_torch().to(part)
-        return replace(self.saes[i], target=replace(target, sas=part))
+        return replace(self.saes[i], target=target.with_vectors(sas=part))
 
 
 def load_vectors(
@@ -155,4 +155,4 @@ def load_vectors(
 
 
 def _count_entries(saes: Sequence[SteeredSae]) -> int:
-    return sum(int((sae.target.sas != 0).sum()) for sae in saes if sae.target.sas is not None)
+    return sum(int((sae.target.vector("sas") != 0).sum()) for sae in saes)

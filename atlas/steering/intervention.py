@@ -76,12 +76,12 @@ class Steering:
         self.method = method
         self.options = settle_options(method, options)
         self.keep_error = keep_error
-        vector = METHODS[method].vector
-        for sae in self.saes if vector else []:
-            given = getattr(sae.target, str(vector))
-            if given is None:
+        kind = METHODS[method].vector
+        for sae in self.saes if kind else []:
+            vector = sae.target.vectors.get(str(kind))
+            if vector is None:
                 raise AtlasError(f"method {method} steers by a contrastive vector: name one with --vector")
-            if not given.any():
+            if not vector.any():
                 raise AtlasError(
                     f"the vector has no entry for method {method} at {sae.hook_name}: make it with a lower --tau, "
                     "or use method dense"

@@ -7,8 +7,8 @@ takes the place of x.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -27,24 +27,25 @@ class Target:
         scores: in [0, 1] [d_sae]; 0 where the store has NULL.
         max_activation: largest reference activation per neuron [d_sae].
         best: the neurons that have a score, best first.
-        sas: sparse vector over the neurons [d_sae], or the sum of several; None where no vector was asked for.
-        dense: mean difference of the activations [d_in], or the sum of several.
-        difference: mean difference of the codes [d_sae], or the sum of several.
+        vectors: contrastive vectors, or the sums of several, by kind: "sas", sparse over the neurons [d_sae]; "dense",
+            mean difference of the activations [d_in]; "difference", that of the codes [d_sae]. Empty where none was
+            asked for.
     """
 
     scores: Tensor
     max_activation: Tensor
     best: Tensor
-    sas: Tensor | None = None
-    dense: Tensor | None = None
-    difference: Tensor | None = None
+    vectors: Mapping[str, Tensor] = field(default_factory=dict)
 
     def vector(self, kind: str) -> Tensor:
-        """The vector of a kind, sas, dense or difference; AtlasError where no vector was asked for."""
-        found: Tensor | None = {"sas": self.sas, "dense": self.dense, "difference": self.difference}[kind]
-        if found is None:
-            raise AtlasError("there is no contrastive vector to steer by: name one with --vector")
-        return found
+        """The vector of a kind; AtlasError where no vector was asked for."""
+        if kind not in self.vectors:
+            raise AtlasError(f"there is no contrastive vector of kind {kind} to steer by: name one with --vector")
+        return self.vectors[kind]
+
+    def with_vectors(self, **vectors: Tensor) -> Target:
+        """The same with other vectors, by kind; those that are not named stay."""
+        return replace(self, vectors={**self.vectors, **vectors})
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Method:
         neurons: default number of best neurons; None when the method uses all.
         sigmas: keys of SIGMAS that it can select by; empty when it has no selection.
         has_code: whether it edits the code and then decodes.
-        vector: the attribute of Target that it steers by, when that is a contrastive vector.
+        vector: the kind of contrastive vector that it steers by (see Target); None where it steers by none.
         weighs: whether, steering by a vector, it weighs the neurons by a topic's scores where there is a topic.
         help: what it does, in a line.
     """

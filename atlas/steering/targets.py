@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,7 +75,7 @@ def load_steered_saes(
         target = make_target(frames[key], topic is None, recorded.device, select)
         if key in sums:
             arrays = {name: torch.tensor(array, device=recorded.device) for name, array in vars(sums[key]).items()}
-            target = replace(target, **arrays)
+            target = target.with_vectors(**arrays)
         scores = frames[key]["score"].fill_null(0).to_numpy()  # what contamination is measured by, whatever steers
         topic_scores = None if topic is None else torch.tensor(scores, dtype=torch.float32, device=recorded.device)
         saes.append(SteeredSae(rows[key]["hook_name"], recorded.placed_sae(rows[key]).codec, target, topic_scores))

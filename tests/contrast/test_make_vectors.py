@@ -337,7 +337,7 @@ class TestSteering:
             expected[row["neuron"]] += row["value"] * {"positive": 1, "negative": -1}[row["side"]] / len(PAIRS)
         [sae] = load_steered_saes(RecordedModels(both.store), None, [0], vectors=["medical"]).saes
         assert isinstance(sae.codec, Codec)
-        torch.testing.assert_close(sae.target.difference, expected)
+        torch.testing.assert_close(sae.target.vector("difference"), expected)
 
     def test_the_first_sae_that_has_every_vector_is_taken(self, opened):
         make_vectors(opened.store, "medical", PAIRS)

@@ -61,6 +61,11 @@ def tokenizer(language_model):
     return language_model.tokenizer
 
 
+@pytest.fixture
+def loaded(transformer, tokenizer):
+    return LoadedModel(transformer, tokenizer, True)
+
+
 def ids_of(tokenizer, text):
     return [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
 
@@ -76,8 +81,8 @@ def sides_of(tokenizer, pairs):
     return tokenize_pairs(tokenizer, pairs, prepend_bos=True, context=tiny.CONTEXT)
 
 
-def test_lettered_answers_are_chosen_by_the_probability_of_the_letter(transformer, tokenizer):
-    found = choose(transformer, tokenizer, sides_of(tokenizer, LETTERS))
+def test_lettered_answers_are_chosen_by_the_probability_of_the_letter(loaded, transformer, tokenizer):
+    found = choose(loaded, sides_of(tokenizer, LETTERS))
     for value, (prompt, *_) in zip(found, LETTERS.rows(), strict=True):
         ids = ids_of(tokenizer, f"{prompt} (")
         with torch.no_grad():
@@ -86,8 +91,8 @@ def test_lettered_answers_are_chosen_by_the_probability_of_the_letter(transforme
         assert value == pytest.approx(a / (a + b), rel=1e-4)
 
 
-def test_longer_completions_are_chosen_by_the_mean_over_the_tokens_that_differ(transformer, tokenizer):
-    found = choose(transformer, tokenizer, sides_of(tokenizer, PAIRS))
+def test_longer_completions_are_chosen_by_the_mean_over_the_tokens_that_differ(loaded, transformer, tokenizer):
+    found = choose(loaded, sides_of(tokenizer, PAIRS))
     for value, (prompt, *texts) in zip(found, PAIRS.rows(), strict=True):
         ids = [ids_of(tokenizer, prompt + text) for text in texts]
         shared = next(i for i, (a, b) in enumerate(zip(*ids, strict=False)) if a != b)
@@ -97,9 +102,9 @@ def test_longer_completions_are_chosen_by_the_mean_over_the_tokens_that_differ(t
         assert value == pytest.approx(np.exp(means[0]) / np.exp(means).sum(), rel=1e-4)
 
 
-def test_swapping_the_sides_gives_the_other_probability(transformer, tokenizer):
+def test_swapping_the_sides_gives_the_other_probability(loaded, tokenizer):
     swapped = collect_pairs([(prompt, b, a) for prompt, a, b in PAIRS.rows()])
-    found = [choose(transformer, tokenizer, sides_of(tokenizer, pairs)) for pairs in (PAIRS, swapped)]
+    found = [choose(loaded, sides_of(tokenizer, pairs)) for pairs in (PAIRS, swapped)]
     np.testing.assert_allclose(found[0] + found[1], 1)
     assert found[0].std() > 0.01
 
@@ -107,25 +112,23 @@ def test_swapping_the_sides_gives_the_other_probability(transformer, tokenizer):
 @pytest.mark.parametrize(
     ("positive", "negative"), [(" a pill", " a pill with care"), (" the drug", " a new drug"), (" a a", " a")]
 )
-def test_a_side_that_is_part_of_the_other_still_has_a_token_of_its_own(transformer, tokenizer, positive, negative):
-    found = choose(transformer, tokenizer, sides_of(tokenizer, collect_pairs([("He took", positive, negative)])))
+def test_a_side_that_is_part_of_the_other_still_has_a_token_of_its_own(loaded, tokenizer, positive, negative):
+    found = choose(loaded, sides_of(tokenizer, collect_pairs([("He took", positive, negative)])))
     assert 0 < found[0] < 1
 
 
-def test_a_completion_with_nothing_before_it_is_refused(transformer, tokenizer):
+def test_a_completion_with_nothing_before_it_is_refused(loaded, tokenizer):
     sides = tokenize_pairs(tokenizer, collect_pairs([("", "A", "B")]), prepend_bos=False, context=9)
     with pytest.raises(AtlasError, match="pair 1 has one token and nothing before it"):
-        choose(transformer, tokenizer, sides)
+        choose(loaded, sides)
 
 
-def test_log_probabilities_do_not_depend_on_the_batch(transformer, tokenizer):
+def test_log_probabilities_do_not_depend_on_the_batch(loaded, transformer, tokenizer):
     rows = [ids_of(tokenizer, text) for text in tiny.PROMPTS[:20]]
-    found = log_probabilities(transformer, tokenizer, rows, [(1, len(row)) for row in rows])
+    found = log_probabilities(loaded, rows, [(1, len(row)) for row in rows])
     for row, values in zip(rows, found, strict=True):
         np.testing.assert_allclose(values, chances(transformer, row), atol=1e-4)
-    np.testing.assert_allclose(
-        perplexities(transformer, tokenizer, rows), [np.exp(-values.mean()) for values in found], rtol=1e-6
-    )
+    np.testing.assert_allclose(perplexities(loaded, rows), [np.exp(-values.mean()) for values in found], rtol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -162,15 +165,17 @@ def test_vectors_are_made_from_the_pairs_that_are_not_held_out(evaluated):
 
 @pytest.mark.parametrize("prefix", ["", PREFIX])
 @pytest.mark.parametrize("strength", [-2.0, 2.0])
-def test_the_shift_is_that_of_held_out_pairs_under_a_steered_model(evaluated, transformer, tokenizer, prefix, strength):
+def test_the_shift_is_that_of_held_out_pairs_under_a_steered_model(
+    evaluated, loaded, transformer, tokenizer, prefix, strength
+):
     opened, frame = evaluated
     _, held = split_pairs(PAIRS, 0.5)
     given = collect_pairs([(f"{p}\n\n{prefix}" if prefix else p, a, b) for p, a, b in held.rows()])
     sides = sides_of(tokenizer, given)
-    plain = choose(transformer, tokenizer, sides)
+    plain = choose(loaded, sides)
     settings = {"method": "dense", "vector": "medical/choices", "strength": strength, "tokenizer": tokenizer}
     with opened.steer(transformer, None, **settings):
-        steered = choose(transformer, tokenizer, sides)
+        steered = choose(loaded, sides)
     after = f" after '{prefix}'" if prefix else ""
     shift = figures(frame, "dense", strength, f"shift{after}")
     assert shift["value"] == pytest.approx((steered - plain).mean(), abs=1e-5)
@@ -180,13 +185,13 @@ def test_the_shift_is_that_of_held_out_pairs_under_a_steered_model(evaluated, tr
     assert figures(frame, "original", None, f"probability{after}")["value"] == pytest.approx(plain.mean(), rel=1e-4)
 
 
-def test_the_price_is_the_perplexity_of_the_unrelated_texts(evaluated, transformer, tokenizer):
+def test_the_price_is_the_perplexity_of_the_unrelated_texts(evaluated, loaded, transformer, tokenizer):
     opened, frame = evaluated
     rows = [ids_of(tokenizer, text) for text in TEXTS]
-    plain = perplexities(transformer, tokenizer, rows)
+    plain = perplexities(loaded, rows)
     settings = {"method": "dense", "vector": "medical/choices", "strength": 2.0, "tokenizer": tokenizer}
     with opened.steer(transformer, None, **settings):
-        steered = perplexities(transformer, tokenizer, rows)
+        steered = perplexities(loaded, rows)
     assert figures(frame, "dense", 2.0, "unrelated perplexity")["value"] == pytest.approx(steered.mean(), rel=1e-4)
     assert figures(frame, "dense", 2.0, "unrelated perplexity ratio")["value"] == pytest.approx(
         (steered / plain).mean(), rel=1e-4
@@ -227,17 +232,21 @@ def test_a_random_control_has_the_same_entries_elsewhere_and_parts_add_up(evalua
     assert len(moved) == PERMUTATIONS
     for [random] in moved:
         for name in ("sas", "difference"):
-            before, after = getattr(own.target, name), getattr(random.target, name)
+            before, after = own.target.vector(name), random.target.vector(name)
             assert not torch.equal(before, after)
             assert torch.equal(before.sort().values, after.sort().values)
-        assert float(random.target.dense.norm()) == pytest.approx(float(own.target.dense.norm()), rel=1e-5)
-        assert abs(float(torch.cosine_similarity(random.target.dense, own.target.dense, dim=0))) < 0.6
-    assert len({tuple(random.target.sas.tolist()) for [random] in moved}) == PERMUTATIONS
+        assert float(random.target.vector("dense").norm()) == pytest.approx(
+            float(own.target.vector("dense").norm()), rel=1e-5
+        )
+        assert (
+            abs(float(torch.cosine_similarity(random.target.vector("dense"), own.target.vector("dense"), dim=0))) < 0.6
+        )
+    assert len({tuple(random.target.vector("sas").tolist()) for [random] in moved}) == PERMUTATIONS
     parts = [vectors.sae_sets(MethodSetting("sas", ablation=f"{side} part"), 0) for side in ("positive", "negative")]
-    torch.testing.assert_close(sum(sae.target.sas for [[sae]] in parts), own.target.sas)
+    torch.testing.assert_close(sum(sae.target.vector("sas") for [[sae]] in parts), own.target.vector("sas"))
 
 
-def test_a_control_answers_pair_i_under_its_permutation_i(evaluated, transformer, tokenizer):
+def test_a_control_answers_pair_i_under_its_permutation_i(evaluated, loaded, transformer, tokenizer):
     opened, frame = evaluated
     _, held = split_pairs(PAIRS, 0.5)
     vectors = load_vectors(opened.store, RecordedModels(opened.store), "medical/choices")
@@ -247,7 +256,7 @@ def test_a_control_answers_pair_i_under_its_permutation_i(evaluated, transformer
         with Steering(
             transformer, saes, method="dense", options=setting.options, special_ids=tokenizer.all_special_ids
         ):
-            found += list(choose(transformer, tokenizer, [pair]))
+            found += list(choose(loaded, [pair]))
     assert len(found) == len(held) < PERMUTATIONS
     value = figures(frame, "dense/random", 2.0, "probability")["value"]
     assert value == pytest.approx(np.mean(found), rel=1e-4)
@@ -273,14 +282,14 @@ def test_an_evaluation_does_not_touch_the_vector_of_that_name_and_another_split_
 
 @pytest.mark.parametrize("strength", [-2.0, 2.0])
 def test_unrelated_pairs_are_answered_under_the_same_steering_and_the_behaviours_own_are_left_out(
-    evaluated, transformer, tokenizer, strength
+    evaluated, loaded, transformer, tokenizer, strength
 ):
     opened, frame = evaluated
     sides = sides_of(tokenizer, collect_pairs(UNRELATED.rows()[:2]))
-    plain = choose(transformer, tokenizer, sides)
+    plain = choose(loaded, sides)
     settings = {"method": "dense", "vector": "medical/choices", "strength": strength, "tokenizer": tokenizer}
     with opened.steer(transformer, None, **settings):
-        steered = choose(transformer, tokenizer, sides)
+        steered = choose(loaded, sides)
     for method, at, expected in (("original", None, plain), ("dense", strength, steered)):
         assert figures(frame, method, at, "unrelated probability")["value"] == pytest.approx(expected.mean(), rel=1e-4)
         assert figures(frame, method, at, "unrelated accuracy")["value"] == (expected > 0.5).mean()
@@ -353,7 +362,7 @@ class TestGeneratedText:
             f"select g.* from generations as g join runs as r using (run_id) where r.method = '{method}' order by generation_id"
         )
 
-    def test_it_goes_on_from_the_prompts_of_the_pairs_that_are_tried(self, written, transformer, tokenizer):
+    def test_it_goes_on_from_the_prompts_of_the_pairs_that_are_tried(self, written, loaded, transformer, tokenizer):
         opened, _ = written
         _, held = split_pairs(PAIRS, 0.5)
         prompts = [prompt for prompt in held.prompts for _ in range(2)]
@@ -363,12 +372,9 @@ class TestGeneratedText:
             assert stored["prompt"].to_list() == prompts
             assert stored["seed"].to_list() == list(range(3, 3 + len(prompts)))
             options = Options(2.0 if method == "dense" else None)
-            steering = Steering(
-                transformer, [sae], method=method, options=options, special_ids=special_ids(tokenizer)
-            )
+            steering = Steering(transformer, [sae], method=method, options=options, special_ids=special_ids(tokenizer))
             seeds = range(3, 3 + len(prompts))
-            model = LoadedModel(transformer, tokenizer, True)
-            expected = generate(model, prompts, steering, sampling=self.SAMPLING, seeds=seeds)
+            expected = generate(loaded, prompts, steering, sampling=self.SAMPLING, seeds=seeds)
             assert stored["text"].to_list() == [text.text for text in expected]
         assert self.texts(opened, "original")["text"].to_list() != self.texts(opened, "dense")["text"].to_list()
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -132,16 +130,18 @@ def steered(target):
     generator = torch.Generator().manual_seed(4)
     sas = torch.rand(NEURONS, generator=generator) * (torch.rand(NEURONS, generator=generator) < 0.1)
     difference, dense = torch.randn(NEURONS, generator=generator), torch.randn(64, generator=generator)
-    return replace(target, sas=sas, difference=difference, dense=dense)
+    return target.with_vectors(sas=sas, difference=difference, dense=dense)
 
 
 def test_a_vectors_entries_move_to_other_neurons_and_the_scores_that_weigh_them_with_them(steered, support, norm, name):
     moved = control_vectors(steered, name, support, norm, seed=0)
-    for vector in ("sas", "difference", "scores"):
-        own, other = getattr(steered, vector), getattr(moved, vector)
+    for own, other in [
+        (steered.scores, moved.scores),
+        *((steered.vector(kind), moved.vector(kind)) for kind in ("sas", "difference")),
+    ]:
         assert torch.equal(own.sort().values, other.sort().values)
         assert (own == other)[own != 0].float().mean() < 0.1
-    weighed = [(one.scores * one.difference).sort().values for one in (steered, moved)]
+    weighed = [(one.scores * one.vector("difference")).sort().values for one in (steered, moved)]
     assert torch.equal(*weighed)
 
 
@@ -149,18 +149,18 @@ def test_a_matched_entry_is_of_a_neuron_of_like_support(steered, support, norm):
     ranks = support.argsort(kind="stable").argsort()
     gaps = {}
     for control in CONTROLS:
-        place = {float(value): i for i, value in enumerate(steered.difference)}
-        moved = control_vectors(steered, control, support, norm, seed=0).difference
+        place = {float(value): i for i, value in enumerate(steered.vector("difference"))}
+        moved = control_vectors(steered, control, support, norm, seed=0).vector("difference")
         source = np.array([place[float(value)] for value in moved])
         gaps[control] = np.abs(ranks - ranks[source]).mean() / NEURONS
     assert gaps["random"] < 0.05 < 0.3 < gaps["shuffled"]
 
 
 def test_a_dense_vector_keeps_its_length_and_loses_its_direction(steered, support, norm, name):
-    moved = [control_vectors(steered, name, support, norm, seed=seed).dense for seed in range(PERMUTATIONS)]
+    moved = [control_vectors(steered, name, support, norm, seed=seed).vector("dense") for seed in range(PERMUTATIONS)]
     for dense in moved:
-        assert float(dense.norm()) == pytest.approx(float(steered.dense.norm()), rel=1e-5)
-        assert abs(float(torch.cosine_similarity(dense, steered.dense, dim=0))) < 0.5
-    assert torch.equal(moved[0].sort().values, steered.dense.sort().values) is (name == "shuffled")
+        assert float(dense.norm()) == pytest.approx(float(steered.vector("dense").norm()), rel=1e-5)
+        assert abs(float(torch.cosine_similarity(dense, steered.vector("dense"), dim=0))) < 0.5
+    assert torch.equal(moved[0].sort().values, steered.vector("dense").sort().values) is (name == "shuffled")
     assert not torch.equal(moved[0], moved[1])
-    assert torch.equal(control_vectors(steered, name, support, norm, seed=0).dense, moved[0])
+    assert torch.equal(control_vectors(steered, name, support, norm, seed=0).vector("dense"), moved[0])

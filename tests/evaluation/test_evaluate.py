@@ -100,9 +100,8 @@ def done(path, evaluator):
 
 @pytest.fixture(scope="module")
 def inputs(transformer, language_model, encoder):
-    return MetricInputs(
-        transformer, language_model.tokenizer, True, encoder, encoder.embed(SEA), encoder.embed(HELD_OUT), None
-    )
+    model = LoadedModel(transformer, language_model.tokenizer, True)
+    return MetricInputs(model, encoder, encoder.embed(SEA), encoder.embed(HELD_OUT))
 
 
 def texts_of(tables, method):

@@ -11,6 +11,7 @@ import torch
 
 import atlas.models.likelihood
 from atlas.evaluation.metrics import METRICS, MetricInputs, make_metric_inputs
+from atlas.models.loaded import LoadedModel
 
 PROMPTS = ["The doctor", "A boat on the open sea", "Rain", "She"]
 TEXTS = [" gave the patient a new drug.", " sailed", " stopped the game at noon, and then the crowd went home.", ""]
@@ -24,7 +25,7 @@ def tokenizer(language_model):
 @pytest.fixture(scope="module", params=[True, False], ids=["BOS", "no BOS"])
 def inputs(request, transformer, tokenizer, encoder):
     return MetricInputs(
-        transformer, tokenizer, request.param, encoder, encoder.embed(tiny.SEA), encoder.embed(tiny.MEDICINE), None,
+        LoadedModel(transformer, tokenizer, request.param), encoder, encoder.embed(tiny.SEA), encoder.embed(tiny.MEDICINE), None,
         encoder.embed(tiny.PROMPTS[:4]), encoder.embed(tiny.PROMPTS[40:43]),
     )  # fmt: skip
 
@@ -35,12 +36,12 @@ def ids_of(tokenizer, text):
 
 def loss_by_hand(inputs, prompt, text):
     """Each generated token's probability after everything before it, one forward call per token."""
-    before = [0] * inputs.prepend_bos + ids_of(inputs.tokenizer, prompt)
+    before = [0] * inputs.model.prepend_bos + ids_of(inputs.model.tokenizer, prompt)
     logs = []
-    for token in ids_of(inputs.tokenizer, text):
+    for token in ids_of(inputs.model.tokenizer, text):
         if before:
             with torch.no_grad():
-                logits = inputs.model(torch.tensor([before])).logits[0, -1].double()
+                logits = inputs.model.transformer(torch.tensor([before])).logits[0, -1].double()
             logs.append(float(logits.log_softmax(-1)[token]))
         before.append(token)
     return float(np.exp(-np.mean(logs)))
@@ -73,10 +74,10 @@ def test_perplexity_of_a_text_after_an_empty_prompt_leaves_the_first_token_out_w
 
 def test_perplexity_sees_a_text_as_far_as_the_context_reaches(inputs):
     long = " ".join([TEXTS[2]] * 4)
-    ids = ids_of(inputs.tokenizer, long)
-    head = len(ids_of(inputs.tokenizer, "Rain")) + inputs.prepend_bos
+    ids = ids_of(inputs.model.tokenizer, long)
+    head = len(ids_of(inputs.model.tokenizer, "Rain")) + inputs.model.prepend_bos
     assert len(ids) + head > tiny.CONTEXT
-    cut = inputs.tokenizer.decode(ids[: tiny.CONTEXT - head])
+    cut = inputs.model.tokenizer.decode(ids[: tiny.CONTEXT - head])
     found = METRICS["perplexity"].measure(inputs, ["Rain"] * 2, [long, cut])
     assert found[0] == pytest.approx(found[1], rel=1e-3)
 
@@ -115,9 +116,7 @@ def test_a_text_leans_to_the_side_whose_completions_are_nearer(inputs):
 
 
 def test_what_metrics_need_is_made_of_texts_and_lacks_what_it_is_not_given(inputs, encoder):
-    made = make_metric_inputs(
-        inputs.model, inputs.tokenizer, encoder, prepend_bos=False, topic=tiny.SEA, positive=["Rain"]
-    )
+    made = make_metric_inputs(inputs.model, encoder, topic=tiny.SEA, positive=["Rain"])
     assert np.array_equal(made.topic, inputs.topic) and made.positive.shape == (1, inputs.topic.shape[1])
     assert made.held_out is made.negative is None
 
@@ -140,7 +139,7 @@ class Words:
     ],
 )
 def test_distinct_counts_different_runs_of_tokens(inputs, text, one, two):
-    worded = replace(inputs, tokenizer=Words())
+    worded = replace(inputs, model=replace(inputs.model, tokenizer=Words()))
     assert METRICS["distinct_1"].measure(worded, [""], [text]) == [one]
     assert METRICS["distinct_2"].measure(worded, [""], [text]) == [two]
 

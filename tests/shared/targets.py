@@ -27,4 +27,5 @@ def make_target(d_sae: int = 24, *, ones: bool = False) -> Target:
     peaks = 1 + torch.rand(d_sae, generator=generator)
     sas, difference = (torch.randn(d_sae, generator=generator) for _ in range(2))
     sas[::3] = 0
-    return Target(scores, peaks, best, sas, torch.randn(tiny.D_MODEL, generator=generator), difference)
+    dense = torch.randn(tiny.D_MODEL, generator=generator)
+    return Target(scores, peaks, best, {"sas": sas, "dense": dense, "difference": difference})

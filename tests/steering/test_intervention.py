@@ -251,8 +251,9 @@ def test_half_precision_models_keep_their_number_format(transformer, method):
 @pytest.mark.parametrize("method", BY_VECTOR)
 def test_without_a_vector_or_with_an_empty_one_a_method_that_needs_it_is_refused(transformer, method):
     sae = make_steered_sae()
-    for vector, message in ((None, "name one with --vector"), (torch.zeros(3), "the vector has no entry")):
-        target = replace(sae.target, **{METHODS[method].vector: vector})
+    none, empty = {}, {METHODS[method].vector: torch.zeros(3)}
+    for vectors, message in ((none, "name one with --vector"), (empty, "the vector has no entry")):
+        target = replace(sae.target, vectors=vectors)
         with pytest.raises(AtlasError, match=message):
             Steering(transformer, [replace(sae, target=target)], method=method, keep_error=False)
 

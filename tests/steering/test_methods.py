@@ -173,7 +173,7 @@ def test_selection_is_relu_threshold_topk_or_topk_by_magnitude(kind, expected):
 def test_sas_selects_again_from_the_code_and_the_vector(kind, strength):
     target, x = make_target(), make_x()
     codec, edited = edit(kind, "sas", target, x, strength=strength)
-    moved = codec.encode(x).acts + strength * target.sas
+    moved = codec.encode(x).acts + strength * target.vector("sas")
     torch.testing.assert_close(edited.acts, codec.select(moved))
     _, plain = edit(kind, "sas", target, x, strength=strength, sigma="none")
     torch.testing.assert_close(plain.acts, moved)
@@ -189,13 +189,15 @@ def test_sas_selects_again_from_the_code_and_the_vector(kind, strength):
 def test_sas_without_selection_and_with_the_error_kept_adds_the_decoded_vector(kind):
     target, x = make_target(), make_x()
     codec, edited = edit(kind, "sas", target, x, strength=-2.0, sigma="none")
-    torch.testing.assert_close(codec.shift(x, edited.code, edited.acts), x - 2 * target.sas @ codec.decoder_rows)
+    torch.testing.assert_close(
+        codec.shift(x, edited.code, edited.acts), x - 2 * target.vector("sas") @ codec.decoder_rows
+    )
 
 
 def test_dense_adds_its_vector_whatever_the_sae():
     target, x = make_target(), make_x()
     _, edited = edit("gated", "dense", target, x, strength=-3.0)
-    torch.testing.assert_close(edited.activation, x - 3 * target.dense)
+    torch.testing.assert_close(edited.activation, x - 3 * target.vector("dense"))
 
 
 @pytest.mark.parametrize("kind", tiny.SUPPORTED_KINDS)
@@ -203,10 +205,7 @@ def test_filtered_with_scores_of_1_adds_what_the_sae_reads_of_the_difference_of_
     codec = Codec(tiny.make_kind(kind))
     positive, negative = make_x()[0, :1], make_x()[1, :1]
     codes = [codec.encode(side) for side in (positive, negative)]
-    target = make_target(ones=True)
-    target = Target(
-        target.scores, target.max_activation, target.best, difference=(codes[0].acts - codes[1].acts).squeeze(0)
-    )
+    target = make_target(ones=True).with_vectors(difference=(codes[0].acts - codes[1].acts).squeeze(0))
     x = make_x()
     moved = METHODS["filtered"].edit(codec, x, target, settle_options("filtered", Options())).activation
     decoded = [codec.decode(code.acts, code, side) for code, side in zip(codes, (positive, negative), strict=True)]
@@ -217,7 +216,7 @@ def test_filtered_mutes_neurons_of_score_0():
     target, x = make_target(), make_x()
     only = torch.zeros(24)
     only[0] = 5.0  # a neuron without a score
-    muted = Target(target.scores, target.max_activation, target.best, difference=only)
+    muted = target.with_vectors(difference=only)
     _, edited = edit("standard", "filtered", muted, x)
     assert torch.equal(edited.activation, x)
 
