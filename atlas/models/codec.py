@@ -61,6 +61,7 @@ class Codec:
         self.decoder_rows: Tensor = sae.W_dec / norms if self._rescaled else sae.W_dec
         self._pre_scale = norms.squeeze(-1) if self._rescaled else None
         self.signed = sae.cfg.architecture() == "abstopk"
+        self.largest_input_norm: float | None = sae.cfg.metadata.largest_input_norm
 
     @property
     def hook_name(self) -> str:
@@ -90,6 +91,7 @@ class Codec:
         """Encode x [..., *site]; with weights [d_sae] the SAE's own selection σ sees γ ⊙ weights."""
         flat, mean = self._center(x)
         acts, pre = self._encode(flat, None if weights is None else lambda pre: pre * weights)
+        acts, pre = self._silence(x, acts, pre)
         statistics = self._statistics()
         return Code(acts, self._in_units(pre), mean, statistics, _scale(statistics))
 
@@ -102,6 +104,7 @@ class Codec:
         """
         flat, mean = self._center(x)
         acts, pre = self._encode(flat, lambda pre: torch.stack([pre, pre * weights]))
+        acts, pre = self._silence(x, acts, pre)
         statistics = self._statistics()
         return self._narrow(acts, Code(acts[0], self._in_units(pre), mean, statistics, _scale(statistics)))
 
@@ -124,6 +127,24 @@ class Codec:
         own, acts = both.index_select(-1, neurons).unbind()
         pre = code.pre.index_select(-1, neurons)
         return Code(own, pre, code.mean, code.statistics, code.scale, neurons), acts
+
+    def reads(self, x: Tensor) -> Tensor | None:
+        """Which activations [...] are of a size that the SAE was trained on; None where it has no such limit.
+
+        At a few tokens, most of all the first, many models write activations a hundred times as long as elsewhere (Sun et
+        al. 2024, "Massive activations in large language models"). An SAE that was trained without them says so by
+        `largest_input_norm` in the metadata of its cfg.json: no neuron fires on a longer one, and it is not steered.
+        """
+        if self.largest_input_norm is None:
+            return None
+        return self.flatten(x).float().norm(dim=-1) <= self.largest_input_norm
+
+    def _silence(self, x: Tensor, acts: Tensor, pre: Tensor) -> tuple[Tensor, Tensor]:
+        """A code [..., d_sae] and its pre-activations, 0 at activations that the SAE does not read."""
+        reads = self.reads(x)
+        if reads is None:
+            return acts, pre
+        return acts * reads.unsqueeze(-1), pre * reads.unsqueeze(-1)
 
     def _center(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """What the SAE reads [..., d_in], and the mean that was subtracted [..., 1]."""

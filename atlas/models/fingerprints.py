@@ -75,6 +75,8 @@ def own_parameters(model: nn.Module) -> Iterator[Tensor]:
 def hash_sae(sae: Any) -> str:
     """A hash of an SAE's weights and of the settings that its arithmetic depends on."""
     settings = {name: value for name, value in sae.cfg.to_dict().items() if name not in ("metadata", "device", "dtype")}
+    if sae.cfg.metadata.largest_input_norm is not None:
+        settings["largest_input_norm"] = sae.cfg.metadata.largest_input_norm
     digest = repr(sorted(settings.items())) + hash_tensors(sae.state_dict().values())
     return hashlib.sha256(digest.encode()).hexdigest()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,11 @@ def require_coherent(sae: Any, sae_id: str) -> None:
     if k is not None and not (_is_count(k) and k <= cfg.d_sae):
         raise ModelError(
             f"SAE {sae_id}: k is {k!r} in its cfg.json, and it has {cfg.d_sae} neurons: k has to be 1 to d_sae"
+        )
+    largest = cfg.metadata.largest_input_norm
+    if largest is not None and not (type(largest) in (int, float) and 0 < largest < math.inf):
+        raise ModelError(
+            f"SAE {sae_id}: largest_input_norm is {largest!r} in its cfg.json: it has to be a number above 0"
         )
     wanted = {"W_enc": (cfg.d_in, cfg.d_sae), "W_dec": (cfg.d_sae, cfg.d_in), "b_dec": (cfg.d_in,)}
     for name, tensor in sae.state_dict().items():

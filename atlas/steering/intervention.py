@@ -196,8 +196,8 @@ class Steering:
             )
         if call.nothing:
             return x
-        mask = None if call.steered is None else call.steered.to(x.device)
         method, codec = METHODS[self.method], sae.codec
+        mask = _both(None if call.steered is None else call.steered.to(x.device), codec.reads(x))
         edit = method.edit(codec, x, sae.target, self.options) if method.edit else MovedActivation(x)
         figures = self._figures_of(call.text)[number] if running is not None and call.new else None
         if isinstance(edit, EditedCode):
@@ -227,6 +227,13 @@ class Steering:
             )
         self._recalled = True
         return first
+
+
+def _both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Where both masks say so; a mask of None says so everywhere."""
+    if first is None or second is None:
+        return second if first is None else first
+    return first & second
 
 
 def _mix(moved: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:

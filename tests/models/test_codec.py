@@ -52,6 +52,36 @@ def close(a, b, tolerance=1e-4):
     torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("kind", tiny.SUPPORTED_KINDS)
+def test_no_neuron_fires_on_an_activation_longer_than_the_sae_was_trained_on(kind):
+    case = Case(kind)
+    case.x[0, 1] *= 100
+    lengths = case.x.norm(dim=-1)
+    case.codec.largest_input_norm = 2 * lengths.median().item()
+    read = lengths <= case.codec.largest_input_norm
+    assert read.sum() == read.numel() - 1
+    code = case.codec.encode(case.x)
+    close(code.acts, case.own_codes() * read.unsqueeze(-1))
+    assert not code.pre[0, 1].any()
+    narrowed, weighed = case.codec.encode_twice(case.x, torch.ones(D_SAE))
+    assert not narrowed.acts[0, 1].any()
+    assert not weighed[0, 1].any()
+
+
+@pytest.mark.parametrize("value", [0, -1.0, "12", True, float("inf")])
+def test_a_largest_input_norm_that_is_no_length_is_refused(value):
+    sae = tiny.make_kind("topk")
+    sae.cfg.metadata.largest_input_norm = value
+    with pytest.raises(ModelError, match="largest_input_norm is .* it has to be a number above 0"):
+        describe_sae(sae, "here", "topk")
+
+
+def test_the_largest_input_norm_is_part_of_what_an_sae_is_known_by():
+    one, other = tiny.make_kind("topk"), tiny.make_kind("topk")
+    other.cfg.metadata.largest_input_norm = 30.0
+    assert describe_sae(one, "here", "topk").sae_hash != describe_sae(other, "here", "topk").sae_hash
+
+
 def test_codes_are_those_of_saelens(case):
     code = case.codec.encode(case.x)
     assert code.acts.shape == (2, 3, D_SAE)

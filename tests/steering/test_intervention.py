@@ -44,6 +44,28 @@ def generate(model, *, use_cache: bool, tokens: int = 8):
 
 
 @pytest.mark.parametrize("keep_error", [False, True])
+def test_an_activation_longer_than_the_sae_was_trained_on_is_not_steered(transformer, keep_error):
+    for method in METHODS:
+        if METHODS[method].edit is None:
+            continue
+        sae, x = make_steered_sae(), torch.randn(1, IDS.shape[1], tiny.D_MODEL)
+        x[0, 2] *= 1000
+        sae.codec.largest_input_norm = 100.0
+        steering = Steering(transformer, [sae], method=method, keep_error=keep_error, special_ids=[0])
+        with steering, torch.no_grad():
+            changed = []
+            block = transformer.transformer.h[0]
+            before = block.register_forward_hook(lambda *_: x, prepend=True)
+            after = block.register_forward_hook(lambda _m, _i, out, changed=changed: changed.append(out))
+            transformer(IDS)
+            before.remove()
+            after.remove()
+        moved = (changed[0] - x).abs().amax(-1)[0]
+        assert moved[2] == 0, method
+        assert moved[[1, 3, 4, 5]].max() > 0 or (method == "sae" and keep_error), method
+
+
+@pytest.mark.parametrize("keep_error", [False, True])
 @pytest.mark.parametrize("kind", tiny.SUPPORTED_KINDS)
 def test_cached_generation_equals_uncached_generation_for_every_method(transformer, kind, keep_error):
     for method in METHODS:
