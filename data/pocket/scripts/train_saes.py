@@ -40,7 +40,7 @@ from sae_lens.config import LoggingConfig, SAETrainerConfig
 from sae_lens.saes.sae import SAEMetadata, TrainStepOutput
 from safetensors.torch import load_file, save_file
 from train_model import read_texts
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2LMHeadModel, PreTrainedModel, PreTrainedTokenizerFast
 
 SAMPLE = 200_000  # tokens of the training texts on which a neuron must fire to count as alive
 TRAINING = {
@@ -114,16 +114,21 @@ def batches_by_length(texts: list[list[int]], padding: int, *, size: int = 32) -
         yield torch.nn.utils.rnn.pad_sequence(batch, batch_first=True, padding_value=padding)
 
 
+def blocks(model: PreTrainedModel) -> torch.nn.ModuleList:
+    """The blocks of a model of the GPT-2 or the Llama family."""
+    return model.transformer.h if hasattr(model, "transformer") else model.model.layers
+
+
 @contextmanager
 def residual_changed(
-    model: GPT2LMHeadModel, layer: int, change: Callable[[torch.Tensor], torch.Tensor]
+    model: PreTrainedModel, layer: int, change: Callable[[torch.Tensor], torch.Tensor]
 ) -> Iterator[None]:
     """Within the context, `change` is applied to the residual stream after the block."""
 
     def hook(_module: torch.nn.Module, _inputs: Any, output: Any) -> Any:
         return (change(output[0]), *output[1:]) if isinstance(output, tuple) else change(output)
 
-    handle = model.transformer.h[layer].register_forward_hook(hook)
+    handle = blocks(model)[layer].register_forward_hook(hook)
     try:
         yield
     finally:
@@ -160,11 +165,18 @@ def shuffled(activations: torch.Tensor, batch: int, seed: int) -> Iterator[torch
             yield activations[rows].float()
 
 
-def train(activations: torch.Tensor, plan: Plan, args: argparse.Namespace) -> TrainingSAE:
-    """An SAE trained on the activations, its input scale folded into the weights."""
-    sae_class, config_class = TRAINING[plan.architecture]
-    metadata = SAEMetadata(model_name="pocket", hook_name=plan.hook_name, prepend_bos=True, context_size=args.context)
-    sae = sae_class(
+def train(
+    activations: torch.Tensor,
+    plan: Plan,
+    args: argparse.Namespace,
+    *,
+    model_name: str = "pocket",
+    sae_class: type[TrainingSAE] | None = None,
+) -> TrainingSAE:
+    """An SAE trained on the activations, its input scale folded into the weights; SAELens's class unless one is given."""
+    usual_class, config_class = TRAINING[plan.architecture]
+    metadata = SAEMetadata(model_name=model_name, hook_name=plan.hook_name, prepend_bos=True, context_size=args.context)
+    sae = (sae_class or usual_class)(
         config_class(
             d_in=activations.shape[1],
             d_sae=plan.d_sae,
@@ -183,7 +195,7 @@ def train(activations: torch.Tensor, plan: Plan, args: argparse.Namespace) -> Tr
         lr_decay_steps=args.steps // 2,
         dead_feature_window=args.dead_window,
         feature_sampling_window=args.steps + args.batch,
-        autocast=False,
+        autocast=getattr(args, "autocast", False),
         logger=LoggingConfig(log_to_wandb=False),
     )
     data = shuffled(activations, args.batch, args.seed)
@@ -206,7 +218,14 @@ def save(sae: TrainingSAE, folder: Path) -> None:
 
 @torch.no_grad()
 def measure(
-    sae: SAE, model: GPT2LMHeadModel, texts: list[list[int]], *, layer: int, special: int, sample: torch.Tensor
+    sae: SAE,
+    model: PreTrainedModel,
+    texts: list[list[int]],
+    *,
+    layer: int,
+    special: int,
+    sample: torch.Tensor,
+    largest_norm: float = math.inf,
 ) -> dict[str, float]:
     """What the SAE keeps of the residual stream after a block, over held-out texts.
 
@@ -217,6 +236,7 @@ def measure(
         layer: the block.
         special: token whose residual stream is neither read nor changed, and which is not predicted.
         sample: activations of training texts (token d_model), for the share of dead neurons.
+        largest_norm: a token whose residual stream is longer is neither read nor changed.
 
     Returns:
         tokens: how many were read. l0: mean number of neurons that fire at a token. explained_variance: 1 less the
@@ -231,6 +251,7 @@ def measure(
 
         def rebuild(hidden: torch.Tensor, kept: torch.Tensor = kept) -> torch.Tensor:
             nonlocal fired
+            kept = kept & (hidden.norm(dim=-1) <= largest_norm)
             acts = sae.encode(hidden[kept])  # token d_sae
             clean.append(hidden[kept])
             rebuilt.append(sae.decode(acts))
@@ -238,6 +259,7 @@ def measure(
             return hidden.masked_scatter(kept[..., None], rebuilt[-1])
 
         def zero(hidden: torch.Tensor, kept: torch.Tensor = kept) -> torch.Tensor:
+            kept = kept & (hidden.norm(dim=-1) <= largest_norm)
             return hidden.masked_fill(kept[..., None], 0)
 
         for name, change in (("ce_clean", lambda hidden: hidden), ("ce_sae", rebuild), ("ce_zero", zero)):
