@@ -16,9 +16,10 @@ from atlas.errors import AtlasError, ModelError, PromptError, StoreError, Unknow
 
 if TYPE_CHECKING:
     from atlas.api import Atlas, open
+    from atlas.models.places import find_model
 
 __version__ = "0.1.0"
-__all__ = ["Atlas", "AtlasError", "ModelError", "PromptError", "StoreError", "UnknownName", "open"]
+__all__ = ["Atlas", "AtlasError", "ModelError", "PromptError", "StoreError", "UnknownName", "find_model", "open"]
 
 _FOLDER = Path(__file__).parent
 _IN_CHECKOUT = all((_FOLDER.parent / name).exists() for name in ("pyproject.toml", "sql/schema.sql"))
@@ -27,9 +28,13 @@ if _IN_CHECKOUT and not (_FOLDER / "sql").exists():
 
 
 def __getattr__(name: str) -> Any:
-    """`open` and `Atlas` are imported when they are first used, so that `import atlas` stays light."""
+    """`open`, `Atlas` and `find_model` are imported when they are first used, so that `import atlas` stays light."""
     if name in ("Atlas", "open"):
         from atlas import api
 
         return getattr(api, name)
+    if name == "find_model":
+        from atlas.models import places
+
+        return places.find_model
     raise AttributeError(f"module 'atlas' has no attribute {name!r}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("atlas", type=click.Path())
 @click.argument("prompts", type=click.Path())
-@click.option("--model", required=True, help="Language model: hub name or local folder.")
+@click.option("--model", required=True, help="Language model: hub name, local folder, GGUF file, or smollm2.")
 @click.option("--release", required=True, help="SAELens release, or a local folder that holds SAEs.")
 @click.option(
     "--sae-id",

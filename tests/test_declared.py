@@ -39,8 +39,8 @@ def imported(*folders):
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (("atlas", "cli", "sql"), ("minilm", "plots", "spark")),
-        (("tests", "data"), ("minilm", "plots", "spark", "test")),
+        (("atlas", "cli", "sql"), ("gguf", "minilm", "plots", "spark")),
+        (("tests", "data"), ("gguf", "minilm", "plots", "spark", "test")),
     ],
     ids=["program", "tests"],
 )
@@ -50,4 +50,4 @@ def test_every_package_that_is_imported_is_declared(folders, extras):
 
 def test_every_declared_package_is_imported_or_asked_for_by_another():
     by_another = {"accelerate"}  # by the Trainer of Transformers
-    assert declared("plots", "spark") - imported("atlas", "cli") - by_another == set()
+    assert declared("gguf", "plots", "spark") - imported("atlas", "cli") - by_another == set()

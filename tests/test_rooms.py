@@ -27,6 +27,8 @@ LIBRARIES = {  # library -> the files that may import it
     "transformer_lens": {"models/loading"},
     "sae_lens": {"models/saes"},
     "transformers": {
+        "models/checkpoints",
+        "models/gguf",
         "models/loading",
         "models/sampling",
         "models/acceptability",
@@ -34,6 +36,8 @@ LIBRARIES = {  # library -> the files that may import it
         "evaluation/finetune",
     },
     "sentence_transformers": {"models/encoders"},
+    "gguf": {"models/gguf"},
+    "huggingface_hub": {"models/hub", "models/quiet"},
     "sqlalchemy": {"store/database", "store/failures", "store/file"},
     "duckdb": {"store/database", "store/failures", "store/querying", "store/session"},
     "matplotlib": {"reproduction/plots"},

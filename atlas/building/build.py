@@ -19,7 +19,8 @@ from atlas.errors import AtlasError, ModelError, StoreError
 from atlas.models.agreement import check_hooks
 from atlas.models.encoders import DEFAULT_ENCODER, check_encoder, load_encoder
 from atlas.models.fingerprints import check_identity
-from atlas.models.loading import load_language_model, resolve_name
+from atlas.models.loading import load_language_model
+from atlas.models.places import RECIPES, resolve_model, resolve_name
 from atlas.models.saes import LoadedSae, fit_sae, load_sae, set_centring
 from atlas.progress import Progress, silent
 from atlas.store.file import STREAMING_LIMIT, Store, require_writable
@@ -77,7 +78,7 @@ def build_atlas(
     Args:
         path: the atlas file; made when it is not there.
         prompts: the reference prompts; those the atlas has already are kept as they are.
-        model: hub name or local folder of the language model.
+        model: the language model: hub name, local folder, GGUF file, or a name of atlas.models.places.RECIPES.
         saes: (release, sae_id) of each SAE to add; (folder, name) for local ones.
         encoder: SentenceTransformer name or folder.
         batch_size: prompts per forward pass.
@@ -93,13 +94,14 @@ def build_atlas(
     """
     store = Store(path, memory_limit=memory_limit)
     saes = [(resolve_name(release), sae_id) for release, sae_id in dict.fromkeys(saes)]
-    if _is_done(store, prompts, resolve_name(model), saes, encoder):
+    model = resolve_model(model, recorded=_recorded_model(store) if model in RECIPES else None)
+    if _is_done(store, prompts, model, saes, encoder):
         clear_mark(store.path)
         return _report(store)
     require_writable(store.path)
     require_one_name(store.path)
     with alone(store.path):
-        if _is_done(store, prompts, resolve_name(model), saes, encoder):  # by the build that this one waited for
+        if _is_done(store, prompts, model, saes, encoder):  # by the build that this one waited for
             return _report(store)
         return _build(
             store, prompts, model=model, saes=saes, encoder=encoder, batch_size=batch_size, device=device, dtype=dtype,
@@ -209,6 +211,14 @@ def _is_done(store: Store, prompts: TextSet, model: str, saes: Sequence[tuple[st
         known = {(sae["model"], sae["release"], sae["sae_id"]) for sae in session.ask("all_saes").to_dicts()}
         texts = set(session.ask("prompt_texts")["text"])
     return {(model, *sae) for sae in saes} <= known and set(prompts.texts) <= texts
+
+
+def _recorded_model(store: Store) -> str | None:
+    """The language model of an atlas that is there, as it was named at build."""
+    if not store.exists():
+        return None
+    with store.read() as session:
+        return next(iter(session.ask("all_saes")["model"]), None)
 
 
 def _create(store: Store) -> None:

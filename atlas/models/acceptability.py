@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from atlas.models.loading import SAFELY
+from atlas.models.checkpoints import SAFELY
 from atlas.models.quiet import quiet
 
 ACCEPTABILITY = "textattack/roberta-base-CoLA"

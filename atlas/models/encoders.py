@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from atlas.errors import ModelError, StoreError
+from atlas.models.checkpoints import require_safetensors
 from atlas.models.fingerprints import hash_encoder
-from atlas.models.loading import loading, require_safetensors
+from atlas.models.load_failures import loading
 from atlas.models.quiet import quiet
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"

@@ -12,6 +12,7 @@ from atlas.models.agreement import check_place
 from atlas.models.fingerprints import check_identity, check_model
 from atlas.models.loaded import LoadedModel
 from atlas.models.loading import load_transformer
+from atlas.models.places import resolve_model
 from atlas.models.quiet import LOADING
 from atlas.models.saes import LoadedSae, load_sae, set_centring, writes_to_stream
 from atlas.store.file import Store
@@ -63,12 +64,12 @@ class RecordedModels:
 
     @property
     def model_name(self) -> str:
-        """Where the language model is; ModelError when its folder is gone."""
-        if self._model_name is not None:
-            return self._model_name
+        """Where the language model is; ModelError when its folder or file is gone."""
         name = str(self._first_row["model"])
+        if self._model_name is not None:
+            return resolve_model(self._model_name, recorded=name)
         if is_gone(name):
-            raise ModelError(f"the model's folder {name} is gone: say where it is now with --model")
+            raise ModelError(f"the model's place {name} is gone: say where it is now with --model")
         return name
 
     @cached_property
@@ -108,5 +109,5 @@ class RecordedModels:
 
 
 def is_gone(name: str) -> bool:
-    """Whether a recorded name is a local folder that is not there any more."""
+    """Whether a recorded name is a local folder or file that is not there any more."""
     return name.startswith("/") and not Path(name).exists()

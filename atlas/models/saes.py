@@ -10,7 +10,8 @@ from typing import Any
 from atlas.errors import ModelError, UnknownName
 from atlas.models.codec import Codec
 from atlas.models.fingerprints import hash_sae
-from atlas.models.loading import LanguageModel, loading
+from atlas.models.load_failures import loading
+from atlas.models.loading import LanguageModel
 from atlas.models.quiet import quiet
 
 RESHAPES = ("none", "hook_z")

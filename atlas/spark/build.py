@@ -29,7 +29,8 @@ from atlas.building.staging import clear_staging, staging_folder
 from atlas.errors import AtlasError, StoreError
 from atlas.models.encoders import check_encoder, load_encoder
 from atlas.models.fingerprints import check_identity
-from atlas.models.loading import load_language_model, resolve_name
+from atlas.models.loading import load_language_model
+from atlas.models.places import resolve_name
 from atlas.models.saes import fit_sae, load_sae
 from atlas.progress import Progress
 from atlas.spark.session import start_spark
