@@ -47,8 +47,13 @@ def detect(texts: Activity, best: np.ndarray) -> dict[str, Interval]:
     """AUROC of held-out texts against each set of others by the summed activation of some neurons; nothing without any."""
     if not len(best):
         return {}
-    sums = texts.own[:, best].sum(1)
-    return {f"auroc_{name}": auroc_interval(sums, other[:, best].sum(1)) for name, other in texts.others.items()}
+    others = {f"auroc_{name}": other[:, best].sum(1) for name, other in texts.others.items()}
+    return detect_by_sums(texts.own[:, best].sum(1), others)
+
+
+def detect_by_sums(own: np.ndarray, others: Mapping[str, np.ndarray]) -> dict[str, Interval]:
+    """AUROC of texts against each set of others by a figure of each text, such as the summed activation of some neurons."""
+    return {name: auroc_interval(own, other) for name, other in others.items()}
 
 
 def detect_at_random(

@@ -16,10 +16,6 @@ class Interval(NamedTuple):
     low: float | None
     high: float | None
 
-    def excludes_zero(self) -> bool:
-        """Whether both ends lie on one side of 0."""
-        return self.low is not None and self.high is not None and self.low * self.high > 0
-
 
 def mean_interval(values: Sequence[float]) -> Interval | None:
     """The mean of values that are independent, such as one per prompt.

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from atlas.errors import AtlasError
 from atlas.models.hooks import hook_activations
@@ -39,21 +38,6 @@ def activity(model: LoadedModel, sae: SteeredSae, texts: Sequence[str]) -> np.nd
     for x, mask in hook_activations(model, texts, sae.hook_name):
         acts = sae.codec.encode(x).acts.abs() * mask.unsqueeze(-1)
         parts.append((acts.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)).float().cpu().numpy())
-    return np.concatenate(parts)
-
-
-def firing(model: LoadedModel, sae: SteeredSae, texts: Sequence[str], ranks: np.ndarray) -> np.ndarray:
-    """Per token the best rank among its active neurons [all tokens of all texts]; len(ranks) where none is ranked.
-
-    Args:
-        ranks: rank of each neuron, 0 is best [d_sae].
-    """
-    order = torch.from_numpy(ranks.astype(np.int64))
-    parts = []
-    for x, mask in hook_activations(model, texts, sae.hook_name):
-        acts = sae.codec.encode(x).acts
-        best = torch.where(acts != 0, order.to(acts.device), len(ranks)).amin(-1)
-        parts.append(best[mask].cpu().numpy())
     return np.concatenate(parts)
 
 

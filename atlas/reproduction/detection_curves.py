@@ -11,7 +11,8 @@ import polars as pl
 
 from atlas.errors import AtlasError
 from atlas.evaluation.controls import control_target
-from atlas.evaluation.intervals import auroc, auroc_interval, mean_interval
+from atlas.evaluation.detection import BEST, detect_by_sums
+from atlas.evaluation.intervals import auroc, mean_interval
 from atlas.reproduction import plots
 from atlas.reproduction.exhibit import Exhibit
 from atlas.reproduction.exhibit_inputs import ExhibitInputs, NotAvailable, TokenActivations
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
     from atlas.reproduction.plots import Picture
 
 
-BEST = 20  # neurons that detection sums
-DRAWS = 5  # random rankings
+RANKINGS = 5  # at random, by each of which a whole curve is drawn
 OWN, STRAWMAN, RANDOM = "score", "strawman", "random neurons"
 MEASURES = {
     "share": "share of tokens, held-out minus everyday",
@@ -72,13 +72,19 @@ def auroc_by_topic(inputs: ExhibitInputs) -> pl.DataFrame:
     for topic in tested(inputs):
         for row in inputs.saes:
             own, everyday, others = text_activations(inputs, row, topic)
-            rankings = rankings_of(inputs, row, topic)
-            for name, negative in (("everyday texts", everyday), ("other topics", others)):
-                if negative is None:
-                    continue
-                for ranking, drawn in rankings.items():
-                    found = [auroc_interval(own.sums(r, BEST), negative.sums(r, BEST)) for r in drawn]
-                    figure = found[0] if len(found) == 1 else mean_interval([one.value for one in found])
+            negatives = {"everyday texts": everyday} | ({} if others is None else {"other topics": others})
+            areas = {
+                ranking: [
+                    detect_by_sums(
+                        own.sums(ranks, BEST), {name: one.sums(ranks, BEST) for name, one in negatives.items()}
+                    )
+                    for ranks in drawn
+                ]
+                for ranking, drawn in rankings_of(inputs, row, topic).items()
+            }
+            for name in negatives:
+                for ranking, found in areas.items():
+                    figure = found[0][name] if len(found) == 1 else mean_interval([one[name].value for one in found])
                     if figure is not None:
                         rows.append((topic, row["sae_id"], name, ranking, *figure))
     columns = ["topic", "sae_id", "negatives", "ranking", "value", "low", "high"]
@@ -122,7 +128,7 @@ def rankings_of(inputs: ExhibitInputs, row: Mapping[str, Any], topic: str) -> di
     target, columns = inputs.steered_sae(row["sae_key"], topic).target, inputs.columns(row["sae_key"])
     support, norm = columns["support"].to_numpy(), columns["decoder_norm"].to_numpy()
     means = inputs.activations(row, inputs.topic_texts(topic)).means(row["d_sae"])
-    drawn = [control_target(target, "random", support, norm, seed).best.cpu().numpy() for seed in range(DRAWS)]
+    drawn = [control_target(target, "random", support, norm, seed).best.cpu().numpy() for seed in range(RANKINGS)]
     found = {
         OWN: [ranks_of(target.best.cpu().numpy(), row["d_sae"])],
         STRAWMAN: [ranks_of(np.argsort(-means, kind="stable"), row["d_sae"])],
@@ -232,7 +238,7 @@ EXHIBITS = {
         "AUROC, every topic",
         f"Telling a topic's held-out texts from everyday texts, and from the other topics' held-out texts, by the summed "
         f"activation of the {BEST} best neurons. AUROC and 95 % interval; for random neurons the mean of "
-        f"{DRAWS} draws and its 95 % interval. 0.5 is chance.",
+        f"{RANKINGS} draws and its 95 % interval. 0.5 is chance.",
         auroc_by_topic,
         say_auroc,
         _draw_auroc,

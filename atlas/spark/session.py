@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,14 +72,29 @@ def _start(master: str) -> SparkSession:
             return builder.getOrCreate()
         except Exception as error:  # Java's, Py4J's and pyspark's, which share no parent
             said.seek(0)
-            lines = f"{said.read().decode()}\n{error}".splitlines()
-            reasons = [line.partition("Reason: ")[2] for line in lines if "Reason: " in line]
-            reasons += [line.strip(": ") for line in lines if "xception" in line]
-            reason = str([*reasons, error][0]).rstrip(".")
-            raise AtlasError(f"Apache Spark does not start at {master}: {reason}; give another --master") from error
+            reason = first_cause(f"{said.read().decode(errors='replace')}\n{error}") or str(error).partition("\n")[0]
+            raise AtlasError(
+                f"Apache Spark does not start at {master}: {reason.rstrip('.')}; give another --master"
+            ) from error
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def first_cause(said: str) -> str | None:
+    """What lies at the bottom of the first stack trace in Java's words; None where there is none.
+
+    A trace is told by its frames, which begin with a tab; the line before them is the exception, and "Caused by: " goes on
+    with what lies below it (Throwable.printStackTrace).
+    """
+    found = None
+    for line, following in pairwise([*said.splitlines(), ""]):
+        if line.startswith("\t") or not following.startswith("\tat "):
+            continue
+        if found is not None and not line.startswith("Caused by: "):
+            break
+        found = line.removeprefix("Caused by: ").removeprefix('Exception in thread "main" ').removeprefix(": ")
+    return found
 
 
 def require_spark() -> None:

@@ -35,21 +35,11 @@ def test_the_interval_of_paired_differences_is_that_of_scipys_paired_test():
     found = mean_interval(after - before)
     test = stats.ttest_rel(after, before)
     assert (found.low, found.high) == pytest.approx(tuple(test.confidence_interval()), rel=1e-9)
-    assert found.excludes_zero() == (test.pvalue < 0.05)
 
 
 def test_one_value_has_no_interval_and_none_has_no_mean():
     assert mean_interval([0.5]) == Interval(0.5, None, None)
     assert mean_interval([]) is None
-    assert not Interval(0.5, None, None).excludes_zero()
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "excludes"),
-    [(0.1, 0.2, True), (-0.2, -0.1, True), (-0.1, 0.2, False), (0.0, 0.2, False), (-0.2, 0.0, False)],
-)
-def test_an_interval_excludes_zero_when_both_ends_are_on_one_side(low, high, excludes):
-    assert Interval((low + high) / 2, low, high).excludes_zero() is excludes
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -9,7 +9,7 @@ import torch
 from targets import make_target
 
 import atlas.evaluation.layer_level
-from atlas.evaluation.layer_level import activity, firing, layer_figures
+from atlas.evaluation.layer_level import activity, layer_figures
 from atlas.models.activations import encode_entries, run_model, summarise, tokenize
 from atlas.models.codec import Codec
 from atlas.models.hooks import hook_activations
@@ -79,14 +79,12 @@ def test_special_tokens_and_padding_are_left_out(transformer, tokenizer):
 
 def test_batches_do_not_change_what_is_found(transformer, tokenizer, monkeypatch):
     sae = make_steered_sae("jumprelu")
-    ranks = np.random.default_rng(0).permutation(sae.codec.d_sae)
     swap = settle_options("swap", Options())
     found = []
     for size in (32, 2):
         monkeypatch.setattr(atlas.models.hooks, "BATCH_SIZE", size)
         figures = layer_figures(LoadedModel(transformer, tokenizer, True), sae, TEXTS, "swap", swap)
         found.append((activity(LoadedModel(transformer, tokenizer, True), sae, TEXTS), figures.contamination))
-        found[-1] += (firing(LoadedModel(transformer, tokenizer, True), sae, TEXTS, ranks),)
     for whole, parts in zip(*found, strict=True):
         np.testing.assert_allclose(whole, parts, atol=1e-4)
 
@@ -114,21 +112,6 @@ def test_a_text_longer_than_the_context_is_cut(transformer, tokenizer):
     cut = tokenizer.decode(whole[: tiny.CONTEXT - 1])
     found = activity(LoadedModel(transformer, tokenizer, True), sae, [long, cut])
     np.testing.assert_allclose(found[0], found[1], atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["topk", "jumprelu", "abstopk"])
-def test_firing_is_the_best_rank_among_a_tokens_active_neurons(transformer, tokenizer, kind):
-    sae = make_steered_sae(kind)
-    ranks = np.full(sae.codec.d_sae, sae.codec.d_sae)
-    ranked = np.random.default_rng(1).permutation(sae.codec.d_sae)[:3]
-    ranks[ranked] = np.arange(3)
-    found = firing(LoadedModel(transformer, tokenizer, True), sae, TEXTS, ranks)
-    expected = []
-    for text in TEXTS:
-        for acts in token_codes(transformer, tokenizer, sae, text)[1]:
-            expected.append(min([int(ranks[i]) for i in np.flatnonzero(acts)], default=sae.codec.d_sae))
-    assert found.tolist() == expected
-    assert len(set(expected)) > 1
 
 
 def figures_by_hand(sae, hidden, method, options):

@@ -20,7 +20,7 @@ from atlas.building.staging import STAGED
 from atlas.errors import AtlasError, StoreError
 from atlas.spark import build as spark_build
 from atlas.spark.build import describe, explain, load_models, name_shard, run_on_spark
-from atlas.spark.session import start_spark
+from atlas.spark.session import first_cause, start_spark
 from atlas.texts.prompts import collect_texts
 
 FEW = collect_texts(tiny.PROMPTS[:20])
@@ -131,6 +131,30 @@ def test_a_master_that_is_none_is_said_in_one_line():
     with pytest.raises(AtlasError, match=expected) as caught, start_spark("nonsense"):
         pass
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        ("26/11/27 WARN Utils: Set SPARK_LOCAL_IP if an exception says so\n", None),
+        (
+            'WARN: a word\nException in thread "main" org.x.SparkException: Master must start with local\n\tat org.A(A.scala:1)\n',
+            "org.x.SparkException: Master must start with local",
+        ),
+        (
+            "WARN Client: no connection\norg.x.SparkException: Awaiting\n\tat a.B(B.scala:2)\nCaused by: java.io.IOException: no\n"
+            "\tat a.C(C.java:3)\n\t... 4 more\nCaused by: java.net.UnknownHostException: nowhere\n\tat a.D(D.java:4)\n"
+            "ERROR Context\njava.lang.Later: follows from it\n\tat a.E(E.java:5)\n",
+            "java.net.UnknownHostException: nowhere",
+        ),
+        (
+            "An error occurred\n: org.x.SparkException: Could not parse 'local[x]'\n\tat a.B(B.java:1)\n",
+            "org.x.SparkException: Could not parse 'local[x]'",
+        ),
+    ],
+)
+def test_why_spark_does_not_start_is_the_cause_below_the_first_trace(said, cause):
+    assert first_cause(said) == cause
 
 
 MOMENTS = [("progress", "prompts", 0), ("progress", "prompts", 8), ("sql", "finish_shard", 3)]
