@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import polars as pl
 import pytest
@@ -11,6 +12,10 @@ from atlas.errors import PromptError
 from atlas.texts import bundled
 from atlas.texts.pairs import FORMATS, PairSet, collect_pairs, join_texts, pair_texts, read_pairs, split_pairs
 
+POCKET, SMOLLM2 = (
+    sorted((folder / "pairs").glob("*.jsonl")) for folder in (bundled.FOLDER, bundled.FOLDER.parent / "smollm2")
+)
+BUNDLED = [*POCKET, *SMOLLM2]
 ROWS = [("Is it?\n (A) yes\n (B) no", " (A)", " (B)"), ("Was it?", " (B)", " (A)"), ('"Über", 5 %', " Yes", " No")]
 
 
@@ -104,12 +109,31 @@ def test_texts_are_paired_without_a_prompt_and_the_fewer_ones_come_again():
         pair_texts(["a"], [])
 
 
-@pytest.mark.parametrize("path", sorted((bundled.FOLDER / "pairs").glob("*.jsonl")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", BUNDLED, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
 def test_the_bundled_pairs_can_be_read_and_are_many(path):
     found = read_pairs(path)
     assert len(found) >= 60 and found.duplicates == 0
     assert len(set(found.prompts)) == len(found), "no prompt is on both sides of a split"
 
 
-def test_there_are_bundled_pairs_of_two_behaviours():
-    assert {path.stem for path in (bundled.FOLDER / "pairs").glob("*.jsonl")} >= {"past", "praise", "question"}
+@pytest.mark.parametrize("path", SMOLLM2, ids=lambda path: path.stem)
+def test_every_pair_for_the_chat_model_is_a_message_and_two_whole_answers(path):
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 72 and {tuple(row) for row in rows} == {("prompt", "positive", "negative")}
+    for row in rows:
+        for text in row.values():
+            assert text == " ".join(text.split()) and text[-1] in ".!?", (
+                "one line that ends a sentence, nothing around it"
+            )
+
+
+def test_no_text_of_the_pairs_for_the_chat_model_stands_twice():
+    texts = [text for path in SMOLLM2 for row in read_pairs(path).rows() for text in row]
+    others = {text.strip() for path in POCKET for row in read_pairs(path).rows() for text in row}
+    assert [text for text, count in Counter(texts).items() if count > 1] == []
+    assert others & set(texts) == set()
+
+
+def test_there_are_bundled_pairs_of_several_behaviours_for_each_model():
+    assert {path.stem for path in POCKET} >= {"past", "praise", "question"}
+    assert {path.stem for path in SMOLLM2} >= {"brevity", "formality", "french", "hedging", "sycophancy"}
