@@ -21,13 +21,16 @@ from atlas.cli.options import (
 )
 from atlas.cli.output import Progress, echo, format_option, interval, print_frame, print_table
 
-from atlas.evaluation.figures import ALIGNED, CODE_METRICS, UNALIGNED, Figure
+from atlas.evaluation.figures import ALIGNED, CLASSIFIED, CODE_METRICS, JUDGED, UNALIGNED, Figure
 
 if TYPE_CHECKING:
     import polars as pl
 
-SHOWN = ("perplexity", "distinct_2", "acceptability", "contamination", "distance_held_out")
+    from atlas.evaluation.language_judge import LanguageJudge
+
+SHOWN = ("perplexity", "distinct_2", "acceptability", *JUDGED, "contamination", "distance_held_out")
 AGAINST = ("original", "sae", "shuffled")
+Figures = dict[tuple[str, str], dict[str, Any]]  # (method, name) -> row of the frame
 OF_CODE = {str(Figure(metric, texts=texts)) for metric in CODE_METRICS for texts in (ALIGNED, UNALIGNED)}
 
 
@@ -40,7 +43,12 @@ OF_CODE = {str(Figure(metric, texts=texts)) for metric in CODE_METRICS for texts
 @click.option(
     "--unaligned", type=click.Path(), help="Everyday texts about nothing of the kind.  [default: the bundled]"
 )
-@click.option("--others", type=click.Path(), help="Folder of texts about other topics.  [default: the bundled]")
+@click.option(
+    "--others",
+    type=click.Path(),
+    help="Folder with a file of texts per other topic; those and the held-out texts tell what a text is about.  "
+    "[default: the bundled]",
+)
 @click.option("--prompts", type=click.Path(), help="Openings to generate from.  [default: the bundled]")
 @click.option(
     "--method",
@@ -64,6 +72,11 @@ OF_CODE = {str(Figure(metric, texts=texts)) for metric in CODE_METRICS for texts
     help="First pick each method's strength on half of the prompts; evaluate on the other half.",
 )
 @click.option("--finetune", type=click.Path(), help="Folder of the fine-tuned models of method finetuned.")
+@click.option(
+    "--judge",
+    help="Language model that judges acceptability (slor, penlp), named as for atlas build; best one that did not write the "
+    "text.  [default: none]",
+)
 @click.option("--measure-again", is_flag=True, help="Generate nothing: give stored texts the metrics they lack.")
 @model_options
 @encoder_option
@@ -94,6 +107,7 @@ def evaluate(
     seed: int,
     calibrate: bool,
     finetune: str | None,
+    judge: str | None,
     measure_again: bool,
     model: str | None,
     release: str | None,
@@ -115,9 +129,10 @@ def evaluate(
     """
     import atlas as library
     from atlas.evaluation.evaluate import evaluate_topic
-    from atlas.evaluation.evaluation_set import read_evaluation_set, read_held_out
+    from atlas.evaluation.evaluation_set import read_evaluation_set, read_held_out, read_others
     from atlas.evaluation.evaluator import EvaluationConfig
     from atlas.evaluation.finetune import finetune_topic
+    from atlas.evaluation.language_judge import load_language_judge
     from atlas.evaluation.remeasure import remeasure_topic
     from atlas.evaluation.runs import MethodSetting
     from atlas.models.encoders import load_encoder
@@ -131,13 +146,27 @@ def evaluate(
     with closing(Progress()) as progress:
         if measure_again:
             texts = read_held_out(topic, held_out)
-            added = remeasure_topic(opened.store, topic, texts, recorded=recorded, encoder=encoder, progress=progress)
+            added = remeasure_topic(
+                opened.store,
+                topic,
+                texts,
+                recorded=recorded,
+                encoder=encoder,
+                others=read_others(topic, others),
+                judge=judge,
+                progress=progress,
+            )
             echo(f"{atlas}: {added:,} figures added")
             return
 
         def show(frame: pl.DataFrame) -> None:
             progress.close()
-            print_frame(frame, style) if style != "table" else print_summary(frame)
+            if style == "table":
+                print_summary(frame, language)
+                return
+            print_frame(frame, style)
+            if language is not None:
+                echo(say_judge(language), err=True)
 
         def show_curve(method: str, curve: pl.DataFrame, picked: float | None) -> None:
             progress.close()
@@ -161,6 +190,7 @@ def evaluate(
             Sampling(max_new_tokens, temperature, top_k, top_p, seed),
         )
         progress("loading model, SAEs and encoder", 0, 0)
+        language = None if judge is None else load_language_judge(recorded, judge, device=device)
         models = {}
         if "finetuned" in chosen:
             if finetune is None:
@@ -178,6 +208,7 @@ def evaluate(
             recorded=recorded,
             encoder=load_encoder(encoder or recorded.recorded_encoder),
             models=models,
+            judge=language,
             progress=progress,
             show=show,
             show_curve=show_curve,
@@ -195,24 +226,23 @@ def print_curve(method: str, curve: pl.DataFrame, picked: float | None) -> None:
     echo(f"picked: {picked:g}" if picked is not None else "picked: none, every strength breaks the limits")
 
 
-def print_summary(frame: pl.DataFrame) -> None:
-    """One line per method, then what the neurons find and what the methods do to the code."""
+def print_summary(frame: pl.DataFrame, language: LanguageJudge | None) -> None:
+    """One line per method, which topic its texts are about, what the neurons find and what the methods do to the code."""
     import polars as pl
 
     figures = {(row["method"], row["name"]): row for row in frame.iter_rows(named=True)}
+    methods = [method for method in frame["method"].unique(maintain_order=True) if method != "detection"]
     rows = []
-    for method in frame["method"].unique(maintain_order=True):
-        if method == "detection":
-            continue
+    for method in methods:
         row = {"method": method}
         for name in SHOWN:
             found = figures.get((method, name))
             row[name] = None if found is None else found["value"]
-        ratio = figures.get((method, str(Figure("perplexity", over="original"))))
-        row["perplexity / original"] = None if ratio is None else interval(ratio)
+        row["perplexity / original"] = _interval_of(figures, method, Figure("perplexity", over="original"))
         for other in AGAINST:
-            found = figures.get((method, str(Figure("distance_held_out", minus=other))))
-            row[f"closer than {other}"] = None if found is None else interval(found, sign=-1)
+            row[f"closer than {other}"] = _interval_of(
+                figures, method, Figure("distance_held_out", minus=other), sign=-1
+            )
         rows.append(row)
     echo("\nGenerated text (differences of distance_held_out, 95 % intervals, paired by prompt):")
     table = pl.DataFrame(rows)
@@ -220,9 +250,17 @@ def print_summary(frame: pl.DataFrame) -> None:
     print_table(table.drop(empty))
     if "acceptability" in empty:
         echo("acceptability: not available (textattack/roberta-base-CoLA is not in the local cache)")
+    echo(say_judge(language))
+    accuracy = figures.get(("detection", CLASSIFIED))
+    if accuracy is not None:
+        echo(
+            "\nWhich topic a text is about: that whose held-out texts are nearest (right for "
+            f"{interval(accuracy)} of these texts, each left out):"
+        )
+        print_table(pl.DataFrame([_share_on_topic(figures, method) for method in methods]))
     echo("\nDetection of held-out texts by the 20 best neurons:")
     for (method, name), row in figures.items():
-        if method == "detection":
+        if method == "detection" and name != CLASSIFIED:
             echo(f"  {name}: {interval(row)}")
     of_code: dict[str, dict[str, Any]] = {}
     for (method, name), row in figures.items():
@@ -231,3 +269,23 @@ def print_summary(frame: pl.DataFrame) -> None:
     if of_code:
         echo("\nWhat the methods do to the code of held-out (aligned) and everyday (unaligned) texts, per token:")
         print_table(pl.DataFrame(list(of_code.values())))
+
+
+def say_judge(language: LanguageJudge | None) -> str:
+    """By what the texts' acceptability was judged."""
+    if language is None:
+        return "slor, penlp: not measured; --judge names a language model that did not write the text"
+    if language.is_author:
+        return f"slor, penlp: judged by {language.name}, the model that wrote the text: it finds what it writes itself likely"
+    return f"slor, penlp: judged by {language.name}, which did not write the text"
+
+
+def _interval_of(figures: Figures, method: str, figure: Figure, sign: int = 1) -> str | None:
+    found = figures.get((method, str(figure)))
+    return None if found is None else interval(found, sign)
+
+
+def _share_on_topic(figures: Figures, method: str) -> dict[str, str | None]:
+    """The share of a method's texts that are about the topic, and by how much it is above that of unsteered text."""
+    found = {"method": method, "on topic": _interval_of(figures, method, Figure("on_topic"))}
+    return {**found, "more than original": _interval_of(figures, method, Figure("on_topic", minus="original"))}

@@ -18,6 +18,7 @@ from atlas.evaluation.calibrate import calibrate_method
 from atlas.evaluation.controls import CONTROLS
 from atlas.evaluation.evaluation_set import EvaluationSet
 from atlas.evaluation.evaluator import EvaluationConfig, TopicEvaluator, prepare_evaluator
+from atlas.evaluation.language_judge import LanguageJudge
 from atlas.evaluation.runs import BASELINES, MethodSetting, Run, compare, store_runs, table
 from atlas.models.encoders import Encoder
 from atlas.models.recorded import RecordedModels
@@ -43,6 +44,7 @@ def evaluate_topic(
     recorded: RecordedModels | None = None,
     encoder: Encoder | None = None,
     models: Mapping[str, Any] | None = None,
+    judge: str | LanguageJudge | None = None,
     progress: Progress = silent,
     show: Callable[[pl.DataFrame], None] = show_nobody,
     show_curve: Callable[[str, pl.DataFrame, float | None], object] | None = None,
@@ -61,6 +63,8 @@ def evaluate_topic(
         recorded: the loaded model and SAEs.
         encoder: the atlas's sentence encoder, when it is loaded already.
         models: models to generate with under a method's name, such as {"finetuned": model}.
+        judge: a language model that judges acceptability (metrics slor and penlp), best one that did not write the texts:
+            as `--model` names one, or what load_language_judge gives; None for none.
         progress: called with (stage, done, total).
         show: called with what is returned before it is stored.
         show_curve: called with a method, its figures by strength and the strength picked (see calibrate_method).
@@ -83,9 +87,11 @@ def evaluate_topic(
         encoder=encoder,
         models=models,
         vectors=vectors,
+        judge=judge,
     )
-    if calibrate:
-        methods = [_calibrated(evaluator, setting, progress, show_curve) for setting in methods]
+    if calibrate:  # the rule that picks does not ask the judging model, which may be a large one
+        quick = replace(evaluator, metric_inputs=replace(evaluator.metric_inputs, language=None))
+        methods = [_calibrated(quick, setting, progress, show_curve) for setting in methods]
     return evaluate_methods(replace(evaluator, data=halves[1]), methods, progress=progress, show=show)
 
 

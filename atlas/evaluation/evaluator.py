@@ -15,8 +15,10 @@ from atlas.evaluation.detection import BEST, detect, detect_at_random, measure_a
 from atlas.evaluation.evaluation_set import EvaluationSet
 from atlas.evaluation.figures import ALIGNED, AT_RANDOM, SCORED, STRAWMAN, UNALIGNED, Figure
 from atlas.evaluation.intervals import Interval, mean_interval
+from atlas.evaluation.language_judge import LanguageJudge, load_language_judge
 from atlas.evaluation.layer_level import layer_figures
 from atlas.evaluation.metrics import MetricInputs, make_metric_inputs, measure
+from atlas.evaluation.nearest_topic import make_classifier
 from atlas.evaluation.runs import MethodSetting, Run
 from atlas.models.encoders import Encoder, check_encoder, load_encoder
 from atlas.models.loaded import LoadedModel
@@ -134,7 +136,8 @@ class TopicEvaluator:
 
     def parameters(self) -> dict[str, Any]:
         """What all runs share, as it is stored."""
-        return {**self.config.flat(), "sae_keys": self.steering.sae_keys, "vectors": list(self.steering.vectors)}
+        shared = {**self.config.flat(), "sae_keys": self.steering.sae_keys, "vectors": list(self.steering.vectors)}
+        return {**shared, **self.metric_inputs.describe()}
 
     def calibration_key(self, session: Asks, setting: MethodSetting) -> CalibrationKey:
         """What a strength of a method would be picked for."""
@@ -186,9 +189,9 @@ class TopicEvaluator:
 
     def detection(self) -> Run:
         """AUROC of held-out texts by the best neurons: as selected, by other rankings, and at random."""
-        run = Run(MethodSetting("detection"))
+        run = Run(MethodSetting("detection"), figures=self.metric_inputs.own_figures())
         rankings = self._rankings()
-        others = {"everyday": self.data.unaligned, "topics": self.data.others}
+        others = {"everyday": self.data.unaligned, "topics": self.data.other_texts}
         for i, (sae, row) in enumerate(zip(self.saes, self.rows, strict=True)):
             texts = measure_activity(self.loaded, sae, self.data.held_out, others)
             support = self.columns[i]["support"].to_numpy()
@@ -252,6 +255,7 @@ def prepare_evaluator(
     encoder: Encoder | None = None,
     models: Mapping[str, Any] | None = None,
     vectors: Sequence[str] = (),
+    judge: str | LanguageJudge | None = None,
 ) -> TopicEvaluator:
     """Load a topic's scores, SAEs, models and classifier; a topic that lacks a signal of the selection rule is scored for it.
 
@@ -265,6 +269,7 @@ def prepare_evaluator(
         encoder: the atlas's sentence encoder, when it is loaded already.
         models: models to generate with under a method's name, such as {"finetuned": model}.
         vectors: behaviours whose contrastive vectors are added up, for the methods that steer by them.
+        judge: a language model that judges acceptability, best one that did not write the texts; None for none.
 
     Raises:
         UnknownName: no such topic, SAE or vector.
@@ -284,5 +289,12 @@ def prepare_evaluator(
         raise AtlasError(
             f"{len(overlap)} held-out texts are among the topic's own, such as {overlap[0][:60]!r}: leave them out"
         )
-    metric_inputs = make_metric_inputs(steering.model, encoder, topic=topic_texts, held_out=data.held_out)
+    metric_inputs = make_metric_inputs(
+        steering.model,
+        encoder,
+        topic=topic_texts,
+        held_out=data.held_out,
+        language=load_language_judge(recorded, judge, device=recorded.device) if isinstance(judge, str) else judge,
+        classifier=make_classifier(encoder, topic, data.held_out, data.by_topic),
+    )
     return TopicEvaluator(store, topic, steering, data, config, topic_texts, columns, metric_inputs, dict(models or {}))

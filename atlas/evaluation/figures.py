@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 SCORED, STRAWMAN, AT_RANDOM = "by score", "by strawman", "of random neurons"  # rankings of neurons, see Figure
 ALIGNED, UNALIGNED = "aligned", "unaligned"  # texts, see Figure
+CLASSIFIED = "classifier_accuracy"  # share of the topics' held-out texts that metric on_topic puts right, each left out
+JUDGED = ("slor", "penlp")  # metrics of a text by a language model, see language_judge
 CODE_METRICS = ("changed", "reconstruction", "contamination", "changed_deviation")  # fields of layer_level.LayerFigures
 
 

@@ -31,6 +31,12 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
     return Interval(float(array.mean()), float(array.mean() - half), float(array.mean() + half))
 
 
+def share_interval(count: int, total: int) -> Interval:
+    """A share of independent cases with its 95 % interval after Wilson (1927)."""
+    ends = stats.binomtest(count, total).proportion_ci(method="wilson")
+    return Interval(count / total, float(ends.low), float(ends.high))
+
+
 def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
     """Probability that a positive value lies above a negative one, ties counted half."""
     positive, negative = np.asarray(positive), np.sort(negative)

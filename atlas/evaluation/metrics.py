@@ -9,6 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from atlas.evaluation.figures import CLASSIFIED, Figure
+from atlas.evaluation.intervals import Interval
+from atlas.evaluation.language_judge import LanguageJudge, Likelihood
+from atlas.evaluation.nearest_topic import TopicClassifier
 from atlas.models.acceptability import load_acceptability
 from atlas.models.embeddings import embed_texts, has_length
 from atlas.models.encoders import Encoder
@@ -30,6 +34,8 @@ class MetricInputs:
         acceptability: texts -> probability of being acceptable English, or None where the classifier is not at hand.
         positive: embeddings of completions that show a behaviour [text, dimension], or None.
         negative: embeddings of completions that show its opposite [text, dimension], or None.
+        language: a language model that judges acceptability, or None.
+        classifier: which topic a text is about, or None where there are no texts about other topics.
     """
 
     model: LoadedModel
@@ -39,6 +45,21 @@ class MetricInputs:
     acceptability: Callable[[Sequence[str]], list[float]] | None = None
     positive: np.ndarray | None = None
     negative: np.ndarray | None = None
+    language: LanguageJudge | None = None
+    classifier: TopicClassifier | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """What is stored of it with every run: the judging language model, and how the nearest topic is told."""
+        found: dict[str, Any] = {}
+        if self.language is not None:
+            found["judge"] = self.language.describe()
+        if self.classifier is not None:
+            found["classifier"] = {"rule": self.classifier.rule, "topics": list(self.classifier.topics)}
+        return found
+
+    def own_figures(self) -> dict[Figure, Interval]:
+        """How well it does itself."""
+        return {} if self.classifier is None else {Figure(CLASSIFIED): self.classifier.accuracy}
 
 
 def make_metric_inputs(
@@ -49,6 +70,8 @@ def make_metric_inputs(
     held_out: Sequence[str] = (),
     positive: Sequence[str] = (),
     negative: Sequence[str] = (),
+    language: LanguageJudge | None = None,
+    classifier: TopicClassifier | None = None,
 ) -> MetricInputs:
     """The inputs by texts that are embedded now; the classifier of acceptability is loaded where it is at hand."""
 
@@ -63,6 +86,8 @@ def make_metric_inputs(
         load_acceptability(),
         embed(positive),
         embed(negative),
+        language,
+        classifier,
     )
 
 
@@ -161,6 +186,32 @@ def acceptability(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[
     ]
 
 
+def slor(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    """Log-probability per token under a judging model, less that of the tokens by their frequency (see language_judge)."""
+    return [None if found is None else _finite(found.slor) for found in _likelihoods(inputs, prompts, texts)]
+
+
+def penlp(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    """Log-probability under a judging model over a penalty on the length (see language_judge)."""
+    return [None if found is None else _finite(found.penlp) for found in _likelihoods(inputs, prompts, texts)]
+
+
+def _likelihoods(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str]) -> Sequence[Likelihood | None]:
+    return [None] * len(texts) if inputs.language is None else inputs.language.read(prompts, texts)
+
+
+def on_topic(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    """1 where the classifier assigns the text to the topic, 0 where to another; the mean is the share of texts on topic."""
+    found: list[float | None] = [None] * len(texts)
+    known = [i for i, text in enumerate(texts) if text.strip()]
+    if inputs.classifier is None or not known:
+        return found
+    own = inputs.encoder.embed([texts[i] for i in known])
+    for i, name, good in zip(known, inputs.classifier.assign(own), has_length(own), strict=True):
+        found[i] = float(name == inputs.classifier.topic) if good else None
+    return found
+
+
 def _finite(value: float) -> float | None:
     """A figure, or None where arithmetic gave no number."""
     return float(value) if math.isfinite(value) else None
@@ -181,7 +232,10 @@ METRICS = {
     "leaning": Metric(leaning, "high", "distance_negative - distance_positive"),
     "distinct_1": Metric(distinct(1), "high", "distinct tokens over tokens"),
     "distinct_2": Metric(distinct(2), "high", "distinct pairs of tokens over pairs"),
+    "on_topic": Metric(on_topic, "high", "1 where, of all topics' held-out texts, the topic's are nearest; else 0"),
     "acceptability": Metric(acceptability, "high", "probability of acceptable English, by a CoLA classifier"),
+    "slor": Metric(slor, "high", "log-probability per token less that by frequency, under the model of --judge"),
+    "penlp": Metric(penlp, "high", "log-probability over a penalty on the length, under the model of --judge"),
 }
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
 from atlas.errors import AtlasError
-from atlas.evaluation.metrics import METRICS, make_metric_inputs
+from atlas.evaluation.figures import JUDGED
+from atlas.evaluation.language_judge import load_language_judge
+from atlas.evaluation.metrics import METRICS, MetricInputs, make_metric_inputs
+from atlas.evaluation.nearest_topic import make_classifier
 from atlas.evaluation.runs import MethodSetting, Run, compare, store_figures
 from atlas.evaluation.vector_variants import ABLATIONS
 from atlas.models.encoders import check_encoder, load_encoder
@@ -32,11 +35,14 @@ def remeasure_topic(
     *,
     recorded: RecordedModels | None = None,
     encoder: str | None = None,
+    others: Mapping[str, Sequence[str]] | None = None,
+    judge: str | None = None,
     progress: Progress = silent,
 ) -> int:
     """Give the stored texts of a topic's runs the metrics they lack, without generating, and renew the runs' figures.
 
-    Each text is judged with the BOS policy of the SAE that its evaluation steered by.
+    Each text is judged with the BOS policy of the SAE that its evaluation steered by. Figures of another judging model than
+    the named one are replaced.
 
     Args:
         store: a finished atlas.
@@ -44,6 +50,8 @@ def remeasure_topic(
         held_out: texts about it that it was not scored by; may be empty.
         recorded: the loaded model.
         encoder: where the sentence encoder is now; None for where it was at build.
+        others: other topics -> texts about them; None for none.
+        judge: a language model that judges acceptability; None for none.
         progress: called with (stage, done, total).
 
     Returns:
@@ -58,19 +66,31 @@ def remeasure_topic(
         texts = session.ask("run_generations", topic=topic)
         have = session.ask("run_metrics", topic=topic)
         policies = _bos_policies(session, topic)
+        runs = session.ask("topic_runs", topic=topic)
     if texts.is_empty():
         raise AtlasError(f"topic {topic!r} has no evaluated text: run `atlas evaluate` without --measure-again first")
     progress("loading model and encoder", 0, 0)
-    model = LoadedModel(*(recorded or RecordedModels(store)).model, prepend_bos=True)
+    recorded = recorded or RecordedModels(store)
+    model = LoadedModel(*recorded.model, prepend_bos=True)
     loaded = load_encoder(encoder or str(built["encoder"]))
     check_encoder(loaded, built)
-    inputs = make_metric_inputs(model, loaded, topic=topic_texts, held_out=held_out)
+    inputs = make_metric_inputs(
+        model,
+        loaded,
+        topic=topic_texts,
+        held_out=held_out,
+        language=None if judge is None else load_language_judge(recorded, judge, device=recorded.device),
+        classifier=make_classifier(loaded, topic, held_out, others or {}),
+    )
     texts = texts.with_columns(prepend_bos=pl.col("run_id").replace_strict(policies, return_dtype=pl.Boolean))
+    stale = _judged_by_another(runs, inputs)
     found = []
     for done, (name, metric) in enumerate(METRICS.items()):
         progress("measuring", done, len(METRICS))
-        known = have.filter(pl.col("name") == name)["generation_id"]
-        missing = texts.filter(~pl.col("generation_id").is_in(known.implode()))
+        known = have.filter(pl.col("name") == name)
+        if name in JUDGED:
+            known = known.filter(~pl.col("run_id").is_in(stale))
+        missing = texts.filter(~pl.col("generation_id").is_in(known["generation_id"].implode()))
         for (prepend_bos,), part in missing.group_by("prepend_bos"):
             own = replace(inputs, model=replace(model, prepend_bos=bool(prepend_bos)))
             values = metric.measure(own, part["prompt"].to_list(), part["text"].to_list())
@@ -82,9 +102,42 @@ def remeasure_topic(
     added = pl.concat(found) if found else texts.select("run_id", "generation_id").clear()
     if added.height:
         with patient(), store.write() as session:  # measuring took long
+            for run_id in stale:
+                session.run("drop_text_figures", run_id=run_id, names=list(JUDGED))
             session.append("metrics", added)
+            _say_by_what(session, runs, added, inputs)
             renew_figures(session, topic)
     return added.height
+
+
+def _judged_by_another(runs: pl.DataFrame, inputs: MetricInputs) -> list[int]:
+    """The runs whose texts were judged by another language model than the one at hand; none where none is at hand."""
+    if inputs.language is None:
+        return []
+    own = inputs.language.describe()
+    judges = {row["run_id"]: json.loads(row["parameters"]).get("judge") for row in runs.to_dicts()}
+    return [run_id for run_id, judge in judges.items() if judge is not None and judge != own]
+
+
+def _say_by_what(session: Session, runs: pl.DataFrame, added: pl.DataFrame, inputs: MetricInputs) -> None:
+    """Write into the runs what their new figures were measured by, and how well the classifier does into those of detection."""
+    by_metric = {"on_topic": "classifier", **dict.fromkeys(JUDGED, "judge")}
+    described = inputs.describe()
+    evaluations = set()
+    for row in runs.to_dicts():
+        names = set(added.filter(pl.col("run_id") == row["run_id"])["name"])
+        new = {key: described[key] for name, key in by_metric.items() if name in names}
+        if not new:
+            continue
+        session.run(
+            "set_run_parameters", run_id=row["run_id"], parameters=json.dumps({**json.loads(row["parameters"]), **new})
+        )
+        if "classifier" in new:
+            evaluations.add(row["evaluation_id"])
+    figures = inputs.own_figures()
+    for row in runs.filter(pl.col("evaluation_id").is_in(evaluations) & (pl.col("method") == "detection")).to_dicts():
+        session.run("drop_run_figures", run_id=row["run_id"], names=[str(figure) for figure in figures])
+        store_figures(session, row["run_id"], figures)
 
 
 def renew_figures(session: Session, topic: str) -> None:

@@ -29,6 +29,7 @@ from atlas.evaluation.figures import ALIGNED, AT_RANDOM, Figure
 from atlas.evaluation.intervals import auroc_interval
 from atlas.evaluation.layer_level import activity, layer_figures
 from atlas.evaluation.metrics import METRICS, MetricInputs
+from atlas.evaluation.nearest_topic import make_classifier
 from atlas.evaluation.remeasure import remeasure_topic
 from atlas.evaluation.runs import MethodSetting
 from atlas.models.loaded import LoadedModel
@@ -46,7 +47,7 @@ HELD_OUT = ("The harbour was full of ships.", "A sailor on deck.", "Salt water e
 UNALIGNED = ("The cook tasted the sauce.", "Add two eggs.", "The cake burned.", "He ran home.", "It rains.")
 OTHERS = ("Nurses help the patient.", "A pill against pain.")
 SAILING = pair_texts(tiny.PROMPTS[15:20], tiny.PROMPTS[30:36])
-DATA = EvaluationSet(HELD_OUT, UNALIGNED, PROMPTS, OTHERS)
+DATA = EvaluationSet(HELD_OUT, UNALIGNED, PROMPTS, {"medicine": OTHERS})
 CONFIG = EvaluationConfig(samples=2, select="score", sampling=Sampling(max_new_tokens=5, seed=7))
 SWAP, ADD = MethodSetting("swap"), MethodSetting("add", Options(strength=0.5, neurons=3))
 EVALUATED = [
@@ -101,7 +102,8 @@ def done(path, evaluator):
 @pytest.fixture(scope="module")
 def inputs(transformer, language_model, encoder):
     model = LoadedModel(transformer, language_model.tokenizer, True)
-    return MetricInputs(model, encoder, encoder.embed(SEA), encoder.embed(HELD_OUT))
+    classifier = make_classifier(encoder, "sea", HELD_OUT, {"medicine": OTHERS})
+    return MetricInputs(model, encoder, encoder.embed(SEA), encoder.embed(HELD_OUT), classifier=classifier)
 
 
 def texts_of(tables, method):
@@ -505,6 +507,57 @@ def test_texts_are_judged_with_the_bos_policy_of_the_sae_that_steered_them(
     np.testing.assert_allclose(after["value"], before["value"], rtol=1e-3)
 
 
+def without_figures(opened, *names):
+    """Drop what an older version would not have stored: figures, and what they were measured by."""
+    listed = ", ".join(f"'{name}'" for name in names)
+    with opened.store.write() as session:
+        change(session, f"delete from metrics where split_part(name, ' ', 1) in ({listed})")
+        change(session, "update runs set parameters = json_merge_patch(parameters, '{\"classifier\": null}')")
+
+
+def test_older_texts_are_given_their_topics_with_how_well_those_are_told(
+    done, path, tmp_path, encoder, recorded, monkeypatch
+):
+    copy = atlas.open(shutil.copy(path, tmp_path / "x.atlas"))
+    monkeypatch.setattr(atlas.evaluation.remeasure, "load_encoder", lambda name: encoder)
+    before = [copy.sql(f"from {name} order by all") for name in ("metrics", "runs")]
+    without_figures(copy, "on_topic", "classifier_accuracy")
+    others = {"medicine": OTHERS}
+    assert remeasure_topic(copy.store, "sea", HELD_OUT, recorded=recorded) == 0, "without other topics there is none"
+    assert remeasure_topic(copy.store, "sea", HELD_OUT, recorded=recorded, others=others) > 0
+    assert copy.sql("from metrics order by all").equals(before[0])
+    found, old = (
+        [json.loads(text) for text in frame["parameters"]] for frame in (copy.sql("from runs order by all"), before[1])
+    )
+    with_texts = [new["method"] != "detection" for new in found]
+    assert [new for new, kept in zip(found, with_texts, strict=True) if kept] == [
+        one for one, kept in zip(old, with_texts, strict=True) if kept
+    ]
+    assert remeasure_topic(copy.store, "sea", HELD_OUT, recorded=recorded, others=others) == 0
+
+
+def test_texts_are_judged_anew_by_another_model_and_the_runs_say_by_which(
+    done, path, tmp_path, encoder, recorded, monkeypatch, llama_folder, gpt2_folder
+):
+    copy = atlas.open(shutil.copy(path, tmp_path / "x.atlas"))
+    monkeypatch.setattr(atlas.evaluation.remeasure, "load_encoder", lambda name: encoder)
+    found = {}
+    for folder in (llama_folder, gpt2_folder, llama_folder):
+        added = remeasure_topic(copy.store, "sea", HELD_OUT, recorded=recorded, judge=str(folder))
+        figures = copy.sql("from metrics where name like 'slor%' or name like 'penlp%' order by all")
+        assert added == figures.filter(pl.col("generation_id").is_not_null()).height > 0
+        found.setdefault(str(folder), []).append(figures)
+        runs = copy.sql("select r.parameters from runs r where run_id in (select run_id from generations)")[
+            "parameters"
+        ]
+        judges = [json.loads(text)["judge"] for text in runs]
+        assert judges == [{"model": str(folder), "is_author": folder == gpt2_folder}] * len(judges)
+        assert remeasure_topic(copy.store, "sea", HELD_OUT, recorded=recorded, judge=str(folder)) == 0
+        assert remeasure_topic(copy.store, "sea", HELD_OUT, recorded=recorded) == 0, "unasked, they stay"
+    [first, again], [other] = found.values()
+    assert first.equals(again) and not first.equals(other)
+
+
 def test_a_topic_without_evaluated_texts_has_none_to_measure_again(path, recorded):
     with pytest.raises(AtlasError, match="topic 'medicine' has no evaluated text: run `atlas evaluate` without"):
         remeasure_topic(atlas.open(path).store, "medicine", HELD_OUT, recorded=recorded)
@@ -619,6 +672,34 @@ class TestCommand:
         assert {row["method"] for row in rows} >= {"original", "sae", "clamp", "clamp/shuffled"}
         code, stdout, stderr = run("evaluate", files[0], "sea", "--measure-again")
         assert code == 0 and stdout.endswith(": 0 figures added\n"), stderr
+
+    def test_a_judge_that_did_not_write_the_text_is_named_and_so_is_one_that_did(
+        self, files, llama_folder, gpt2_folder
+    ):
+        arguments = [*self.arguments(files), "--method", "clamp"]
+        for folder, said in ((llama_folder, ", which did not write the text"), (gpt2_folder, ", the model that wrote")):
+            code, stdout, stderr = run(*arguments, "--judge", folder)
+            assert code == 0, stderr
+            assert f"slor, penlp: judged by {folder}{said}" in stdout
+            head, unsteered = stdout[stdout.index("Generated text") :].splitlines()[1:3]
+            row = dict(zip(head.split()[:5], unsteered.split()[:5], strict=True))
+            stored = atlas.open(files[0]).sql(
+                "select name, value from metrics join runs using (run_id) where generation_id is null and method = 'original' "
+                "and name in ('slor', 'penlp') order by run_id desc, name limit 2"
+            )
+            assert [float(row[name]) for name in ("penlp", "slor")] == pytest.approx(
+                stored["value"].to_list(), abs=5e-4
+            )
+            assert "Which topic a text is about: that whose held-out texts are nearest (right for " in stdout
+        code, stdout, stderr = run(*arguments, "--judge", llama_folder, "--format", "csv")
+        assert code == 0 and "original,slor," in stdout and "which did not write the text" in stderr
+        code, stdout, stderr = run(*arguments)
+        assert code == 0 and "slor, penlp: not measured; --judge names a language model" in stdout
+
+    def test_a_judge_that_is_not_there_is_said_before_anything_is_generated(self, files, monkeypatch):
+        monkeypatch.setattr(atlas.evaluation.evaluator, "generate_in_turn", None)
+        code, _, stderr = run(*self.arguments(files), "--judge", "/nowhere/model")
+        assert code == 1 and "cannot load language model /nowhere/model: there is no such folder" in stderr
 
     def test_python_evaluates_with_calibration_as_the_command_does(self, files, path, encoder, tmp_path):
         copies = [shutil.copy(path, tmp_path / f"{name}.atlas") for name in ("command", "python")]

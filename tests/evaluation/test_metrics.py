@@ -10,8 +10,11 @@ import tiny
 import torch
 
 import atlas.models.likelihood
+from atlas.evaluation.language_judge import LanguageJudge, unigram_log_probabilities
 from atlas.evaluation.metrics import METRICS, MetricInputs, make_metric_inputs
+from atlas.evaluation.nearest_topic import make_classifier
 from atlas.models.loaded import LoadedModel
+from atlas.models.loading import load_transformer
 
 PROMPTS = ["The doctor", "A boat on the open sea", "Rain", "She"]
 TEXTS = [" gave the patient a new drug.", " sailed", " stopped the game at noon, and then the crowd went home.", ""]
@@ -22,11 +25,20 @@ def tokenizer(language_model):
     return language_model.tokenizer
 
 
+@pytest.fixture(scope="module")
+def language(llama_folder):
+    """A judge that did not write the texts."""
+    model, tokenizer = load_transformer(str(llama_folder))
+    unigrams = unigram_log_probabilities(tokenizer(list(tiny.PROMPTS))["input_ids"], len(tokenizer))
+    return LanguageJudge("llama", LoadedModel(model, tokenizer, False), unigrams)
+
+
 @pytest.fixture(scope="module", params=[True, False], ids=["BOS", "no BOS"])
-def inputs(request, transformer, tokenizer, encoder):
+def inputs(request, transformer, tokenizer, encoder, language):
     return MetricInputs(
         LoadedModel(transformer, tokenizer, request.param), encoder, encoder.embed(tiny.SEA), encoder.embed(tiny.MEDICINE), None,
-        encoder.embed(tiny.PROMPTS[:4]), encoder.embed(tiny.PROMPTS[40:43]),
+        encoder.embed(tiny.PROMPTS[:4]), encoder.embed(tiny.PROMPTS[40:43]), language,
+        make_classifier(encoder, "sea", tiny.PROMPTS[15:30], {"medicine": tiny.PROMPTS[:15], "food": tiny.PROMPTS[30:45]}),
     )  # fmt: skip
 
 
@@ -157,6 +169,46 @@ def test_acceptability_is_the_classifiers_and_none_without_one(inputs):
     assert found == [*(len(text) / 100 for text in TEXTS[:3]), None]
 
 
+def test_slor_and_penlp_are_those_of_the_judging_model_and_none_without_one(inputs, language):
+    found = language.read(PROMPTS, TEXTS)
+    assert METRICS["slor"].measure(inputs, PROMPTS, TEXTS) == [*(one.slor for one in found[:3]), None]
+    assert METRICS["penlp"].measure(inputs, PROMPTS, TEXTS) == [*(one.penlp for one in found[:3]), None]
+    for name in ("slor", "penlp"):
+        assert METRICS[name].measure(replace(inputs, language=None), PROMPTS, TEXTS) == [None] * 4
+
+
+def test_english_is_more_acceptable_than_its_words_in_disorder_to_a_model_that_has_read_it():
+    """Three words that always follow each other, under a judge that knows that they do."""
+
+    class Chain(torch.nn.Module):
+        config = type("Config", (), {"max_position_embeddings": 99})()
+        device = torch.device("cpu")
+
+        def forward(self, ids, **_):
+            logits = torch.nn.functional.one_hot((ids + 1) % 3, 3) * 4.0
+            return type("Output", (), {"logits": logits})()
+
+    class Letters:
+        all_special_ids = ()
+
+        def __call__(self, texts, **_):
+            return {"input_ids": [["abc".index(letter) for letter in text] for text in texts]}
+
+    judge = LanguageJudge("chain", LoadedModel(Chain(), Letters(), False), np.log(np.full(3, 1 / 3)))
+    ordered, disordered = judge.read(["a", "a"], ["bcabca", "cbacba"])
+    certain = 4 - np.log(np.exp(4) + 2)
+    assert ordered.slor == pytest.approx(certain + np.log(3)) and ordered.penlp == pytest.approx(
+        6 * certain / (11 / 6) ** 0.8
+    )
+    assert disordered.slor < 0 < ordered.slor and disordered.penlp < ordered.penlp
+
+
+def test_a_text_is_on_topic_where_the_topics_texts_are_nearest(inputs):
+    texts = ["The boat left the harbour.", "The nurse gave him a pill.", "Salt and pepper in the soup.", " \n"]
+    assert METRICS["on_topic"].measure(inputs, PROMPTS, texts) == [1.0, 0.0, 0.0, None]
+    assert METRICS["on_topic"].measure(replace(inputs, classifier=None), PROMPTS, texts) == [None] * 4
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_every_metric_gives_a_finite_value_or_none_per_text_and_says_what_it_is(inputs, name):
     judged = replace(inputs, acceptability=lambda texts: [0.5] * len(texts))
@@ -187,6 +239,9 @@ def test_a_text_that_has_no_embedding_or_no_likelihood_has_no_figure(inputs, mon
     found = METRICS["distance_topic"].measure(odd, PROMPTS, [" one", " two", " three", ""])
     assert found == [None, None, pytest.approx(np.sqrt(0.16 + 0.64)), None]
     assert METRICS["distance_topic"].measure(odd, PROMPTS[:1], [""]) == [None]
+    plane = replace(inputs.classifier, vectors=np.array([[1.0, 0.0], [0.0, 1.0]]), labels=np.array([0, 1]))
+    odd = replace(odd, classifier=replace(plane, topics=("sea", "medicine")))
+    assert METRICS["on_topic"].measure(odd, PROMPTS, [" one", " two", " three", ""]) == [None, None, 0.0, None]
     monkeypatch.setattr(
         "atlas.evaluation.metrics.log_probabilities", lambda *_: [np.array([-np.inf]), np.array([-800.0, -700.0])]
     )
