@@ -257,6 +257,8 @@ class Atlas:
         select: str = SteeringSettings.select,
         keep_error: bool = SteeringSettings.keep_error,
         positions: str = SteeringSettings.positions,
+        chat: bool = False,
+        system: str | None = None,
         tokenizer: Any = None,
         release: str | None = None,
     ) -> Steering:
@@ -279,7 +281,10 @@ class Atlas:
             select: which neurons: key of atlas.steering.selection.RULES.
             keep_error: keep what the SAE cannot represent; the papers' arithmetic drops it.
             positions: "all", "prompt" or "generated".
-            tokenizer: the model's; read for its special tokens. None: taken from the bridge, or loaded by name.
+            chat: whether the `encode` of what this gives puts prompts into the tokenizer's chat template, and the strength is
+                the one picked for chats, where there is one.
+            system: the system message of the chat; None for what the template has by itself.
+            tokenizer: the model's; read for its special tokens, and by `encode`. None: taken from the bridge, or loaded by name.
             release: the SAELens release or folder where the SAEs are now; None for where they were at build.
 
         Raises:
@@ -297,7 +302,7 @@ class Atlas:
         named = [vector] if isinstance(vector, str) else list(vector)
         method = method or ("sas" if named else DEFAULT_METHOD)
         options = {method: Options(strength, neurons, sigma)}
-        settings = SteeringSettings(scorer, select, keep_error, positions)
+        settings = SteeringSettings(scorer, select, keep_error, positions, chat, system)
         with self.store.read() as session:
             require_complete(session, self.store)
             row = session.ask("all_saes").to_dicts()[0]

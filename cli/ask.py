@@ -16,6 +16,10 @@ from atlas.cli.output import echo, format_option, print_batches, print_frame, pr
 from atlas.errors import StoreError
 
 ROWS = 1000  # of a query on a terminal, unless told
+OPENINGS = {  # saes.prepend_bos -> what build, score, evaluate and steer put before a text
+    True: "texts begin with the tokenizer's BOS token, once",
+    False: "texts begin with their own first token, without BOS",
+}
 PATIENCE = 0.4  # seconds that DuckDB has to stop
 
 sae_option = click.option("--sae-id", default=None, help="Which SAE, by id or key.  [default: all]")
@@ -50,6 +54,11 @@ def info(atlas: str, engine: str, master: str, style: str) -> None:
         echo(f"built {found['created_at']:%Y-%m-%d %H:%M} UTC with {found['libraries']}")
     for model in found["saes"]["model"].unique(maintain_order=True):
         echo(f"model {model}")
+    policies = found["saes"]["prepend_bos"].unique(maintain_order=True).to_list()
+    for policy in policies:
+        keys = found["saes"].filter(pl.col("prepend_bos") == policy)["sae_key"]
+        whose = "" if len(policies) == 1 else f"SAE {', '.join(map(str, keys))}: "
+        echo(f"{whose}{OPENINGS[policy]}")
     columns = [
         "sae_key",
         "sae_id",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from atlas.cli.options import (
+    chat_options,
     device_option,
     encoder_option,
     model_options,
@@ -63,6 +64,7 @@ OF_CODE = {str(Figure(metric, texts=texts)) for metric in CODE_METRICS for texts
 @select_option
 @click.option("--keep-error/--drop-error", default=True, show_default=True, help="Keep what the SAE cannot represent.")
 @positions_option
+@chat_options
 @sae_ids_option("the first scored")
 @click.option("--samples", default=3, show_default=True, help="Texts per prompt.")
 @sampling_options(64, "First seed; every prompt and sample has its own.")
@@ -98,6 +100,8 @@ def evaluate(
     select: str | None,
     keep_error: bool,
     positions: str,
+    chat: bool,
+    system: str | None,
     sae_ids: tuple[str, ...],
     samples: int,
     max_new_tokens: int,
@@ -188,6 +192,8 @@ def evaluate(
             keep_error,
             positions,
             Sampling(max_new_tokens, temperature, top_k, top_p, seed),
+            chat,
+            system,
         )
         progress("loading model, SAEs and encoder", 0, 0)
         language = None if judge is None else load_language_judge(recorded, judge, device=device)

@@ -42,6 +42,10 @@ select_option = click.option(
 positions_option = click.option(
     "--positions", default="all", show_default=True, help="Tokens to steer: all, prompt or generated."
 )
+chat_options = join(
+    click.option("--chat", is_flag=True, help="Give the prompts to a chat model as what a user says, in its template."),
+    click.option("--system", default=None, help="System message before it.  [default: the template's own]"),
+)
 strength_options = join(
     click.option(
         "--strength",

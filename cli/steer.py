@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 from atlas.cli.options import (
+    chat_options,
     device_option,
     model_options,
     positions_option,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     help="The papers' literal arithmetic: error dropped, every neuron, strengths as published instead of picked.",
 )
 @positions_option
+@chat_options
 @sae_ids_option("the first scored")
 @model_options
 @device_option
@@ -65,6 +67,8 @@ def steer(
     keep_error: bool | None,
     paper: bool,
     positions: str,
+    chat: bool,
+    system: str | None,
     sae_ids: tuple[str, ...],
     model: str | None,
     release: str | None,
@@ -86,6 +90,7 @@ def steer(
     Examples:
       atlas steer pocket.atlas medicine "I want to tell you about" --method original --method swap
       atlas steer pocket.atlas - "We went to see the film, and" --vector praise --strength -1
+      atlas steer smollm2.atlas medicine "What shall I do on Sunday?" --chat --system "Answer in one sentence."
     """
     import atlas as library
     from atlas.models.recorded import RecordedModels
@@ -101,7 +106,7 @@ def steer(
     select = select or ("score" if paper else SteeringSettings.select)
     if keep_error is None:
         keep_error = SteeringSettings.keep_error and (not paper or bool(vectors))
-    settings = SteeringSettings(scorer, select, keep_error, positions)
+    settings = SteeringSettings(scorer, select, keep_error, positions, chat, system)
     methods = methods or ("original", "sas" if vectors else "swap" if paper else DEFAULT_METHOD)
     options = spread_options(Options(strength, neurons, sigma), methods)
     if paper:  # strengths as published, not those that a calibration picked
@@ -111,7 +116,7 @@ def steer(
 
     def show(generations: list[Generation]) -> None:
         progress.close()
-        print_generations(generations, prompts, style, scored=topic != "-")
+        print_generations(generations, prompts, style, scored=topic != "-", goes_on=not chat)
 
     try:
         prepared = prepare_steering(
@@ -128,8 +133,13 @@ def steer(
         progress.close()
 
 
-def print_generations(generations: list[Generation], prompts: Sequence[str], style: str, *, scored: bool) -> None:
-    """Print texts and their figures, in a table's stead prompt by prompt; `scored` says whether a topic steered."""
+def print_generations(
+    generations: list[Generation], prompts: Sequence[str], style: str, *, scored: bool, goes_on: bool
+) -> None:
+    """Print texts and their figures, in a table's stead prompt by prompt.
+
+    `scored` says whether a topic steered, `goes_on` whether the texts go on with the prompts or answer them.
+    """
     import polars as pl
 
     frame = pl.DataFrame(generations)
@@ -137,7 +147,7 @@ def print_generations(generations: list[Generation], prompts: Sequence[str], sty
         print_frame(frame, style)
         return
     for prompt in dict.fromkeys(prompts):
-        echo(f"{prompt} ...")
+        echo(f"{prompt} ..." if goes_on else prompt)
         for row in frame.filter(pl.col("prompt") == prompt).iter_rows(named=True):
             purity = "no code" if row["contamination"] is None else f"contamination {row['contamination']:.3f}"
             purity = purity if scored else "no topic"

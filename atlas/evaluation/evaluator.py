@@ -29,7 +29,7 @@ from atlas.steering.generation import Sampling, generate_in_turn
 from atlas.steering.intervention import Steering
 from atlas.steering.methods import METHODS, SteeredSae
 from atlas.steering.prepare import PreparedSteering, prepare_steering
-from atlas.steering.settings import SteeringSettings
+from atlas.steering.settings import SteeringSettings, without_chat
 from atlas.steering.targets import load_steered_saes
 from atlas.store.file import Store
 from atlas.store.session import Asks
@@ -47,6 +47,8 @@ class EvaluationConfig:
         keep_error: whether methods keep it; the baseline `sae` drops the error always, it would be `original` otherwise.
         positions: which tokens are steered.
         sampling: the same for every method; its seed is the first.
+        chat: whether prompts are a user's messages in the model's chat template.
+        system: the system message before them.
     """
 
     samples: int = 3
@@ -55,6 +57,8 @@ class EvaluationConfig:
     keep_error: bool = SteeringSettings.keep_error
     positions: str = SteeringSettings.positions
     sampling: Sampling = Sampling(max_new_tokens=64)
+    chat: bool = False
+    system: str | None = None
 
     def __post_init__(self) -> None:
         if self.samples < 1:
@@ -63,11 +67,11 @@ class EvaluationConfig:
 
     def conditions(self) -> SteeringSettings:
         """What every method shares, and a picked strength holds under."""
-        return SteeringSettings(self.scorer, self.select, self.keep_error, self.positions)
+        return SteeringSettings(self.scorer, self.select, self.keep_error, self.positions, self.chat, self.system)
 
     def flat(self) -> dict[str, Any]:
         """As it is stored: one level of names."""
-        values = asdict(self)
+        values = asdict(self) if self.chat else without_chat(asdict(self))
         return {**values, **values.pop("sampling")}
 
 

@@ -113,7 +113,7 @@ def perplexity(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str
     otherwise than it was generated (it can write one word in several ways), the tokens are those that a reader would see.
     """
     model = inputs.model
-    heads, tails = model.whole_rows(prompts), _encode(model.tokenizer, texts)
+    heads, tails = model.prompt_rows(prompts), _encode(model.tokenizer, texts)
     rows = [(head + tail)[: model.context] for head, tail in zip(heads, tails, strict=True)]
     spans = [(max(len(head), 1), len(row)) for head, row in zip(heads, rows, strict=True)]
     known = [i for i, (begin, end) in enumerate(spans) if begin < end]

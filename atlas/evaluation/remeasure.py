@@ -41,8 +41,8 @@ def remeasure_topic(
 ) -> int:
     """Give the stored texts of a topic's runs the metrics they lack, without generating, and renew the runs' figures.
 
-    Each text is judged with the BOS policy of the SAE that its evaluation steered by. Figures of another judging model than
-    the named one are replaced.
+    Each text is judged behind what stood before it: BOS as the SAE wants it that its evaluation steered by, a chat template.
+    Figures of another judging model than the named one are replaced.
 
     Args:
         store: a finished atlas.
@@ -65,7 +65,7 @@ def remeasure_topic(
         topic_texts = session.ask("topic_texts", topic=topic)["text"].to_list()
         texts = session.ask("run_generations", topic=topic)
         have = session.ask("run_metrics", topic=topic)
-        policies = _bos_policies(session, topic)
+        openings = _openings(session, topic)
         runs = session.ask("topic_runs", topic=topic)
     if texts.is_empty():
         raise AtlasError(f"topic {topic!r} has no evaluated text: run `atlas evaluate` without --measure-again first")
@@ -82,7 +82,7 @@ def remeasure_topic(
         language=None if judge is None else load_language_judge(recorded, judge, device=recorded.device),
         classifier=make_classifier(loaded, topic, held_out, others or {}),
     )
-    texts = texts.with_columns(prepend_bos=pl.col("run_id").replace_strict(policies, return_dtype=pl.Boolean))
+    texts = texts.with_columns(opening=pl.col("run_id").replace_strict(openings, return_dtype=pl.String))
     stale = _judged_by_another(runs, inputs)
     found = []
     for done, (name, metric) in enumerate(METRICS.items()):
@@ -91,8 +91,8 @@ def remeasure_topic(
         if name in JUDGED:
             known = known.filter(~pl.col("run_id").is_in(stale))
         missing = texts.filter(~pl.col("generation_id").is_in(known["generation_id"].implode()))
-        for (prepend_bos,), part in missing.group_by("prepend_bos"):
-            own = replace(inputs, model=replace(model, prepend_bos=bool(prepend_bos)))
+        for (opening,), part in missing.group_by("opening"):
+            own = replace(inputs, model=replace(model, **json.loads(str(opening))))
             values = metric.measure(own, part["prompt"].to_list(), part["text"].to_list())
             measured = part.select("run_id", "generation_id").with_columns(
                 name=pl.lit(name), value=pl.Series(values, dtype=pl.Float64)
@@ -143,18 +143,18 @@ def _say_by_what(session: Session, runs: pl.DataFrame, added: pl.DataFrame, inpu
 def renew_figures(session: Session, topic: str) -> None:
     """Compute the means, intervals and differences of a topic's runs anew from the figures of their texts.
 
-    Runs of one evaluation that differ in BOS policy have unsteered texts of their own.
+    Runs of one evaluation that differ in what stands before their texts have unsteered texts of their own.
     """
-    policies = _bos_policies(session, topic)
+    openings = _openings(session, topic)
     runs = session.ask("topic_runs", topic=topic).with_columns(
-        prepend_bos=pl.col("run_id").replace_strict(policies, return_dtype=pl.Boolean)
+        opening=pl.col("run_id").replace_strict(openings, return_dtype=pl.String)
     )
     values = session.ask("run_metrics", topic=topic).pivot("name", index="generation_id", values="value")
     texts = session.ask("run_generations", topic=topic).join(
         values, on="generation_id", how="left", maintain_order="left"
     )
     names = values.columns[1:]
-    for _, group in runs.group_by("evaluation_id", "prepend_bos", maintain_order=True):
+    for _, group in runs.group_by("evaluation_id", "opening", maintain_order=True):
         found = {row["run_id"]: _stored_run(row, texts.filter(pl.col("run_id") == row["run_id"]), names)
                  for row in group.to_dicts()}  # fmt: skip
         with_texts = {run_id: run for run_id, run in found.items() if run.generations}
@@ -179,8 +179,8 @@ def _stored_run(row: dict[str, Any], texts: pl.DataFrame, names: Sequence[str]) 
     return Run(MethodSetting(parameters["method"], control=control, ablation=ablation), generations, values)
 
 
-def _bos_policies(session: Asks, topic: str) -> dict[int, bool]:
-    """run_id -> whether texts begin with a BOS token."""
+def _openings(session: Asks, topic: str) -> dict[int, str]:
+    """run_id -> what stands before its texts: fields of LoadedModel, as JSON."""
     saes = {row["sae_key"]: bool(row["prepend_bos"]) for row in session.ask("all_saes").to_dicts()}
     found = {}
     for row in session.ask("topic_runs", topic=topic).to_dicts():
@@ -190,5 +190,12 @@ def _bos_policies(session: Asks, topic: str) -> dict[int, bool]:
                 f"run {row['run_id']} of topic {topic!r} does not say which SAE steered it, and the atlas's SAEs differ in "
                 "their BOS policy: evaluate it again"
             )
-        found[row["run_id"]] = possible.pop()
+        parameters = json.loads(row["parameters"])
+        system = parameters.get("system")
+        opening = {
+            "prepend_bos": possible.pop(),
+            "chat": bool(parameters.get("chat")),
+            "system": system if isinstance(system, str) else None,
+        }
+        found[row["run_id"]] = json.dumps(opening)
     return found

@@ -53,6 +53,16 @@ def pad_rows(tokenizer: Any, ids: Sequence[Sequence[int]], device: Any) -> tuple
     return batch, mask
 
 
+def pad_left(tokenizer: Any, ids: Sequence[Sequence[int]], device: Any) -> tuple[Tensor, Tensor, int]:
+    """Rows of token ids padded on the left, to be gone on with; 1 where they are, 0 where a pad is; and the id of that."""
+    known = (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id)
+    pad = next((i for i in known if i is not None), 0)
+    longest = max(map(len, ids))
+    batch = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in ids], device=device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=device)
+    return batch, mask, int(pad)
+
+
 def token_strings(tokenizer: Any, size: int) -> list[str]:
     """The first `size` tokens as text, a leading space kept; empty where the tokenizer has none."""
     known = _all_token_strings(tokenizer)

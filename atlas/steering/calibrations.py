@@ -53,7 +53,8 @@ def calibration_key(
         sae_keys: the SAEs steered at once.
         vectors: behaviours whose vectors are added up.
     """
-    holds = {name: value for name, value in asdict(options).items() if name != "strength"} | asdict(settings)
+    holds = {name: value for name, value in asdict(options).items() if name != "strength"} | settings.stored()
+    holds.pop("system", None)  # like a prompt, it is what the model reads
     used = METHODS[method].vector
     if used is None:
         return CalibrationKey(topic, sae_keys, method, json.dumps(holds, sort_keys=True))

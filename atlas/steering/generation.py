@@ -10,6 +10,7 @@ import torch
 from atlas.errors import AtlasError
 from atlas.models.loaded import LoadedModel
 from atlas.models.sampling import seeded_sampler
+from atlas.models.tokens import pad_left
 from atlas.steering.call_watching import token_ids
 from atlas.steering.intervention import Steering
 
@@ -84,7 +85,7 @@ def generate(
     Returns:
         A generation per prompt, in order.
     """
-    ids = model.whole_rows(prompts)
+    ids = model.prompt_rows(prompts)
     for prompt, row in zip(prompts, ids, strict=True):
         _check_length(prompt, len(row), sampling.max_new_tokens, model.context)
     seeds = [sampling.seed] * len(prompts) if seeds is None else list(seeds)
@@ -123,12 +124,7 @@ def continue_ids(
 ) -> list[str]:
     """What the model, as it is now, goes on with after each row of token ids; one batch, padded on the left."""
     transformer, tokenizer = model.transformer, model.tokenizer
-    pad = next(
-        (i for i in (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), 0
-    )
-    longest = max(map(len, ids))
-    batch = torch.tensor([[pad] * (longest - len(row)) + list(row) for row in ids], device=transformer.device)
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids], device=transformer.device)
+    batch, mask, pad = pad_left(tokenizer, ids, transformer.device)
     out = transformer.generate(
         batch,
         attention_mask=mask,
@@ -140,7 +136,7 @@ def continue_ids(
         logits_processor=seeded_sampler(seeds, sampling.temperature, sampling.top_k, sampling.top_p),
     )
     stops = set(token_ids(transformer.generation_config.eos_token_id))
-    rows = [_until_end(row, stops) for row in out[:, longest:].tolist()]
+    rows = [_until_end(row, stops) for row in out[:, batch.shape[1] :].tolist()]
     return tokenizer.batch_decode(rows, skip_special_tokens=True)
 
 

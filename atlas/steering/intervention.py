@@ -16,6 +16,8 @@ from torch.utils.hooks import RemovableHandle
 
 from atlas.errors import AtlasError, UnknownName
 from atlas.models.hooks import Handle, find_site
+from atlas.models.loaded import LoadedModel
+from atlas.models.tokens import pad_left
 from atlas.steering.call_watching import ModelWatch, bare_model
 from atlas.steering.contamination import Figures
 from atlas.steering.methods import DEFAULT_METHOD, METHODS, EditedCode, MovedActivation, SteeredSae, settle_options
@@ -53,6 +55,7 @@ class Steering:
         keep_error: for methods that decode: x' = x + s(x) · (a' - a) · D instead of x' = decode(a').
         positions: key of POSITIONS.
         special_ids: token ids that are never steered.
+        reader: the model with its tokenizer and what stands before a text, for `encode`.
 
     Raises:
         AtlasError: it is entered while it steers already.
@@ -68,6 +71,7 @@ class Steering:
         keep_error: bool = SteeringSettings.keep_error,
         positions: str = SteeringSettings.positions,
         special_ids: Collection[int] = (),
+        reader: LoadedModel | None = None,
     ) -> None:
         if positions not in POSITIONS:
             raise UnknownName("positions", positions, POSITIONS)
@@ -87,12 +91,27 @@ class Steering:
                     "or use method dense"
                 )
         self.positions = positions
+        self._reader = reader
         self._handles: list[RemovableHandle | Handle] = []
         self._tokens = TokenTracker(positions, special_ids)
         self._watch = ModelWatch(self.model, self._tokens, self._end_call)
         self._ran = [0] * len(self.saes)  # how often each hook ran in the call that is running
         self._recent: list[Call] = []  # calls that gradients may still come back to
         self._recalled = False  # whether they have
+
+    def encode(self, prompts: str | Sequence[str]) -> dict[str, Tensor]:
+        """Prompts as what `generate` takes: BOS first where the SAE wants one, or in the chat template; padded on the left.
+
+        Raises:
+            AtlasError: there is no tokenizer to do it with, no prompt, or no chat template.
+        """
+        if self._reader is None:
+            raise AtlasError("this steering has no tokenizer: use `a.steer`, or tokenize the prompts yourself")
+        rows = self._reader.prompt_rows([prompts] if isinstance(prompts, str) else prompts)
+        if not rows or not all(rows):
+            raise AtlasError("a prompt has no token: give some text")
+        batch, mask, _ = pad_left(self._reader.tokenizer, rows, next(self.model.parameters()).device)
+        return {"input_ids": batch, "attention_mask": mask}
 
     @property
     def saw_embeddings(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from atlas.contrast.vectors import vector_ids
 from atlas.errors import AtlasError
+from atlas.models.chat import wrap_prompts
 from atlas.models.loaded import LoadedModel
 from atlas.models.recorded import RecordedModels
 from atlas.models.tokens import special_ids
@@ -54,7 +55,8 @@ class PreparedSteering:
     @property
     def model(self) -> LoadedModel:
         """The language model, its texts beginning as the SAEs want it."""
-        return self.recorded.read_as(self.rows[0])
+        model = self.recorded.read_as(self.rows[0])
+        return replace(model, chat=self.settings.chat, system=self.settings.system)
 
     def calibration_key(self, session: Asks, method: str, options: Options) -> CalibrationKey:
         """What a strength of a method would be picked for."""
@@ -78,6 +80,7 @@ class PreparedSteering:
             keep_error=self.settings.keep_error,
             positions=self.settings.positions,
             special_ids=special_ids(model.tokenizer),
+            reader=model,
         )
 
 
@@ -125,11 +128,23 @@ def prepare_steering(
     prepared = PreparedSteering(
         recorded, topic, tuple(vectors), settings, found.saes, found.scoring_ids, found.rows, options
     )
+    if settings.chat:
+        wrap_prompts(recorded.model[1], [""], system=settings.system)  # says now what is wrong with the template
     with recorded.store.read() as session:
         for method in [method for method, own in given.items() if own.strength is None]:
-            picked = picked_strength(session, prepared.calibration_key(session, method, options[method]))
+            picked = _pick_strength(session, prepared, method)
             options[method] = options[method] if picked is None else replace(options[method], strength=picked)
     return prepared
+
+
+def _pick_strength(session: Asks, prepared: PreparedSteering, method: str) -> float | None:
+    """The strength that was picked under these settings; for a chat, where none was, the one picked on plain texts."""
+    settings, options = prepared.settings, prepared.options[method]
+    picked = picked_strength(session, prepared.calibration_key(session, method, options))
+    if picked is None and settings.chat:
+        plain = replace(prepared, settings=replace(settings, chat=False, system=None))
+        picked = picked_strength(session, plain.calibration_key(session, method, options))
+    return picked
 
 
 def check_sources(topic: str | None, methods: Sequence[str], vectors: Sequence[str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from atlas.errors import AtlasError, UnknownName
 from atlas.scoring.scorers import SCORERS
@@ -32,17 +34,24 @@ class SteeringSettings:
         keep_error: whether a method that decodes keeps what the SAE cannot represent. Evaluation showed that this is
             better; the papers' own arithmetic drops it.
         positions: which tokens are steered: key of POSITIONS.
+        chat: whether prompts are a user's messages in the model's chat template.
+        system: the system message before them; None for what the template has by itself.
 
     Raises:
         UnknownName: one of them is no key.
+        AtlasError: there is a system message and no chat.
     """
 
     scorer: str = "distance"
     select: str = DEFAULT_RULE
     keep_error: bool = True
     positions: str = "all"
+    chat: bool = False
+    system: str | None = None
 
     def __post_init__(self) -> None:
+        if self.system is not None and not self.chat:
+            raise AtlasError("a system message is part of a chat: give --chat too (in Python chat=True)")
         for kind, name, known in (
             ("scorer", self.scorer, SCORERS),
             ("selection rule", self.select, RULES),
@@ -50,6 +59,15 @@ class SteeringSettings:
         ):
             if name not in known:
                 raise UnknownName(kind, name, known)
+
+    def stored(self) -> dict[str, Any]:
+        """As it is stored: what is of a chat only where it is one, as atlases had it before there were chats."""
+        return asdict(self) if self.chat else without_chat(asdict(self))
+
+
+def without_chat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those of a chat."""
+    return {name: value for name, value in values.items() if name not in ("chat", "system")}
 
 
 @dataclass(frozen=True)

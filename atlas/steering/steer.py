@@ -48,7 +48,7 @@ def steer_prompts(
 
 def _keep(prepared: PreparedSteering, results: Sequence[Generation], sampling: Sampling) -> None:
     """Store texts, with the settings, scores and vectors that steered them."""
-    store, shared = prepared.recorded.store, {**asdict(prepared.settings), **asdict(sampling)}
+    store, shared = prepared.recorded.store, {**prepared.settings.stored(), **asdict(sampling)}
     with storing("these texts", store.path), store.write() as session:
         sources = {
             method: Source(
