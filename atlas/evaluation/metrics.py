@@ -14,6 +14,7 @@ from atlas.evaluation.intervals import Interval
 from atlas.evaluation.language_judge import LanguageJudge, Likelihood
 from atlas.evaluation.nearest_topic import TopicClassifier
 from atlas.models.acceptability import load_acceptability
+from atlas.models.chat import wrap_prompts
 from atlas.models.embeddings import embed_texts, has_length
 from atlas.models.encoders import Encoder
 from atlas.models.likelihood import log_probabilities, perplexity_of
@@ -197,7 +198,17 @@ def penlp(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str]) ->
 
 
 def _likelihoods(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str]) -> Sequence[Likelihood | None]:
-    return [None] * len(texts) if inputs.language is None else inputs.language.read(prompts, texts)
+    if inputs.language is None:
+        return [None] * len(texts)
+    if inputs.model.chat:  # answers, which a judge without a template reads on the next line
+        tokenizer = inputs.language.model.tokenizer
+        wrapped = getattr(tokenizer, "chat_template", None) is not None
+        prompts = (
+            wrap_prompts(tokenizer, prompts, system=inputs.model.system)
+            if wrapped
+            else [f"{prompt}\n" for prompt in prompts]
+        )
+    return inputs.language.read(prompts, texts)
 
 
 def on_topic(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:

@@ -19,7 +19,8 @@ from atlas.errors import AtlasError
 from atlas.evaluation.evaluate import evaluate_methods
 from atlas.evaluation.evaluation_set import EvaluationSet
 from atlas.evaluation.evaluator import EvaluationConfig, prepare_evaluator
-from atlas.evaluation.metrics import MetricInputs, perplexity
+from atlas.evaluation.language_judge import LanguageJudge
+from atlas.evaluation.metrics import METRICS, MetricInputs, perplexity
 from atlas.evaluation.remeasure import remeasure_topic
 from atlas.evaluation.runs import MethodSetting
 from atlas.models.chat import wrap_prompts
@@ -216,6 +217,21 @@ def test_perplexity_is_of_the_answer_behind_the_wrapped_prompt(chat_model, encod
     assert perplexity(inputs, [QUESTION], [answer]) == [pytest.approx(np.exp(-chances.mean()))]
     plain = replace(inputs, model=replace(chat_model, chat=False))
     assert perplexity(plain, [QUESTION], [answer]) != [pytest.approx(np.exp(-chances.mean()), rel=1e-3)]
+
+
+def test_a_judging_model_reads_an_answer_behind_the_prompt_in_its_own_template(chat_model, encoder):
+    reader = LanguageJudge("it", replace(chat_model, chat=False), np.full(len(chat_model.tokenizer), -3.0))
+    inputs = MetricInputs(chat_model, encoder, None, None, language=reader)
+    answer = "She ran."
+    [wrapped], [plain] = reader.read([WRAPPED], [answer]), reader.read([f"{QUESTION}\n"], [answer])
+    assert wrapped.slor != plain.slor
+    assert METRICS["slor"].measure(inputs, [QUESTION], [answer]) == [pytest.approx(wrapped.slor)]
+    base = copy.copy(chat_model.tokenizer)
+    base.chat_template = None
+    reader = LanguageJudge("it", replace(chat_model, chat=False, tokenizer=base), reader.unigrams)
+    assert METRICS["slor"].measure(replace(inputs, language=reader), [QUESTION], [answer]) == [
+        pytest.approx(plain.slor)
+    ]
 
 
 def test_an_evaluation_of_chats_says_so_and_measures_again_alike(scored, atlas_store, recorded, encoder, monkeypatch):
