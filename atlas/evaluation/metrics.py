@@ -113,7 +113,11 @@ def perplexity(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str
     The text is tokenized anew, so that a stored text gives the same figure as a fresh one. Where the tokenizer cuts it
     otherwise than it was generated (it can write one word in several ways), the tokens are those that a reader would see.
     """
-    model = inputs.model
+    return text_perplexities(inputs.model, prompts, texts)
+
+
+def text_perplexities(model: LoadedModel, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+    """The perplexity of each text after its prompt under a model; None for a text without a token."""
     heads, tails = model.prompt_rows(prompts), _encode(model.tokenizer, texts)
     rows = [(head + tail)[: model.context] for head, tail in zip(heads, tails, strict=True)]
     spans = [(max(len(head), 1), len(row)) for head, row in zip(heads, rows, strict=True)]

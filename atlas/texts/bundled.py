@@ -1,7 +1,9 @@
-"""Where the bundled model, SAEs, prompts and topics are (data/pocket)."""
+"""Where the bundled models, SAEs, prompts and topics are (data/pocket, data/smollm2)."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -12,14 +14,54 @@ MODEL = FOLDER / "model"
 SAES = FOLDER / "saes"
 PROMPTS = FOLDER / "prompts.jsonl"
 TOPICS = FOLDER / "topics"  # 6/, 20/ and held_out/, a file per topic in each
+PROSE = FOLDER / "prose"  # .txt files, a paragraph per line
 PAIRS = FOLDER / "pairs"  # a .jsonl file of contrast pairs per behaviour
 UNALIGNED = FOLDER / "unaligned.txt"
 NEUTRAL_PROMPTS = FOLDER / "neutral_prompts.txt"
+FEWEST_WORDS = 4  # shorter sentences say nothing by themselves
 
 
-def sae_ids() -> list[str]:
-    """The bundled SAEs' names, the deeper layer first: it is the one that steering takes when none is named."""
-    return sorted((path.parent.name for path in SAES.glob("*/cfg.json")), reverse=True)
+@dataclass(frozen=True)
+class Bundle:
+    """A model with SAEs of ours.
+
+    Attributes:
+        model: what `atlas build --model` takes.
+        saes: folder of its SAEs.
+        every_prompt: of the bundled prompts every so-manieth is read.
+        every_paragraph: of the bundled paragraphs every so-manieth is read, sentence by sentence; None for none.
+    """
+
+    model: str
+    saes: Path
+    every_prompt: int = 1
+    every_paragraph: int | None = None
+
+
+BUNDLES = {
+    "pocket": Bundle(str(MODEL), SAES),
+    # Half of each subject's prompts: the others test what the neurons find. Of neurons that were trained on wider texts only
+    # nine in ten fire in enough of them: hence the sentences.
+    "smollm2": Bundle("smollm2", Path(str(files("atlas.data.smollm2"))) / "saes", every_prompt=2, every_paragraph=5),
+}
+
+
+def read_prompts(bundle: Bundle) -> TextSet:
+    """The reference prompts of a bundled model's atlas, then its sentences; a source is a subject or a file's name."""
+    found = read_texts(PROMPTS)
+    sources = dict(zip(found.texts[:: bundle.every_prompt], found.sources[:: bundle.every_prompt], strict=True))
+    if bundle.every_paragraph is not None:
+        for path in sorted(PROSE.glob("*.txt")):
+            for paragraph in read_texts(path).texts[:: bundle.every_paragraph]:
+                for sentence in re.split(r"(?<=[.!?])\s+", paragraph):
+                    if len(sentence.split()) >= FEWEST_WORDS:
+                        sources.setdefault(sentence, path.stem)
+    return TextSet(tuple(sources), tuple(sources.values()))
+
+
+def sae_ids(saes: Path = SAES) -> list[str]:
+    """The bundled SAEs' names, the one first that steering takes when none is named."""
+    return sorted((path.parent.name for path in saes.glob("*/cfg.json")), reverse=True)
 
 
 def read_topics(kind: str = "20") -> dict[str, TextSet]:
