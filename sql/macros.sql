@@ -139,3 +139,101 @@ join lengths as x on x.sae_key = p.sae_key and x.neuron = p.own_neuron
 join lengths as y on y.sae_key = p.sae_key and y.neuron = p.neuron
 join neurons as r on r.sae_key = p.sae_key and r.neuron = p.neuron
 order by cosine desc, p.neuron;
+
+create or replace macro search_neurons(vector, n, sae := null, texts := 1, "by" := 'z') as table
+with wanted as (
+    select
+        vector::float[] as wanted_vector, n as wanted_n, sae::varchar as wanted_sae, texts as wanted_texts, "by" as wanted_by
+), near as (
+    select
+        v.sae_key, v.neuron, r.support, r.top_tokens, v.expected_g, v.spread, w.wanted_n, w.wanted_texts, w.wanted_by,
+        v.square + 1 - 2 * list_inner_product(v.vector, w.wanted_vector)::double as g
+    from wanted as w
+    join neuron_vectors as v on true
+    join neurons as r on r.sae_key = v.sae_key and r.neuron = v.neuron
+    join saes as e on e.sae_key = v.sae_key
+    where r.support >= 20 and coalesce(e.sae_id = w.wanted_sae or e.sae_key::varchar = w.wanted_sae, true)
+), means as (
+    select x.sae_key, min(x.g) as lowest, max(x.g) as highest, avg(x.g) as mean_g, avg(x.expected_g) as mean_expected_g
+    from near as x
+    group by x.sae_key
+), scored as (
+    select
+        x.sae_key, x.neuron, x.support, x.top_tokens, x.g, x.wanted_n, x.wanted_by,
+        1 - (x.g - m.lowest) / nullif(m.highest - m.lowest, 0) as score,
+        (x.g - m.mean_g - x.expected_g + m.mean_expected_g) * sqrt(x.wanted_texts) / nullif(2 * x.spread, 0) as z
+    from near as x
+    join means as m on m.sae_key = x.sae_key
+), best as (
+    select
+        s.*,
+        row_number() over (
+            partition by s.sae_key
+            order by case s.wanted_by when 'score' then s.score else -s.z end desc nulls last, s.neuron
+        ) as rank
+    from scored as s
+    qualify rank <= s.wanted_n
+), words as (
+    select b.sae_key, b.neuron, lower(trim(x.token)) as word, min(x.rank) as first_rank
+    from best as b
+    join examples as x on x.sae_key = b.sae_key and x.neuron = b.neuron
+    group by b.sae_key, b.neuron, lower(trim(x.token))
+), fires as (
+    select v.sae_key, v.neuron, list(v.word order by v.first_rank)[:5] as fires_on
+    from words as v
+    group by v.sae_key, v.neuron
+)
+select e.release, e.sae_id, b.sae_key, b.rank, b.neuron, b.z, b.score, b.g, b.support, f.fires_on, b.top_tokens
+from best as b
+join saes as e on e.sae_key = b.sae_key
+left join fires as f on f.sae_key = b.sae_key and f.neuron = b.neuron
+order by b.sae_key, b.rank;
+
+create or replace macro nearest_neurons(neuron, n, sae := null, other := null) as table
+with wanted as (
+    select neuron as wanted_neuron, n as wanted_n, sae::varchar as wanted_sae, other::varchar as wanted_other
+), own as (
+    select
+        v.sae_key as own_key, e.sae_id as own_sae_id, v.neuron as own_neuron, v.vector as own_vector, w.wanted_n, w.wanted_other,
+        m.mean, list_inner_product(m.mean, m.mean) as mean_square, list_inner_product(v.vector, m.mean) as own_mean,
+        list_inner_product(v.vector, v.vector) as own_square
+    from wanted as w
+    join neuron_vectors as v on v.neuron = w.wanted_neuron
+    join saes as e on e.sae_key = v.sae_key
+    cross join embedding_moments as m
+    where coalesce(e.sae_id = w.wanted_sae or e.sae_key::varchar = w.wanted_sae, true)
+), near as (
+    select
+        o.own_key, o.own_sae_id, o.wanted_n, v.sae_key, v.neuron, r.support, r.top_tokens,
+        (list_inner_product(v.vector, o.own_vector) - o.own_mean - list_inner_product(v.vector, o.mean) + o.mean_square)
+        / sqrt(nullif(greatest(o.own_square - 2 * o.own_mean + o.mean_square, 0), 0))
+        / sqrt(nullif(greatest(
+            list_inner_product(v.vector, v.vector) - 2 * list_inner_product(v.vector, o.mean) + o.mean_square, 0
+        ), 0)) as cosine
+    from own as o
+    join saes as e on coalesce(e.sae_id = o.wanted_other or e.sae_key::varchar = o.wanted_other, e.sae_key = o.own_key)
+    join neuron_vectors as v on v.sae_key = e.sae_key
+    join neurons as r on r.sae_key = v.sae_key and r.neuron = v.neuron
+    where r.support >= 20 and not (v.sae_key = o.own_key and v.neuron = o.own_neuron)
+), best as (
+    select
+        x.*,
+        row_number() over (partition by x.own_key, x.sae_key order by x.cosine desc nulls last, x.neuron) as rank
+    from near as x
+    qualify rank <= x.wanted_n
+), words as (
+    select b.sae_key, b.neuron, lower(trim(x.token)) as word, min(x.rank) as first_rank
+    from (select distinct b.sae_key, b.neuron from best as b) as b
+    join examples as x on x.sae_key = b.sae_key and x.neuron = b.neuron
+    group by b.sae_key, b.neuron, lower(trim(x.token))
+), fires as (
+    select v.sae_key, v.neuron, list(v.word order by v.first_rank)[:5] as fires_on
+    from words as v
+    group by v.sae_key, v.neuron
+)
+select
+    b.own_sae_id, e.release, e.sae_id, b.sae_key, b.rank, b.neuron, b.cosine, b.support, f.fires_on, b.top_tokens
+from best as b
+join saes as e on e.sae_key = b.sae_key
+left join fires as f on f.sae_key = b.sae_key and f.neuron = b.neuron
+order by b.own_key, b.sae_key, b.rank;

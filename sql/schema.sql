@@ -151,6 +151,20 @@ comment on column neurons.decoder_norm is 'Length of its decoder row, as decodin
 comment on column neurons.top_tokens is 'Tokens its decoder row promotes most (final norm and unembedding), best first';
 comment on column neurons.label is 'Free text, for users';
 
+create table neuron_vectors (sae_key uinteger, neuron uinteger, vector float[], square float, expected_g float, spread float);
+comment on table neuron_vectors is 'A neuron that fired, as a point among the sentence embeddings';
+comment on column neuron_vectors.sae_key is 'The SAE';
+comment on column neuron_vectors.neuron is 'The neuron';
+comment on column neuron_vectors.vector is 'Mean of the prompts'' embeddings, each weighted by the neuron''s share of the prompt''s summed activation';
+comment on column neuron_vectors.square is 'Mean of their squared lengths, weighted alike; 1 but for rounding';
+comment on column neuron_vectors.expected_g is 'Its mean squared distance to a random reference prompt: g of a topic, were the topic one';
+comment on column neuron_vectors.spread is 'Half the standard deviation of that g over reference prompts, g less its mean over the neurons that fired on 20 or more prompts; null where fewer than two did';
+
+create table embedding_moments (mean float[], covariance float[][]);
+comment on table embedding_moments is 'The embeddings of all reference prompts (one row)';
+comment on column embedding_moments.mean is 'Their mean';
+comment on column embedding_moments.covariance is 'Their covariance, over all of them';
+
 create table examples (
     sae_key uinteger,
     neuron uinteger,

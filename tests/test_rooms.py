@@ -15,7 +15,7 @@ import atlas
 FLOORS = (  # from the ground up; rooms on one floor do not import each other
     ("errors", "progress"),
     ("texts", "store"),
-    ("models",),
+    ("models", "meaning"),
     ("building", "scoring", "contrast"),
     ("steering", "spark"),
     ("evaluation",),

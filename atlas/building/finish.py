@@ -6,6 +6,7 @@ import polars as pl
 
 from atlas.building.plan import TOKENIZED_PROMPTS
 from atlas.building.strongest import EXAMPLES
+from atlas.meaning.neuron_vectors import make_neuron_vectors
 from atlas.models.loading import LanguageModel
 from atlas.models.tokens import token_strings, with_bos
 from atlas.progress import Progress
@@ -50,6 +51,7 @@ def write_sorted(store: Store, examples: pl.DataFrame) -> None:
         with new.write(threads=1) as session:  # a sum over one thread does not depend on the scheduler
             session.attach(store.path, "old")
             session.run("settle_neurons")
+            make_neuron_vectors(session)
             session.run("mark_complete")
         new.checkpoint()
 

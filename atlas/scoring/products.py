@@ -6,15 +6,14 @@ tenth of it, once the activations are in memory. They pass through it a run of n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
-from scipy import sparse
 
 from atlas.store.session import Session
+from atlas.store.weights import weight_runs
 
-ROWS = 1 << 20  # activations in memory at once
 VALUES = 1 << 23  # per-prompt values in memory at once: 64 MiB
 MOST_COLUMNS = 64  # of per-prompt values: more leave the processor's cache
 
@@ -52,21 +51,3 @@ def sum_distances(
                 "wwdd": squared[:, len(topic_ids) :].ravel(),
             }),
         )  # fmt: skip
-
-
-def weight_runs(session: Session, sae_key: int, summary: str) -> Iterator[tuple[int, sparse.csr_array]]:
-    """The weights of the prompts for the neurons that fired [neuron, prompt], a run of neurons at a time.
-
-    Yields:
-        The first neuron of the run, and the weights.
-    """
-    shares = session.ask("prompt_shares", sae_key=sae_key, summary=summary)["share"].fill_null(0).to_numpy()
-    support = session.ask("matching_columns", sae_key=sae_key)["support"].to_numpy().astype(np.int64)
-    before = np.cumsum(support) - support
-    starts = np.flatnonzero(np.diff(before // ROWS, prepend=-1))
-    for first, end in zip(starts, [*starts[1:], len(support)], strict=True):
-        last = int(end) - 1
-        rows = session.ask("activation_run", sae_key=sae_key, summary=summary, first=int(first), last=last)
-        neuron, prompt = rows["row"].to_numpy(), rows["prompt_id"].to_numpy()
-        weight = rows["value"].to_numpy() * shares[prompt]
-        yield int(first), sparse.csr_array((weight, (neuron, prompt)), shape=(last + 1 - int(first), len(shares)))

@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from atlas.scoring.products import columns_at_once, weight_runs
+from atlas.scoring.products import columns_at_once
 from atlas.store.contents import stack_vectors
 from atlas.store.session import Scan, Session, scan_here
+from atlas.store.weights import weight_runs
 
 NULL_SEED = 0
 TOPICS_PER_SCAN = 16  # random topics: the columns of more leave the processor's cache

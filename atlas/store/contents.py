@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 TABLE = re.compile(r"^create table (\w+) \((.*?)\);$", re.MULTILINE | re.DOTALL)
 DEFINED = re.compile(r"^create or replace (?P<rest>(?P<kind>view|macro) (?P<name>\w+).*?;)$", re.MULTILINE | re.DOTALL)
 SIMPLE = re.compile(r'"(\w+)"')  # a name in quotes that needs none, or may need some: versions of DuckDB differ
+LATER = ("neuron_vectors", "embedding_moments")  # tables that files of this schema version may lack: older ones do
 Thing = tuple[str, str, str | None]  # kind, name, statement: a row of sql/catalog.sql
 
 
@@ -53,6 +54,13 @@ def our_tables() -> dict[str, str]:
 
 
 @cache
+def read_table(name: str) -> str:
+    """The statements of sql/schema.sql that make a table, with its comments."""
+    parts = rf"create table {name}|comment on table {name}|comment on column {name}\."
+    return "\n".join(re.findall(rf"^(?:{parts}).*?;$", read_sql("schema"), re.MULTILINE | re.DOTALL))
+
+
+@cache
 def our_names(kind: str) -> frozenset[str]:
     """The names of our views, or of our macros."""
     return frozenset(found["name"] for found in DEFINED.finditer(read_sql(f"{kind}s")))
@@ -75,8 +83,8 @@ def require_table(path: Path, things: Iterable[Thing], table: str, column: str) 
     raise StoreError(f"{path} is a DuckDB file but not an atlas: name another file")
 
 
-def require_tables(path: Path, things: Iterable[Thing]) -> None:
-    """Raise StoreError unless a file's catalog holds our tables, and views of our names, and no more."""
+def require_tables(path: Path, things: Iterable[Thing]) -> frozenset[str]:
+    """The later tables that a file lacks; StoreError unless its catalog holds the others, views of our names, and no more."""
     missing = set(our_tables())
     for kind, name, statement in things:
         if kind == "view" and name in our_names("view"):
@@ -89,10 +97,11 @@ def require_tables(path: Path, things: Iterable[Thing]) -> None:
                 f"{path}: table {name} is not made as those of an atlas are: it was altered, and may not be trusted; "
                 "build it again, or get the file again from where it came"
             )
-    if missing:
+    if damage := missing.difference(LATER):
         raise StoreError(
-            f"{path} lacks the table {min(missing)}: it is damaged; build it again, or get the file again from where it came"
+            f"{path} lacks the table {min(damage)}: it is damaged; build it again, or get the file again from where it came"
         )
+    return frozenset(missing)
 
 
 def require_functions(path: Path, functions: Iterable[tuple[str, str]]) -> None:

@@ -20,13 +20,14 @@ from atlas.errors import StoreError, shown
 from atlas.progress import Progress, silent
 from atlas.store.contents import read_sql, require_sound
 from atlas.store.file import MANIFEST, STREAMING_LIMIT, STREAMING_THREADS, Store, require_writable
-from atlas.store.manifest import Manifest, check_files, read_manifest, sae_key_of, write_manifest
+from atlas.store.manifest import Manifest, check_files, read_manifest, sae_key_of, table_names, write_manifest
 from atlas.store.replacement import replacement
 from atlas.store.session import Session
 from atlas.store.state import require_complete
 
 ROWS_PER_FILE = 4_000_000  # activation rows, some 20 MB
-WIDE_ROWS = 8192  # of embeddings, held in memory until they are written
+WIDE = ("embeddings", "neuron_vectors")  # tables of vectors
+WIDE_ROWS = 8192  # of such a table, held in memory until they are written
 
 
 def export_atlas(
@@ -75,10 +76,10 @@ def _write_tables(session: Session, folder: Path, rows_per_file: int, progress: 
     done, total = 0, int(ranges["rows"].sum())
     progress("exporting", 0, total)
     tables: dict[str, dict[str, int]] = {}
-    for table in session.ask("table_names")["table_name"]:
+    for table in table_names():
         if table != "activations":
             name = f"{table}.parquet"
-            group = {"group": WIDE_ROWS} if table == "embeddings" else {}
+            group = {"group": WIDE_ROWS} if table in WIDE else {}
             tables[table] = {name: session.write_parquet(f'select * from "{table}"', folder / name, **group)}
     tables["activations"] = {}
     for part in ranges.drop("rows").to_dicts():
@@ -158,7 +159,7 @@ def _require_reference(session: Session, manifest: Manifest) -> None:
 
 
 VIEWED = ("prompts", "embeddings", "activations", "prompt_totals", "examples")
-COPIED = ("atlas", "saes", "shards", "neurons")
+COPIED = ("atlas", "saes", "shards", "neurons", "embedding_moments", "neuron_vectors")
 
 
 @contextmanager

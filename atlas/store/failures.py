@@ -16,6 +16,9 @@ from atlas.errors import StoreError
 from atlas.store.waiting import InUse
 
 
+ODD_VECTOR = re.compile("list dimensions must be equal|argument can not contain NULL")  # of list_distance and its like
+
+
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Say in one line what a user can put right of the database's errors; a query that a signal stopped is Ctrl-C."""
@@ -49,6 +52,11 @@ def translate(error: BaseException, path: Path) -> StoreError | None:
         return StoreError(f"this program holds {path} open: close your DuckDB connection first (con.close())")
     if isinstance(cause, duckdb.PermissionException):
         return StoreError(f"{path} wants to read other files: it is not an atlas that you should trust")
+    if isinstance(cause, duckdb.InvalidInputException) and ODD_VECTOR.search(text):
+        return StoreError(
+            f"{path} is damaged (a vector is of another width than others, or no number): build it again, or get the file again "
+            "from where it came"
+        )
     if isinstance(cause, duckdb.OutOfMemoryException):
         return StoreError(f"DuckDB's memory limit is too small for {path}: raise memory_limit (build: --memory-limit)")
     if re.search(r"\bmemory\b.* must have|unit for memory", text, re.IGNORECASE):

@@ -47,6 +47,7 @@ def let_go() -> None:
 
 
 _found_ours: dict[tuple[Path, str], object] = {}  # (file, what of it was checked) -> its state then
+_lacking: dict[Path, frozenset[str]] = {}  # file -> tables that it is too old to have
 
 
 def _state(path: Path) -> list[tuple[int, ...]]:
@@ -153,7 +154,10 @@ class Store:
         with self._transaction(read_only=False, threads=threads) as session:
             self._require_atlas(session)
             self._require_functions(session)
+            if lacking := self._lacks():
+                session.add_tables(lacking)
             yield session
+        _lacking.pop(self.path.resolve(), None)
         _found_ours.update({(self.path.resolve(), what): _state(self.path) for what in ("tables", "functions")})
 
     def exists(self) -> bool:
@@ -189,8 +193,14 @@ class Store:
                     "build it again, or install the version of atlas that made it"
                 )
             if things is not None:
-                require_tables(self.path, things)
+                _lacking[self.path.resolve()] = require_tables(self.path, things)
+            session.stand_in(self._lacks())
+            if things is not None:
                 require_sound(self.path, session.ask("faults").rows())
+
+    def _lacks(self) -> frozenset[str]:
+        """The tables that the file is too old to have, as it was looked at last."""
+        return _lacking.get(self.path.resolve(), frozenset())
 
     def _require_functions(self, session: Session) -> None:
         """For sessions that write or run a user's SQL; others call no function by a name that only a file has."""

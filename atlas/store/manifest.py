@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from atlas.errors import StoreError, shown
-from atlas.store.contents import read_sql
+from atlas.store.contents import LATER, read_sql
 from atlas.store.file import MANIFEST, SCHEMA_VERSION
 
 KIND = "neuron-atlas export"
@@ -156,13 +156,15 @@ def _hash_content(content: dict[str, Any]) -> str:
 
 
 def _checked_tables(folder: Path, tables: Any) -> dict[str, dict[str, int]]:
-    """The tables of a manifest, all of them and no other, each with the files that are its own."""
+    """The tables of a manifest, all of them and no other, each with the files that are its own; an older one may lack some."""
     if not isinstance(tables, dict):
         _refuse(folder, f"has {shown(tables)} for tables, which is no object of tables")
     for name in tables:
         if name not in table_names():
             _refuse(folder, f"lists table {shown(name)}, which no atlas has")
     for name in table_names():
+        if name not in tables and name in LATER:
+            continue
         if name not in tables:
             _refuse(folder, f"does not list table {name}")
         if not isinstance(tables[name], dict):
@@ -175,7 +177,7 @@ def _checked_tables(folder: Path, tables: Any) -> dict[str, dict[str, int]]:
         elif list(tables[name]) != [f"{name}.parquet"]:
             listed = shown(", ".join(tables[name]) or "no file")
             _refuse(folder, f"lists {listed} for table {name}, whose file is {name}.parquet")
-    return {name: tables[name] for name in table_names()}
+    return {name: tables.get(name, {}) for name in table_names()}
 
 
 def _check_activations(folder: Path, names: Iterable[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import duckdb
 
 from atlas.errors import StoreError, shown
-from atlas.store.contents import read_definitions, read_sql
+from atlas.store.contents import our_tables, read_definitions, read_sql, read_table
 from atlas.store.database import NAME, SEARCH_PATH, quote
 from atlas.store.failures import translate
 from atlas.store.querying import read_batches, require_query, stoppable
@@ -231,6 +231,21 @@ class Session:
         self._execute(f"use {NAME}")
         for name in ("schema", "views", "macros"):
             self._execute(read_sql(name))
+
+    def stand_in(self, tables: Iterable[str]) -> None:
+        """Let tables that an older file lacks be there for this session, empty."""
+        for name in tables:
+            self._execute(our_tables()[name].replace("CREATE TABLE", "create or replace temp table", 1))
+
+    def add_tables(self, tables: Iterable[str]) -> None:
+        """Give a file that an older version made tables that it lacks, and the views and macros that use them."""
+        self._execute(f"use {NAME}")
+        for name in tables:
+            self._execute(f"drop table temp.{name}")  # which stood in
+            self._execute(read_table(name))
+        for name in ("views", "macros"):
+            self._execute(read_sql(name))
+        self._execute(f"set search_path = {quote(SEARCH_PATH)}")
 
     def renew_views(self) -> None:
         """Give a file that an older version made the views of this one."""

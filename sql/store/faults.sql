@@ -46,6 +46,7 @@ with unfit as (
         union all select 'nulls', u.sae_key from nulls as u group by u.sae_key
         union all select 'vectors', v.sae_key from vectors as v group by v.sae_key
         union all select 'prompt_totals', t.sae_key from prompt_totals as t group by t.sae_key
+        union all select 'neuron_vectors', c.sae_key from neuron_vectors as c group by c.sae_key
     ) as f
     where f.sae_key is null or not exists (from saes as s where s.sae_key = f.sae_key)
     union all
@@ -153,5 +154,24 @@ with unfit as (
         union all select g.created_at from generations as g
     ) as f
     where f.created_at not between timestamp '1900-01-01' and timestamp '9999-12-31'
+    union all
+    select 25, 'an SAE has vectors of other neurons than fired', s.sae_id
+    from saes as s
+    join (
+        select c.sae_key, count(*) as vectors, count(distinct c.neuron) as different, count(n.neuron) as fired
+        from neuron_vectors as c
+        left join neurons as n on n.sae_key = c.sae_key and n.neuron = c.neuron and n.mass_mean > 0
+        group by c.sae_key
+    ) as f on f.sae_key = s.sae_key
+    where f.different <> f.vectors or f.fired <> f.vectors
+        or f.vectors <> (select count(*) from neurons as n where n.sae_key = s.sae_key and n.mass_mean > 0)
+    union all
+    select 26, 'a neuron''s vector has an impossible figure', c.neuron::varchar
+    from neuron_vectors as c
+    where not isfinite(coalesce(c.square + c.expected_g, 'nan')) or not (isfinite(coalesce(c.spread, 0)) and coalesce(c.spread, 0) >= 0)
+    union all
+    select 27, 'it has neurons'' vectors and not one row of embedding_moments', count(*)::varchar
+    from embedding_moments as m
+    having count(*) > 1 or (count(*) = 0 and exists (from neuron_vectors))
 )
 select u.fault, u."value" from unfit as u order by u.nr limit 1

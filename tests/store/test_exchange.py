@@ -17,11 +17,12 @@ from atlas.cli.main import cli
 from click.testing import CliRunner
 
 from atlas.errors import AtlasError, StoreError
+from atlas.meaning.neuron_vectors import ensure_neuron_vectors
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.score import score_topics
 from atlas.store.exchange import export_atlas, import_atlas
 from atlas.store.file import MANIFEST, SCHEMA_VERSION, Store
-from atlas.store.manifest import read_manifest
+from atlas.store.manifest import read_manifest, table_names
 from atlas.store.session import now
 
 RNG = np.random.default_rng(0)
@@ -35,15 +36,16 @@ def filled(tmp_path_factory):
     store = handmade.make_store(tmp_path_factory.mktemp("filled") / "it's.atlas", [RAW, RAW[:, :, ::-1]], VECTORS)
     topics, embed = handmade.make_topics(np.random.default_rng(1), a=3, b=2)
     score_topics(store, topics, embed=embed, config=ScoringConfig(min_support=5, null_topics=4))
+    ensure_neuron_vectors(store)
     with store.write() as session:
-        for table in tables(session):
+        for table in tables():
             if not session.sql(f'from "{table}"').height:
                 session.append(table, one_row(session, table))
     return store
 
 
-def tables(session):
-    return session.ask("table_names")["table_name"].to_list()
+def tables():
+    return list(table_names())
 
 
 def one_row(session, table):
@@ -59,7 +61,7 @@ def one_row(session, table):
 
 def rows_in_order(store):
     with store.read() as session:
-        return {table: session.sql(f'from "{table}"') for table in tables(session)}
+        return {table: session.sql(f'from "{table}"') for table in tables()}
 
 
 def assert_same(one, other):
