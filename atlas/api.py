@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from atlas.evaluation.evaluation_set import EvaluationSet
     from atlas.evaluation.runs import MethodSetting
+    from atlas.models.encoders import Encoder
     from atlas.models.saes import LoadedSae
     from atlas.scoring.model_evidence import ModelProbe
     from atlas.steering.intervention import Steering
@@ -50,12 +51,13 @@ def open(path: str | Path, *, memory_limit: str = MEMORY_LIMIT, patience: float 
 class Atlas:
     """An atlas file. `sae_id` is a SAELens id, a sae_key, or None for every SAE.
 
-    The file is not held open between calls; SAEs that steered once stay loaded.
+    The file is not held open between calls; SAEs that steered once, and the sentence encoder, stay loaded.
     """
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._saes: dict[tuple[str | None, str], dict[int, LoadedSae]] = {}
+        self._encoders: dict[str, Encoder] = {}
 
     def info(self) -> dict[str, Any]:
         """What is in it: the row of `atlas`, counts, and the frames `saes` (with coverage) and `topics`."""
@@ -114,24 +116,7 @@ class Atlas:
         when it is not given; `scan` is the engine that reads the activations (atlas.spark.query), DuckDB unless given;
         `tell` is called with a line about texts that the encoder cuts.
         """
-        from atlas.models.embeddings import count_cut, embed_frame
-        from atlas.models.encoders import check_encoder, load_encoder
-
-        built = self._row()
-        loaded: list[Any] = []
-
-        def embed(found: Sequence[str]) -> pl.DataFrame:
-            if not loaded:
-                loaded.append(load_encoder(encoder or str(built["encoder"])))
-                check_encoder(loaded[0], built)
-            cut = count_cut(loaded[0], found)
-            if cut:
-                tell(
-                    f"{cut} of {len(found)} texts are longer than the sentence encoder reads: their embeddings are of their "
-                    "beginnings only"
-                )
-            return embed_frame(loaded[0], found)
-
+        embed = self._embedder(encoder, tell)
         sets = {name: _as_text_set(texts, name) for name, texts in topics.items()}
         keys = None if sae_id is None else [self.sae_key(sae_id)]
         from atlas.scoring.config import ScoringConfig
@@ -179,7 +164,8 @@ class Atlas:
         with self.store.read() as session:
             require_complete(session, self.store)
             require_scored(session, topic, scorer)
-            return session.ask("top_neurons", topic=topic, n=n, sae=sae, scorer=scorer, by=by)
+            found = session.ask("top_neurons", topic=topic, n=n, sae=sae, scorer=scorer, by=by)
+        return self._with_errors(found, scorer)
 
     def top_many(
         self, topics: Sequence[str], n: int = 10, *, sae_id: str | int | None = None, scorer: str = "distance"
@@ -193,23 +179,81 @@ class Atlas:
                 if topic not in scored:
                     require_scored(session, topic, scorer)
             found = session.ask("top_of_topics", topics=list(topics), n=n, sae=sae, scorer=scorer, by="score")
+        found = self._with_errors(found, scorer)
         order = pl.DataFrame({"topic": list(dict.fromkeys(topics))}, schema={"topic": pl.String}).with_row_index(
             "place"
         )
         return found.join(order, on="topic", maintain_order="left").sort("place", maintain_order=True).drop("place")
 
-    def why(self, topic: str, neuron: int, *, sae_id: str | int | None = None) -> pl.DataFrame:
+    def search(
+        self,
+        texts: str | Sequence[str] | TextSet,
+        n: int = 10,
+        *,
+        sae_id: str | int | None = None,
+        by: str = "z",
+        encoder: str | None = None,
+        tell: Callable[[str], None] = warnings.warn,
+    ) -> pl.DataFrame:
+        """The n neurons per SAE that are closest to some texts, by their vectors: nothing is scanned, and nothing stored.
+
+        What `score` with scorer centroid would give for a topic of these texts. An atlas from before there were vectors gets
+        them first.
+
+        Args:
+            texts: a text, or several about one thing.
+            n: neurons per SAE.
+            sae_id: which SAE; None for all.
+            by: "z" for the neurons that are closest compared with random texts, or "score".
+            encoder: where the atlas's encoder is now, when it has moved.
+            tell: called with a line about texts that the encoder cuts.
+        """
+        given = [texts] if isinstance(texts, str) else texts
+        return self.search_many({"": given}, n, sae_id=sae_id, by=by, encoder=encoder, tell=tell).drop("topic")
+
+    def search_many(
+        self,
+        topics: Mapping[str, Texts],
+        n: int = 10,
+        *,
+        sae_id: str | int | None = None,
+        by: str = "z",
+        encoder: str | None = None,
+        tell: Callable[[str], None] = warnings.warn,
+    ) -> pl.DataFrame:
+        """The same for several topics, in one call of the encoder; a column `topic` says whose neuron a row is."""
+        from atlas.meaning.neuron_vectors import ensure_neuron_vectors
+        from atlas.meaning.search import search_topics
+
+        if by not in ORDERS:
+            raise UnknownName("order", by, ORDERS)
+        sae = self._checked(sae_id)
+        sets = {name: list(_as_text_set(texts, name).texts) for name, texts in topics.items()}
+        ensure_neuron_vectors(self.store)
+        embed = self._embedder(encoder, tell)
+        every = list(dict.fromkeys(text for texts in sets.values() for text in texts))
+        vectors = dict(zip(every, embed(every)["vector"].to_list(), strict=True)) if every else {}
+        with self.store.read() as session:
+            own = {name: [vectors[text] for text in texts] for name, texts in sets.items()}
+            return search_topics(session, own, n, sae=sae, by=by)
+
+    def why(
+        self, topic: str, neuron: int, *, sae_id: str | int | None = None, scorer: str = "distance"
+    ) -> pl.DataFrame:
         """The reference prompts behind a neuron's score, heaviest first, beside its g, score, se and z.
 
-        The contributions sum to g.
+        The contributions sum to g. Of the scorers, distance and centroid are made of prompts.
         """
-        self._require_scored(topic)
+        if scorer in SCORERS and scorer not in ("distance", "centroid"):
+            raise UnknownName("scorer that is made of prompts", scorer, ("distance", "centroid"))
+        self._require_scored(topic, scorer)
         widths = {row["sae_key"]: row["d_sae"] for row in self._ask("all_saes").to_dicts()}
         width = widths[self.sae_key(sae_id)] if sae_id is not None else max(widths.values())
         if not 0 <= neuron < width:
             raise UnknownName("neuron", neuron, [f"0 to {width - 1}"])
-        scores = self._ask("neuron_score", topic=topic, neuron=neuron)
-        found = self._ask("why", topic=topic, neuron=neuron, sae=self._checked(sae_id))
+        scores = self._ask("neuron_score", topic=topic, neuron=neuron, scorer=scorer)
+        found = self._ask("why", topic=topic, neuron=neuron, sae=self._checked(sae_id), scorer=scorer)
+        scores = self._with_errors(scores, scorer).drop("neuron")
         return found.join(scores, on="scoring_id", how="left", maintain_order="left")
 
     def examples(self, neuron: int, *, sae_id: str | int | None = None) -> pl.DataFrame:
@@ -377,6 +421,42 @@ class Atlas:
         with self.store.read() as session:
             return find_sae_key(session, sae_id)
 
+    def _embedder(self, encoder: str | None, tell: Callable[[str], None]) -> Callable[[Sequence[str]], pl.DataFrame]:
+        """What embeds texts by the atlas's encoder, which is loaded when it is needed first and then kept.
+
+        Args:
+            encoder: where it is now; None for where it was at build.
+            tell: called with a line about texts that it cuts.
+        """
+        built = self._row()
+        name = encoder or str(built["encoder"])
+
+        def embed(found: Sequence[str]) -> pl.DataFrame:
+            from atlas.models.embeddings import count_cut, embed_frame
+            from atlas.models.encoders import check_encoder, load_encoder
+
+            if name not in self._encoders:
+                self._encoders[name] = load_encoder(name)
+            check_encoder(self._encoders[name], built)
+            cut = count_cut(self._encoders[name], found)
+            if cut:
+                tell(
+                    f"{cut} of {len(found)} texts are longer than the sentence encoder reads: their embeddings are of their "
+                    "beginnings only"
+                )
+            return embed_frame(self._encoders[name], found)
+
+        return embed
+
+    def _with_errors(self, frame: pl.DataFrame, scorer: str) -> pl.DataFrame:
+        """Rows of scores with their standard errors, which are not stored for scorer centroid."""
+        if scorer != "centroid" or frame.is_empty():
+            return frame
+        from atlas.scoring.centroids import with_errors
+
+        with self.store.read_file() as session:
+            return with_errors(session, frame)
+
     def _checked(self, sae_id: str | int | None) -> str | None:
         return None if sae_id is None else str(self.sae_key(sae_id))
 
@@ -391,7 +471,7 @@ def _as_text_set(texts: Texts, name: str) -> TextSet:
         return texts
     if isinstance(texts, str | Path):
         return read_texts(texts)
-    return collect_texts(texts, origin=f"topic {name!r}")
+    return collect_texts(texts, origin=f"topic {name!r}" if name else "the search")
 
 
 def as_pair_set(pairs: Pairs, name: str) -> PairSet:

@@ -81,7 +81,9 @@ def info(atlas: str, engine: str, master: str, style: str) -> None:
 @click.argument("atlas", type=click.Path())
 @click.argument("topic")
 @click.option("-n", default=10, show_default=True, type=click.IntRange(min=1), help="Neurons per SAE.")
-@click.option("--scorer", default="distance", show_default=True, help="distance, contrast, strawman or output.")
+@click.option(
+    "--scorer", default="distance", show_default=True, help="distance, centroid, contrast, strawman or output."
+)
 @click.option("--by", default="score", show_default=True, help="Order: score, or z (against random topics).")
 @sae_option
 @engine_options
@@ -116,10 +118,13 @@ def top(
 @click.argument("topic")
 @click.argument("neuron", type=int)
 @click.option("-n", default=10, show_default=True, type=click.IntRange(min=1), help="Prompts to list per SAE.")
+@click.option("--scorer", default="distance", show_default=True, help="distance or centroid.")
 @sae_option
 @engine_options
 @format_option
-def why(atlas: str, topic: str, neuron: int, n: int, sae_id: str | None, engine: str, master: str, style: str) -> None:
+def why(
+    atlas: str, topic: str, neuron: int, n: int, scorer: str, sae_id: str | None, engine: str, master: str, style: str
+) -> None:
     """List the reference prompts of ATLAS behind the score of NEURON for TOPIC, heaviest first.
 
     Contributions (weight x distance ** power) of all prompts sum to the neuron's g, which stands above them with its score,
@@ -130,7 +135,7 @@ def why(atlas: str, topic: str, neuron: int, n: int, sae_id: str | None, engine:
       atlas why pocket.atlas medicine 1234 --sae-id 0
     """
     with open_on(engine, atlas, master=master) as opened:
-        frame = opened.why(topic, neuron, sae_id=sae_id)
+        frame = opened.why(topic, neuron, sae_id=sae_id, scorer=scorer)
     frame = frame.group_by("scoring_id", maintain_order=True).head(n).select(frame.columns)
     if style == "table":
         print_frame(frame.select("sae_id", "g", "score", "se", "z").unique(maintain_order=True), style)

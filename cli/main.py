@@ -23,6 +23,7 @@ COMMANDS = {
     "build": ("build", "Build an atlas from prompts, a model and SAEs, or add to one."),
     "info": ("ask", "What is in an atlas, and how it was made."),
     "score": ("score", "Score every neuron for a topic, or for a folder of topics."),
+    "search": ("search", "The neurons that are closest to any text, at once."),
     "top": ("ask", "The best neurons of a topic, and what they write."),
     "why": ("ask", "The reference prompts behind a neuron's score."),
     "steer": ("steer", "Generate text steered by a topic's stored scores."),

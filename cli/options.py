@@ -37,7 +37,8 @@ scorer_option = click.option("--scorer", default="distance", show_default=True, 
 select_option = click.option(
     "--select",
     default=None,
-    help="Which neurons, in which order: score, z, remarkable, writes or combined.  [default: combined]",
+    help="Which neurons, in which order: score, z, remarkable, writes, combined, centroid, centroid-combined or "
+    "centroid-joint.  [default: combined]",
 )
 positions_option = click.option(
     "--positions", default="all", show_default=True, help="Tokens to steer: all, prompt or generated."

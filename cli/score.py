@@ -19,7 +19,10 @@ from atlas.cli.output import Progress, echo, format_option, print_frame
     "--topics", "folder", type=click.Path(), help="Score every file of this folder as a topic named after it."
 )
 @click.option(
-    "--scorer", default="distance", show_default=True, help="distance, contrast, strawman or output (see README)."
+    "--scorer",
+    default="distance",
+    show_default=True,
+    help="distance, centroid, contrast, strawman or output (see README).",
 )
 @click.option(
     "--summary", default="mean", show_default=True, help="Weight of a prompt for a neuron: mean, max or count."

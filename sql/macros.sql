@@ -46,20 +46,23 @@ from best as b
 left join fires as f on f.sae_key = b.sae_key and f.neuron = b.neuron
 order by b.scoring_id, b.rank;
 
-create or replace macro why(topic, neuron, sae := null, scoring := null) as table
+create or replace macro why(topic, neuron, sae := null, scoring := null, scorer := 'distance') as table
 with wanted as (
-    select topic as wanted_topic, neuron as wanted_neuron, sae::varchar as wanted_sae, scoring as wanted_scoring
+    select
+        topic as wanted_topic, neuron as wanted_neuron, sae::varchar as wanted_sae, scoring as wanted_scoring,
+        scorer as wanted_scorer
 ), chosen as (
-    select g.scoring_id, g.topic_id, g.sae_key, g.summary, g.distance, g.power, w.wanted_neuron, e.release, e.sae_id
+    select g.scoring_id, g.topic_id, g.sae_key, g.scorer, g.summary, g.distance, g.power, w.wanted_neuron, e.release, e.sae_id
     from wanted as w
     join topics as t on t.name = w.wanted_topic
     join scorings as g on g.topic_id = t.topic_id
     join saes as e on e.sae_key = g.sae_key
-    where coalesce(g.scoring_id = w.wanted_scoring, g.is_current) and g.scorer = 'distance'
+    where g.scorer in ('distance', 'centroid')
+        and coalesce(g.scoring_id = w.wanted_scoring, g.is_current and g.scorer = w.wanted_scorer)
         and coalesce(e.sae_id = w.wanted_sae or e.sae_key::varchar = w.wanted_sae, true)
 ), weights as (
     select
-        c.scoring_id, c.topic_id, c.release, c.sae_id, c.distance, c.power, a.prompt_id,
+        c.scoring_id, c.topic_id, c.release, c.sae_id, c.scorer, c.distance, c.power, a.prompt_id,
         case c.summary
             when 'mean' then a.act_sum / p.sum_total / r.mass_mean
             when 'max' then a.act_max / p.max_total / r.mass_max
@@ -70,11 +73,16 @@ with wanted as (
     join prompt_totals as p on p.sae_key = c.sae_key and p.prompt_id = a.prompt_id
     join neurons as r on r.sae_key = c.sae_key and r.neuron = c.wanted_neuron
 ), distances as (
-    select w.scoring_id, w.prompt_id, min(list_distance(v.vector, x.vector))::double as euclidean
+    select
+        w.scoring_id, w.prompt_id,
+        case w.scorer  -- centroid: of the mean squared distance to the texts, where distance takes the nearest
+            when 'centroid' then sqrt(avg(pow(list_distance(v.vector, x.vector)::double, 2)))
+            else min(list_distance(v.vector, x.vector))::double
+        end as euclidean
     from weights as w
     join embeddings as v on v.prompt_id = w.prompt_id
     join topic_texts as x on x.topic_id = w.topic_id
-    group by w.scoring_id, w.prompt_id
+    group by w.scoring_id, w.prompt_id, w.scorer
 )
 select
     w.release, w.sae_id, w.scoring_id, w.prompt_id, q.text, q.source,

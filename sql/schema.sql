@@ -239,7 +239,7 @@ comment on table scorings is 'One scoring of an SAE''s neurons for a topic';
 comment on column scorings.scoring_id is 'Our integer for the scoring';
 comment on column scorings.topic_id is 'The topic';
 comment on column scorings.sae_key is 'The SAE';
-comment on column scorings.scorer is 'How neurons were scored: distance, contrast, strawman or output';
+comment on column scorings.scorer is 'How neurons were scored: distance, centroid, contrast, strawman or output';
 comment on column scorings.summary is 'Which summary of a prompt''s activations weighs the prompts: mean, max or count';
 comment on column scorings.distance is 'Distance between sentence embeddings: euclidean or cosine';
 comment on column scorings.power is 'Exponent of the distance';
@@ -259,12 +259,12 @@ comment on table scores is 'A neuron under a scoring';
 comment on column scores.scoring_id is 'The scoring';
 comment on column scores.neuron is 'The neuron';
 comment on column scores.g is
-'What the score is made of. distance: weighted mean of distance ** power over the prompts; contrast: mean activation per token on the topic''s texts minus that on the prompts; strawman: mean activation per token on the topic''s texts; output: output score';
+'What the score is made of. distance: weighted mean of distance ** power over the prompts; centroid: the same of the mean squared distance to the topic''s texts; contrast: mean activation per token on the topic''s texts minus that on the prompts; strawman: mean activation per token on the topic''s texts; output: output score';
 comment on column scores.score is
 'In [0, 1], 1 is best; null below min_support. distance and strawman: g mapped to [0, 1]; contrast: AUROC of topic texts against prompts; output: g';
-comment on column scores.se is 'Standard error of the score; scorer distance only';
+comment on column scores.se is 'Standard error of the score; scorer distance only, for scorer centroid top and why compute it';
 comment on column scores.z is
-'Standard score of g against random topics, below 0 is closer than chance; scorer distance only, and null when the topic has more texts than half the prompts';
+'Standard score of g against random topics, below 0 is closer than chance; scorers distance and centroid only, and null for distance when the topic has more texts than half the prompts';
 
 create table nulls (
     null_id uinteger,

@@ -25,6 +25,8 @@ select
     max(s.score) filter (where g.scorer = 'contrast') as auroc,
     max(s.g) filter (where g.scorer = 'strawman') as strawman,
     max(s.g) filter (where g.scorer = 'output') as output,
+    max(s.score) filter (where g.scorer = 'centroid') as centroid,
+    max(s.z) filter (where g.scorer = 'centroid') as centroid_z,
     n.support, n.density, n.max_activation, n.decoder_norm, n.top_tokens
 from scorings as g
 join topics as t on t.topic_id = g.topic_id
@@ -33,7 +35,7 @@ join scores as s on s.scoring_id = g.scoring_id
 join neurons as n on n.sae_key = g.sae_key and n.neuron = s.neuron
 where g.is_current
 group by all;
-comment on view neuron_signals is 'A neuron of a topic with every scorer''s current figures side by side: score, se and z by distance; contrast and auroc by contrast; strawman; output';
+comment on view neuron_signals is 'A neuron of a topic with every scorer''s current figures side by side: score, se and z by distance; contrast and auroc by contrast; strawman; output; centroid and centroid_z by centroid';
 
 create or replace view neuron_coverage as
 select

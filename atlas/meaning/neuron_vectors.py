@@ -14,7 +14,7 @@ import polars as pl
 
 from atlas.store.contents import stack_vectors
 from atlas.store.file import Store
-from atlas.store.session import Session
+from atlas.store.session import Asks, Session
 from atlas.store.state import require_complete
 from atlas.store.weights import weight_runs
 
@@ -83,6 +83,35 @@ def measure_spread(vectors: np.ndarray, centre: np.ndarray, covariance: np.ndarr
     """sqrt(c Σ c) of vectors c less a centre [neuron]: how far c e moves from one random embedding e to another."""
     off = vectors - centre
     return np.asarray(np.sqrt(np.maximum(np.einsum("nd,nd->n", off @ covariance, off), 0)))
+
+
+def spreads_about(session: Asks, sae_key: int, eligible: np.ndarray) -> np.ndarray:
+    """The spread of an SAE's neurons that have a vector, in order, about the mean of those that are eligible [neuron]."""
+    mean, covariance = _stored_moments(session)
+    total, place = np.zeros(len(mean)), 0
+    for vectors in _vector_runs(session, sae_key, len(mean)):
+        total += vectors[eligible[place : place + len(vectors)]].sum(axis=0)
+        place += len(vectors)
+    centre = total / max(eligible.sum(), 1)
+    runs = [measure_spread(vectors, centre, covariance) for vectors in _vector_runs(session, sae_key, len(mean))]
+    return np.concatenate([*runs, np.zeros(0)])
+
+
+def _stored_moments(session: Asks) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of the embeddings, as they are stored."""
+    row = session.ask("moments")
+    mean = stack_vectors(row["mean"])[0].astype(np.float64)
+    return mean, stack_vectors(row["covariance"].explode(), len(mean)).astype(np.float64)
+
+
+def _vector_runs(session: Asks, sae_key: int, width: int) -> Iterator[np.ndarray]:
+    """The stored vectors of an SAE's neurons, in order, a run at a time [neuron, dimension]."""
+    neurons = session.ask("matching_columns", sae_key=sae_key).height
+    step = max(1, BLOCK_VALUES // width)
+    for first in range(0, neurons, step):
+        run = session.ask("vector_run", sae_key=sae_key, first=first, count=step)
+        if run.height:
+            yield stack_vectors(run["vector"], width).astype(np.float64)
 
 
 def read_blocks(session: Session, prompts: int) -> Blocks:

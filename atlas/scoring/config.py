@@ -48,10 +48,20 @@ class ScoringConfig:
             raise AtlasError(f"power {self.power} is above {MOST_POWER}, where distances overflow: give 1 or 2")
         if self.min_support < 1:
             raise AtlasError(f"min_support {self.min_support} is below 1: give the least number of prompts, such as 20")
+        if self.scorer == "centroid":
+            self._require_kept_vectors()
         if self.null_topics < 0 or self.null_topics == 1:
             raise AtlasError(f"null_topics {self.null_topics} gives no spread: give 2 or more, or 0 to leave z out")
         if self.candidates < 2:
             raise AtlasError(f"candidates {self.candidates} cannot be told apart: give 2 or more, such as 300")
+
+    def _require_kept_vectors(self) -> None:
+        """Scorer centroid reads vectors that are made once, of one summary, and distances that are linear in them."""
+        for name, kept in (("summary", "mean"), ("distance", "euclidean"), ("power", 2)):
+            if getattr(self, name) != kept:
+                raise AtlasError(
+                    f"scorer centroid goes by {name} {kept}, not {getattr(self, name)}: leave it out, or use scorer distance"
+                )
 
     def columns(self) -> dict[str, Any]:
         """The columns of `scorings` that say how; null where the scorer does not use one."""

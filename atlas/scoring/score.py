@@ -2,7 +2,7 @@
 
 The arithmetic is in sql/: make_factors, pivot_factors, sum_distances and compute_scores for the distance score, and one
 compute_<scorer> for each other scorer. The distances of the prompts to the topics are in distances.py; products.py sums
-for many topics at once.
+for many topics at once. Scorer centroid takes the topics' mean embeddings from centroids.py.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import numpy as np
 import polars as pl
 
 from atlas.errors import UnknownName
+from atlas.meaning.neuron_vectors import ensure_neuron_vectors
+from atlas.scoring.centroids import closed_null, topic_means
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.distances import distance_matrix, make_distances, raise_distances
 from atlas.scoring.model_evidence import Evidence, Probe, gather_evidence
@@ -84,6 +86,8 @@ def score_topics(
     with store.read() as session:
         keys, reference_hash = _settle_saes(session, store, sae_keys)
         texts = settle_texts(session, topics, replace=replace)
+    if config.scorer == "centroid":
+        ensure_neuron_vectors(store)
     vectors = embed_changed(embed, texts)
     evidence = gather_evidence(store, config, texts.wanted, texts.changed, keys, probe)
     work = _Work(config, keys, reference_hash, texts, vectors, evidence, scan)
@@ -97,6 +101,8 @@ def score_stored_topics(
     with store.read() as session:
         keys, reference_hash = _settle_saes(session, store, sae_keys)
         stored = stored_texts(session, topics)
+    if config.scorer == "centroid":
+        ensure_neuron_vectors(store)
     evidence = gather_evidence(store, config, stored, [], keys, probe)
     return _score(store, _Work(config, keys, reference_hash, TopicTexts(stored, stored), {}, evidence, scan_here))
 
@@ -204,6 +210,9 @@ def _compute(session: Session, ids: Mapping[str, int], sae_key: int, work: _Work
         if config.scorer == "distance":
             _sum_distances(session, ids, sae_key, work, distances)
             session.run("compute_scores", **settings)
+        elif config.scorer == "centroid":
+            with session.frame("means", topic_means(session, list(ids.values()))):
+                session.run("compute_centroid", sae_key=sae_key, min_support=config.min_support)
         elif config.scorer == "output":
             rows = [(ids[name], neuron) for name in ids for neuron in evidence.candidates[name, sae_key]]
             frame = pl.DataFrame(rows, schema={"topic_id": pl.UInt32, "neuron": pl.UInt32}, orient="row")
@@ -246,11 +255,12 @@ def _store_scores(session: Session, ids: Mapping[str, int], sae_key: int, work: 
         scoring_id=pl.Series(range(first, first + len(ids)), dtype=pl.UInt32),
         null_id=pl.Series([nulls.get(len(work.texts.wanted[name])) for name in ids], dtype=pl.UInt32),
         noise=pl.Series([resolution(config, highest[topic_id]) for topic_id in topic_ids], dtype=pl.Float64),
+        texts=pl.Series([len(work.texts.wanted[name]) for name in ids], dtype=pl.Float64),
     )
     make_current(session, topic_ids, sae_key, config, [])
     session.append(
         "scorings",
-        numbered.drop("null_id", "noise").with_columns(
+        numbered.drop("null_id", "noise", "texts").with_columns(
             sae_key=pl.lit(sae_key, pl.UInt32),
             **{name: pl.lit(value) for name, value in config.columns().items()},
             reference_hash=pl.lit(work.reference_hash),
@@ -258,7 +268,8 @@ def _store_scores(session: Session, ids: Mapping[str, int], sae_key: int, work: 
             created_at=pl.lit(now()),
         ),
     )
-    with session.frame("numbered", numbered):
+    closed = closed_null(session, sae_key, config.min_support if config.scorer == "centroid" else None)
+    with session.frame("numbered", numbered), session.frame("closed_null", closed):
         session.run("store_scores")
 
 

@@ -25,6 +25,10 @@ SCORERS = {
         "closeness to the topic of the prompts a neuron fires on (arXiv 2506.12576, equations 1 and 2)",
         ("summary", "distance", "power", "min_support", "null_topics"),
     ),
+    "centroid": Scorer(
+        "closeness to the topic of the mean embedding of those prompts, its vector (method: section 8)",
+        ("summary", "distance", "power", "min_support"),
+    ),
     "contrast": Scorer(
         "AUROC of the neuron's activation on the topic's texts against the reference prompts",
         ("summary", "min_support"),

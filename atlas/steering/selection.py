@@ -22,7 +22,7 @@ REMARKABLE = -2  # z of a neuron that is closer to the topic than to random topi
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule, over the columns score, se, z, auroc, output and density of a topic's scored neurons.
+    """One rule, over the columns score, se, z, centroid_z, auroc, output and density of a topic's scored neurons.
 
     Attributes:
         help: what it is, in a line.
@@ -43,6 +43,13 @@ def _unit(value: pl.Expr) -> pl.Expr:
 
 
 _EVERY = pl.lit(value=True)
+
+
+def _standard(value: pl.Expr) -> pl.Expr:
+    """In standard deviations from its mean."""
+    return (value - value.mean()) / value.std()
+
+
 _BY_SCORE, _BY_Z = pl.col("score"), _unit(-pl.col("z"))
 RULES = {
     "score": Rule("every scored neuron, by score (the paper)", _BY_SCORE, _EVERY),
@@ -60,15 +67,33 @@ RULES = {
         pl.col("z") <= REMARKABLE,
         ("z", "auroc"),
     ),
+    "centroid": Rule(
+        "every scored neuron, by z of its vector (scorer centroid)",
+        _unit(-pl.col("centroid_z")),
+        _EVERY,
+        ("centroid_z",),
+    ),
+    "centroid-combined": Rule(
+        f"z of its vector at most {REMARKABLE}, by contrast AUROC",
+        pl.col("auroc"),
+        pl.col("centroid_z") <= REMARKABLE,
+        ("centroid_z", "auroc"),
+    ),
+    "centroid-joint": Rule(
+        "every scored neuron, by z of its vector and contrast AUROC, standardised and added",
+        _unit(_standard(pl.col("auroc")) - _standard(pl.col("centroid_z"))),
+        _EVERY,
+        ("centroid_z", "auroc"),
+    ),
 }
-SCORERS_OF = {"z": "distance", "output": "output", "auroc": "contrast"}
+SCORERS_OF = {"z": "distance", "centroid_z": "centroid", "output": "output", "auroc": "contrast"}
 
 
 def select_neurons(frame: pl.DataFrame, rule: str) -> tuple[np.ndarray, np.ndarray]:
     """The rule's values, 0 where there is no score [d_sae], and the chosen neurons, best first.
 
     Args:
-        frame: columns neuron, score, se, z, auroc, output and density of every neuron, in order; score may be null.
+        frame: columns neuron, score, se, z, centroid_z, auroc, output and density of every neuron, in order; score may be null.
         rule: key of RULES.
 
     Raises:

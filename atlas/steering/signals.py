@@ -1,4 +1,4 @@
-"""Score a topic by what a selection rule needs and the loaded model can give at once."""
+"""Score a topic by what a selection rule needs and takes little: neuron vectors, or the loaded model on the topic's texts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ensure_signals(
     *,
     progress: Progress = silent,
 ) -> None:
-    """Score a topic by what a selection rule needs and the loaded model can give at once (scorer contrast), once.
+    """Score a topic by what a selection rule needs and takes little (scorers centroid and contrast), once.
 
     A signal that takes longer, such as output, is left to `atlas score`, and selection says so.
 
@@ -34,7 +34,7 @@ def ensure_signals(
     if rule not in RULES:
         raise UnknownName("selection rule", rule, RULES)
     scorers = {SCORERS_OF[column] for column in RULES[rule].needs}
-    wanted = [name for name in scorers if SCORERS[name].needs == "activations"]
+    wanted = [name for name in sorted(scorers) if name == "centroid" or SCORERS[name].needs == "activations"]
     if topic is None or not wanted:
         return
     with recorded.store.read() as session:

@@ -15,7 +15,6 @@ from sqlalchemy.exc import DBAPIError
 from atlas.errors import StoreError
 from atlas.store.waiting import InUse
 
-
 ODD_VECTOR = re.compile("list dimensions must be equal|argument can not contain NULL")  # of list_distance and its like
 
 

@@ -1,16 +1,22 @@
 -- append the computed scores under the scoring ids in the frame `numbered`, with z where the random topics are known and
--- differ by more than the topic's noise
+-- differ by more than the topic's noise. The frame `closed_null` holds what random topics are like for the neurons' vectors
+-- (scorer centroid; else it is empty): the mean of their centred g, and its spread over topics of one text.
 insert into scores (scoring_id, neuron, g, score, se, z)
 with centred as (
     select
         c.topic_id, c.neuron, c.g, c.score, c.se,
         c.g - avg(c.g) filter (where c.score is not null) over (partition by c.topic_id) as centred_g
     from computed as c
+), compared as (
+    select
+        n.scoring_id, n.noise, c.*, coalesce(r.mean, o.mean) as mean, coalesce(r.sd, 2 * o.spread / sqrt(n.texts)) as sd
+    from centred as c
+    join numbered as n on n.topic_id = c.topic_id
+    left join null_scores as r on r.null_id = n.null_id and r.neuron = c.neuron
+    left join closed_null as o on o.neuron = c.neuron
 )
 select
-    n.scoring_id, c.neuron, c.g, c.score, c.se,
-    case when c.score is not null and r.sd > n.noise then (c.centred_g - r.mean) / r.sd end as z
-from centred as c
-join numbered as n on n.topic_id = c.topic_id
-left join null_scores as r on r.null_id = n.null_id and r.neuron = c.neuron
-order by n.scoring_id, c.neuron
+    x.scoring_id, x.neuron, x.g, x.score, x.se,
+    case when x.score is not null and x.sd > x.noise then (x.centred_g - x.mean) / x.sd end as z
+from compared as x
+order by x.scoring_id, x.neuron

@@ -23,6 +23,7 @@ SIGNALS = {  # neuron: 0 1 2 3 4 5 6 7; neuron 2 has no score
     "z": [-3.0, -5.0, -9.0, -1.0, -2.0, NULL, -1.9, 4.0],
     "output": [0.2, 0.6, 0.9, NULL, 0.4, 0.8, 0.1, NULL],
     "auroc": [0.7, 0.6, 0.9, 0.5, NULL, 0.95, 0.4, 0.8],
+    "centroid_z": [-4.0, -2.0, -9.0, 0.0, -3.0, NULL, -1.0, 5.0],
 }
 Z_VALUES = [7 / 9, 1, 0, 5 / 9, 6 / 9, 0, 5.9 / 9, 0]  # -z from -4 to 5 mapped to [0, 1]
 CASES = {  # the chosen, best first, and every neuron's value; of two alike the lower number is first
@@ -31,6 +32,13 @@ CASES = {  # the chosen, best first, and every neuron's value; of two alike the 
     "remarkable": ([4, 0, 1], [0.9, 0.1, 0, 0.5, 1, 0.5, 0.5, 0]),  # not chosen: at most the median, 0.5
     "writes": ([1, 4], [(5.9 + 6) / 18, 1, 0, 5 / 9, 6 / 9, 0, 5.9 / 9, 0]),  # z -2 or less and output 0.4 or more
     "combined": ([0, 1], [0.7, 0.6, 0, 0.5, 0, 0.65, 0.4, 0.65]),
+    "centroid": ([0, 4, 1, 6, 3, 7], [1, 7 / 9, 0, 5 / 9, 8 / 9, 0, 6 / 9, 0]),
+    "centroid-combined": ([0, 1], [0.7, 0.6, 0, 0.5, 0, 0.65, 0.4, 0.65]),
+    # auroc less its mean 0.6583 over its deviation 0.2010, less centroid_z less -0.8333 over 3.1885, from -1.2327 to 1.2004
+    "centroid-joint": (
+        [0, 1, 3, 7, 6],
+        [np.float64(1.0), np.float64(0.537769), 0, np.float64(0.075537), 0, 0, np.float64(0.0), np.float64(0.044352)],
+    ),
 }
 
 
@@ -85,6 +93,7 @@ def test_values_are_in_0_to_1_and_fall_along_the_chosen(rule):
         ("writes", "z", "with --null-topics 64"),
         ("combined", "z", "with --null-topics 64"),
         ("combined", "auroc", "--scorer contrast"),
+        ("centroid", "centroid_z", "--scorer centroid"),
     ],
 )
 def test_a_missing_signal_is_said_with_the_command_that_makes_it(rule, column, scorer):

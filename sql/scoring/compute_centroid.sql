@@ -1,0 +1,23 @@
+-- temp table: a (topic, neuron) with its mean squared distance g to the topic's texts, by the neuron's vector, and its score. The
+-- frame `means` holds a topic's mean embedding and the mean of its texts' squared lengths.
+create or replace temp table computed as
+with sums as (
+    select
+        t.topic_id, n.neuron, n.support >= $min_support as eligible,
+        v.square + t.square - 2 * list_inner_product(v.vector, t.vector)::double as g
+    from means as t
+    cross join neurons as n
+    left join neuron_vectors as v on v.sae_key = n.sae_key and v.neuron = n.neuron
+    where n.sae_key = $sae_key
+), ranges as (
+    select m.topic_id, min(m.g) as lowest, max(m.g) as highest, count(m.g) as eligible
+    from sums as m
+    where m.eligible
+    group by m.topic_id
+)
+select
+    m.topic_id, m.neuron, m.g, coalesce(r.eligible, 0) as eligible, r.lowest, r.highest,
+    case when m.eligible then 1 - (m.g - r.lowest) / nullif(r.highest - r.lowest, 0) end as score,
+    null::double as se
+from sums as m
+left join ranges as r on r.topic_id = m.topic_id
