@@ -257,7 +257,7 @@ def test_the_commands_say_what_they_did(filled, tmp_path, monkeypatch):
         rows = session.sql("from activations").height
     result = CliRunner().invoke(cli, ["export", "x.atlas", "out"])
     assert result.exit_code == 0
-    assert result.stdout == f"out: 24 tables, {rows} activation rows, 25 files\n"
+    assert result.stdout == f"out: 26 tables, {rows} activation rows, 27 files\n"
     result = CliRunner().invoke(cli, ["import", "out", "y.atlas"])
     assert result.exit_code == 0
     assert result.stdout == f"y.atlas: 24 tables, {rows} activation rows. Next: atlas info y.atlas\n"

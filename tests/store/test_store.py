@@ -348,7 +348,10 @@ def connection(tmp_path_factory):
     settings = {"sae_key": 0, "summary": "mean"}
     frames = {
         "wanted": {"topic_id": [0]},
-        "numbered": {"topic_id": [0], "scoring_id": [0], "null_id": [None], "noise": [1e-5]},
+        "numbered": {"topic_id": [0], "scoring_id": [0], "null_id": [None], "noise": [1e-5], "texts": [1.0]},
+        "means": {"topic_id": [0], "vector": [vectors[0].tolist()], "square": [1.0]},
+        "closed_null": {"neuron": [0], "mean": [0.0], "spread": [1.0]},
+        "shown": {"scoring_id": [0], "neuron": [0]},
         "candidates": {"topic_id": [0], "neuron": [1]},
         "outputs": {"neuron": [1], "output": [0.5]},
         "counts": {"text_id": [0], "n_tokens": [3]},
@@ -369,6 +372,7 @@ def connection(tmp_path_factory):
             stack.enter_context(session.frame(name, pl.DataFrame(columns)))
         make_distances(session, [0])
         session.run("empty_random_means")
+        session.run("empty_raw_vectors")
         session.run("make_random_factors", **settings)
         session.run("make_factors", distance="cosine", power=1, **settings)
         session.run("pivot_factors")
