@@ -260,7 +260,7 @@ def test_the_commands_say_what_they_did(filled, tmp_path, monkeypatch):
     assert result.stdout == f"out: 26 tables, {rows} activation rows, 27 files\n"
     result = CliRunner().invoke(cli, ["import", "out", "y.atlas"])
     assert result.exit_code == 0
-    assert result.stdout == f"y.atlas: 24 tables, {rows} activation rows. Next: atlas info y.atlas\n"
+    assert result.stdout == f"y.atlas: 26 tables, {rows} activation rows. Next: atlas info y.atlas\n"
     assert_same(filled, Store(tmp_path / "y.atlas"))
 
 

@@ -136,6 +136,7 @@ def commands(path, folder):
         "info": ["info", path],
         "top": ["top", path, "sea"],
         "why": ["why", path, "sea", "0", "--sae-id", "0"],
+        "search": ["search", path, "a boat on the sea"],
         "query": ["query", path, "from topics"],
         "steer": ["steer", path, "sea", "The"],
         "score": ["score", path, "river", texts],

@@ -65,6 +65,12 @@ REFUSED = {
     "a column that is missing": "alter table topics drop column created_at",
     "a column of another name": "alter table neurons rename column support to supports",
     "a column of another type": "alter table scorings alter power type varchar",
+    "a view for a table that older files lack": """
+        drop table neuron_vectors;
+        create view neuron_vectors as
+        select 0 as sae_key, 0 as neuron, [1] as vector, content as square, 0 as expected_g, 0 as spread
+        from read_text('{secret}')""",
+    "another column in a table that older files lack": "alter table embedding_moments add column owner varchar",
     "a column whose name hides two": """
         drop table null_scores; create table null_scores ("null_id uinteger, neuron" uinteger, mean double, sd double)""",
     "columns in another order": """
@@ -186,11 +192,13 @@ def words(path, tmp_path, encoder):
         "info": opened.info,
         "top": lambda: opened.top("sea"),
         "why": lambda: opened.why("sea", 0, sae_id=0),
+        "search": lambda: opened.search("a boat on the sea"),
         "examples": lambda: opened.examples(0),
         "vector": lambda: opened.vector("mirth"),
         "sql": lambda: opened.sql("from topics"),
         "macro": lambda: opened.sql("from top_neurons('sea', 3)"),
         "view": lambda: opened.sql("from neuron_coverage"),
+        "nearest": lambda: opened.sql("from nearest_neurons(3, 2)"),
         "score": lambda: score_topics(
             store, texts, embed=partial(embed_frame, encoder), config=ScoringConfig(min_support=5, null_topics=0)
         ),
@@ -213,7 +221,7 @@ def write(store):
 
 
 READS = ("info", "top", "why", "examples")  # what is read by our own words
-QUERIES = ("macro", "view")  # what is read by a user's
+QUERIES = ("macro", "view", "nearest")  # what is read by a user's
 
 
 def assert_refused(path, trap, calls):
@@ -280,7 +288,7 @@ def test_a_function_of_the_file_answers_nothing_and_is_refused_where_it_could_be
 def test_a_file_is_checked_once_and_again_when_it_has_changed(good_file, tmp_path, monkeypatch):
     path = Path(shutil.copy(good_file, tmp_path / "x.atlas"))
     asked = []
-    monkeypatch.setattr(atlas.store.file, "require_tables", lambda path, things: asked.append(path))
+    monkeypatch.setattr(atlas.store.file, "require_tables", lambda path, things: asked.append(path) or frozenset())
     opened = atlas.open(path)
     opened.info()
     opened.top("sea")
