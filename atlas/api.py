@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from atlas.errors import UnknownName
+from atlas.scoring.centroid_errors import with_errors
 from atlas.scoring.scored import require_scored
 from atlas.scoring.scorers import SCORERS
 from atlas.steering.settings import Options, SteeringSettings
@@ -165,7 +166,7 @@ class Atlas:
             require_complete(session, self.store)
             require_scored(session, topic, scorer)
             found = session.ask("top_neurons", topic=topic, n=n, sae=sae, scorer=scorer, by=by)
-        return self._with_errors(found, scorer)
+            return with_errors(session, found) if scorer == "centroid" else found
 
     def top_many(
         self, topics: Sequence[str], n: int = 10, *, sae_id: str | int | None = None, scorer: str = "distance"
@@ -179,7 +180,7 @@ class Atlas:
                 if topic not in scored:
                     require_scored(session, topic, scorer)
             found = session.ask("top_of_topics", topics=list(topics), n=n, sae=sae, scorer=scorer, by="score")
-        found = self._with_errors(found, scorer)
+            found = with_errors(session, found) if scorer == "centroid" else found
         order = pl.DataFrame({"topic": list(dict.fromkeys(topics))}, schema={"topic": pl.String}).with_row_index(
             "place"
         )
@@ -251,9 +252,11 @@ class Atlas:
         width = widths[self.sae_key(sae_id)] if sae_id is not None else max(widths.values())
         if not 0 <= neuron < width:
             raise UnknownName("neuron", neuron, [f"0 to {width - 1}"])
-        scores = self._ask("neuron_score", topic=topic, neuron=neuron, scorer=scorer)
-        found = self._ask("why", topic=topic, neuron=neuron, sae=self._checked(sae_id), scorer=scorer)
-        scores = self._with_errors(scores, scorer).drop("neuron")
+        sae = self._checked(sae_id)
+        with self.store.read() as session:
+            scores = session.ask("neuron_score", topic=topic, neuron=neuron, scorer=scorer)
+            scores = (with_errors(session, scores) if scorer == "centroid" else scores).drop("neuron")
+            found = session.ask("why", topic=topic, neuron=neuron, sae=sae, scorer=scorer)
         return found.join(scores, on="scoring_id", how="left", maintain_order="left")
 
     def examples(self, neuron: int, *, sae_id: str | int | None = None) -> pl.DataFrame:
@@ -447,15 +450,6 @@ class Atlas:
             return embed_frame(self._encoders[name], found)
 
         return embed
-
-    def _with_errors(self, frame: pl.DataFrame, scorer: str) -> pl.DataFrame:
-        """Rows of scores with their standard errors, which are not stored for scorer centroid."""
-        if scorer != "centroid" or frame.is_empty():
-            return frame
-        from atlas.scoring.centroids import with_errors
-
-        with self.store.read_file() as session:
-            return with_errors(session, frame)
 
     def _checked(self, sae_id: str | int | None) -> str | None:
         return None if sae_id is None else str(self.sae_key(sae_id))

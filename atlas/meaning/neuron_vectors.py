@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import polars as pl
 
+from atlas.errors import StoreError
 from atlas.store.contents import stack_vectors
 from atlas.store.file import Store
 from atlas.store.session import Asks, Session
@@ -34,11 +35,21 @@ def ensure_neuron_vectors(store: Store) -> None:
     """
     with store.read() as session:
         require_complete(session, store)
-        if not session.ask("saes_without_vectors").height:
-            return
+        lacking = lacks_neuron_vectors(session)
+    if lacking:
+        add_neuron_vectors(store)
+
+
+def lacks_neuron_vectors(session: Asks) -> bool:
+    """Whether some neurons of a finished atlas fired and have no vector: an older version built it."""
+    return session.ask("saes_without_vectors").height > 0
+
+
+def add_neuron_vectors(store: Store) -> None:
+    """Make the vectors of an atlas that lacks some, and say so."""
     logging.getLogger("atlas").warning("%s has no neuron vectors yet: making them from its tables, once", store.path)
     with store.write() as session:
-        if session.ask("saes_without_vectors").height:  # another process may have been first
+        if lacks_neuron_vectors(session):  # another process may have been first
             session.run("drop_neuron_vectors")
             make_neuron_vectors(session)
 
@@ -101,7 +112,13 @@ def _stored_moments(session: Asks) -> tuple[np.ndarray, np.ndarray]:
     """Mean and covariance of the embeddings, as they are stored."""
     row = session.ask("moments")
     mean = stack_vectors(row["mean"])[0].astype(np.float64)
-    return mean, stack_vectors(row["covariance"].explode(), len(mean)).astype(np.float64)
+    covariance = stack_vectors(row["covariance"].explode(), len(mean)).astype(np.float64)
+    if len(covariance) != len(mean):
+        raise StoreError(
+            "the atlas is damaged (its embedding_moments are of two widths): build it again, or get the file again from where "
+            "it came"
+        )
+    return mean, covariance
 
 
 def _vector_runs(session: Asks, sae_key: int, width: int) -> Iterator[np.ndarray]:
@@ -138,6 +155,8 @@ def _make_raw_vectors(session: Session, sae_key: int, blocks: Blocks) -> np.ndar
     width = next(iter(blocks()))[1].shape[1]
     for first, weights in weight_runs(session, sae_key, SUMMARY, values=2 * width):
         fired = np.flatnonzero(weights.sum(axis=1) > 0)
+        if not len(fired):
+            continue
         vectors, square = _weighted_means(weights[fired], blocks)
         neurons = first + fired
         enough = support[neurons] >= SUPPORT

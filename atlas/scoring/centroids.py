@@ -1,4 +1,4 @@
-"""Scorer centroid: topics as mean embeddings, what random topics are like for neuron vectors, and the errors of scores."""
+"""Scorer centroid: topics as mean embeddings, and what random topics are like for neuron vectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import polars as pl
 
 from atlas.meaning.neuron_vectors import SUPPORT, spreads_about
 from atlas.store.contents import stack_vectors
-from atlas.store.session import Asks, Session
+from atlas.store.session import Asks
 
 CLOSED = {"neuron": pl.UInt32, "mean": pl.Float64, "spread": pl.Float64}  # the frame `closed_null`
 
@@ -45,11 +45,3 @@ def closed_null(session: Asks, sae_key: int, min_support: int | None) -> pl.Data
     spread = figures["spread"] if min_support == SUPPORT else spreads_about(session, sae_key, eligible.to_numpy())
     mean = figures["expected_g"].cast(pl.Float64) - figures.filter(eligible)["expected_g"].cast(pl.Float64).mean()
     return figures.select("neuron", mean=mean, spread=pl.Series(spread, dtype=pl.Float64))
-
-
-def with_errors(session: Session, frame: pl.DataFrame) -> pl.DataFrame:
-    """Rows with scoring_id, neuron and se, the standard errors of scores by scorer centroid put in; they are not stored."""
-    with session.frame("shown", frame.select("scoring_id", "neuron").unique()):
-        errors = session.ask("centroid_errors")
-    known = frame.drop("se").join(errors, on=["scoring_id", "neuron"], how="left", maintain_order="left")
-    return known.select(frame.columns)

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from atlas.errors import UnknownName
-from atlas.meaning.neuron_vectors import ensure_neuron_vectors
+from atlas.meaning.neuron_vectors import add_neuron_vectors, lacks_neuron_vectors
 from atlas.scoring.centroids import closed_null, topic_means
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.distances import distance_matrix, make_distances, raise_distances
@@ -86,8 +86,9 @@ def score_topics(
     with store.read() as session:
         keys, reference_hash = _settle_saes(session, store, sae_keys)
         texts = settle_texts(session, topics, replace=replace)
-    if config.scorer == "centroid":
-        ensure_neuron_vectors(store)
+        lacking = config.scorer == "centroid" and lacks_neuron_vectors(session)
+    if lacking:
+        add_neuron_vectors(store)
     vectors = embed_changed(embed, texts)
     evidence = gather_evidence(store, config, texts.wanted, texts.changed, keys, probe)
     work = _Work(config, keys, reference_hash, texts, vectors, evidence, scan)
@@ -101,8 +102,9 @@ def score_stored_topics(
     with store.read() as session:
         keys, reference_hash = _settle_saes(session, store, sae_keys)
         stored = stored_texts(session, topics)
-    if config.scorer == "centroid":
-        ensure_neuron_vectors(store)
+        lacking = config.scorer == "centroid" and lacks_neuron_vectors(session)
+    if lacking:
+        add_neuron_vectors(store)
     evidence = gather_evidence(store, config, stored, [], keys, probe)
     return _score(store, _Work(config, keys, reference_hash, TopicTexts(stored, stored), {}, evidence, scan_here))
 
@@ -144,6 +146,7 @@ class _Work:
 def _score(store: Store, work: _Work, *, bootstraps: int = 0) -> dict[str, list[int]]:
     """Store topics and their scorings; topic -> scoring ids, in the order of the SAEs."""
     names = list(work.texts.wanted)
+    scoring_ids: dict[str, list[int]] = {}
     for start in range(0, len(names), TOPICS_PER_TRANSACTION):
         some = names[start : start + TOPICS_PER_TRANSACTION]
         with patient(), store.write() as session:  # embedding and running the model took long
@@ -156,9 +159,9 @@ def _score(store: Store, work: _Work, *, bootstraps: int = 0) -> dict[str, list[
                 _score_chunk(session, chunk, work)
             if bootstraps and work.config.scorer == "distance":
                 _measure_stability(session, ids, work, bootstraps)
-    with patient(), store.read() as session:
-        found = session.ask("scorings_of_topics", names=names, scorer=work.config.scorer)
-    return {name: found.filter(pl.col("name") == name)["scoring_id"].to_list() for name in names}
+            found = session.ask("scorings_of_topics", names=some, scorer=work.config.scorer)
+        scoring_ids |= {name: found.filter(pl.col("name") == name)["scoring_id"].to_list() for name in some}
+    return scoring_ids
 
 
 def _chunks(session: Session, ids: Mapping[str, int], work: _Work) -> Iterator[dict[str, int]]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import sparse
 
 from atlas.store.session import Asks
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 ROWS = 1 << 20  # activations in memory at once
 ROW_VALUES = 6  # 64-bit numbers that take the memory of an activation
@@ -27,6 +30,8 @@ def weight_runs(
     Yields:
         The first neuron of the run, and the weights.
     """
+    from scipy import sparse  # whose import takes longer than a search
+
     shares = session.ask("prompt_shares", sae_key=sae_key, summary=summary)["share"].fill_null(0).to_numpy()
     support = session.ask("matching_columns", sae_key=sae_key)["support"].to_numpy().astype(np.int64)
     taken = support + values // ROW_VALUES

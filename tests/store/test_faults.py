@@ -230,9 +230,7 @@ def test_a_file_that_the_released_version_made_opens_and_answers_as_one_of_today
         )
         connection.execute("use old")
         connection.execute(RELEASED.read_text())
-        for (table,) in connection.sql(
-            "select table_name from duckdb_tables() where database_name = 'old'"
-        ).fetchall():
+        for (table,) in connection.sql("select table_name from duckdb_tables() where database_name = 'old'").fetchall():
             connection.execute(f'insert into "{table}" from good."{table}"')
     questions = [commands(path, tmp_path)[word] for word in ("info", "top", "why", "query")]
     for arguments in [
