@@ -155,7 +155,7 @@ with wanted as (
 ), near as (
     select
         v.sae_key, v.neuron, r.support, r.top_tokens, v.expected_g, v.spread, w.wanted_n, w.wanted_texts, w.wanted_by,
-        v.square + 1 - 2 * list_inner_product(v.vector, w.wanted_vector)::double as g
+        v.square + 1 - 2 * coalesce(list_inner_product(v.vector, w.wanted_vector), 'nan')::double as g
     from wanted as w
     join neuron_vectors as v on true
     join neurons as r on r.sae_key = v.sae_key and r.neuron = v.neuron

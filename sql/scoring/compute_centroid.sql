@@ -4,7 +4,7 @@ create or replace temp table computed as
 with sums as (
     select
         t.topic_id, n.neuron, n.support >= $min_support as eligible,
-        v.square + t.square - 2 * list_inner_product(v.vector, t.vector)::double as g
+        v.square + t.square - 2 * coalesce(list_inner_product(v.vector, t.vector), 'nan')::double as g
     from means as t
     cross join neurons as n
     left join neuron_vectors as v on v.sae_key = n.sae_key and v.neuron = n.neuron

@@ -32,7 +32,7 @@ TOPICS, EMBED = handmade.make_topics(RNG, one=1, more=6)
 def reference(raw):
     """The vectors of section 8 of the method, NaN for a neuron that never fired, and which neurons have enough support."""
     with np.errstate(invalid="ignore"):
-        w = raw[0] / raw[0].sum(axis=1, keepdims=True, dtype=np.float64)
+        w = np.nan_to_num(raw[0] / raw[0].sum(axis=1, keepdims=True, dtype=np.float64))
         return (w.T @ VECTORS) / w.sum(axis=0)[:, None], (raw[2] > 0).sum(axis=0) >= 20
 
 

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 import tiny
 
-import atlas.scoring.products
 import atlas.scoring.score
+import atlas.store.weights
 from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.models.embeddings import embed_frame
 from atlas.scoring.config import ScoringConfig
@@ -327,7 +327,7 @@ def test_a_built_atlas_is_scored_by_the_distances_of_its_encoder(atlas_store, en
     score_topics(atlas_store, topics, embed=lambda texts: embed_frame(encoder, texts), config=LOW)
     with atlas_store.read() as session:
         best = session.sql("select neuron from top_neurons('sea', 1, sae := 'heads')").item()
-        why = session.ask("why", topic="sea", neuron=best, sae="heads")
+        why = session.ask("why", topic="sea", neuron=best, sae="heads", scorer="distance")
         nearest = session.sql("from why('sea', $n, sae := 1) order by distance limit 1", n=best)["prompt_id"].item()
     vectors, sea = encoder.embed(tiny.PROMPTS), encoder.embed(tiny.SEA)
     expected = np.linalg.norm(vectors[:, None] - sea[None], axis=2).min(axis=1)
@@ -424,7 +424,7 @@ def test_many_topics_at_once_have_the_scores_of_five_lines_of_numpy(shared_store
 @pytest.mark.parametrize("rows", [1, 7, 50])
 @pytest.mark.parametrize("summary", SUMMARIES)
 def test_matrix_products_give_the_sums_of_the_query(monkeypatch, shared_store, rng, summary, rows):
-    monkeypatch.setattr(atlas.scoring.products, "ROWS", rows)
+    monkeypatch.setattr(atlas.store.weights, "ROWS", rows)
     topics, embed = handmade.make_topics(rng, **{f"{summary} {rows} {i}": 2 for i in range(3)})
     config = ScoringConfig(summary=summary, min_support=5, null_topics=0)
     score_topics(shared_store, topics, embed=embed, config=config)
