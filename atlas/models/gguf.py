@@ -55,11 +55,11 @@ def convert_gguf(path: Path) -> Path:
     """
     if importlib.util.find_spec("gguf") is None:
         raise ModelError(f"{path} is a GGUF file: pip install 'neuron-atlas[gguf]' brings what reads it")
-    header = read_header(path)
     try:
         folder = cache_folder() / "gguf" / f"{_hash_file(path)}-{CONVERSION}"
         if folder.is_dir():
             return folder
+        header = read_header(path)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):  # who converts the same file waits, and finds it done
             if not folder.is_dir():
