@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from atlas.cli.options import (
+    chat_options,
     device_option,
     encoder_option,
     model_options,
@@ -85,6 +86,7 @@ FIGURES: dict[str, tuple[Figure, Callable[[dict[str, Any]], object]]] = {  # col
     type=click.Path(),
     help="Openings to generate from.  [default: the prompts of the pairs that are tried]",
 )
+@chat_options
 @sae_ids_option("the first")
 @click.option("--each-sae", is_flag=True, help="Steer by one SAE at a time: those of --sae-id, or every one.")
 @model_options
@@ -108,6 +110,8 @@ def choices(
     unrelated_files: tuple[str, ...],
     samples: int,
     prompts: str | None,
+    chat: bool,
+    system: str | None,
     sae_ids: tuple[str, ...],
     each_sae: bool,
     model: str | None,
@@ -137,6 +141,7 @@ def choices(
       atlas choices pocket.atlas praise praise.jsonl --strength 1 --strength -1
       atlas choices pocket.atlas question --position mean --tau 0.2 --tau 0.5 --each-sae
       atlas choices pocket.atlas question --position mean --strength 2 --samples 1
+      atlas choices smollm2.atlas formality formality.jsonl --chat --position mean --tau 0.3
     """
     from atlas.cli.texts import read_behaviour, read_unrelated
 
@@ -169,6 +174,8 @@ def choices(
         ablations,
         samples,
         Sampling(max_new_tokens, temperature, top_k, top_p, seed),
+        chat,
+        system,
     )
     opened = library.open(atlas)
     progress = Progress()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import click
-from atlas.cli.options import device_option, model_options, position_option, sae_ids_option, tau_option
+from atlas.cli.options import chat_options, device_option, model_options, position_option, sae_ids_option, tau_option
 from atlas.cli.output import Progress, echo, format_option, print_frame
 
 
@@ -18,6 +18,7 @@ from atlas.cli.output import Progress, echo, format_option, print_frame
 @tau_option
 @position_option("last; with --topic mean")
 @sae_ids_option("all")
+@chat_options
 @click.option("--replace", is_flag=True, help="Give a behaviour that exists these pairs instead of its own.")
 @model_options
 @device_option
@@ -34,6 +35,8 @@ def contrast(
     tau: float,
     position: str | None,
     sae_ids: tuple[str, ...],
+    chat: bool,
+    system: str | None,
     replace: bool,
     model: str | None,
     release: str | None,
@@ -54,11 +57,14 @@ def contrast(
     Examples:
       atlas contrast pocket.atlas praise praise.jsonl
       atlas contrast pocket.atlas medical --topic medicine
+      atlas contrast smollm2.atlas formality formality.jsonl --chat --position mean --tau 0.3
     """
     if (pairs is not None or topic is None) and unaligned is not None:
         raise click.UsageError("--unaligned goes with --topic")
     if pairs is not None and topic is not None:
         raise click.UsageError("PAIRS and --topic exclude each other")
+    if topic is not None and chat:
+        raise click.UsageError("--chat goes with PAIRS: a topic's texts answer nothing")
     from atlas.cli.texts import read_behaviour, topic_pairs
 
     given = None if topic is not None else read_behaviour(name, pairs)
@@ -79,6 +85,8 @@ def contrast(
             position=position or ("last" if topic is None else "mean"),
             sae_ids=sae_ids or None,
             replace=replace,
+            chat=chat,
+            system=system,
             recorded=RecordedModels(opened.store, model=model, release=release, device=device),
             progress=progress,
         )

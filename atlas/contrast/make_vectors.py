@@ -13,8 +13,9 @@ from typing import Any
 import polars as pl
 import torch
 
-from atlas.contrast.pair_tokens import CODE_POSITIONS, Sides, tokenize_pairs
+from atlas.contrast.pair_tokens import CODE_POSITIONS, Sides, tokenize_pairs, wrap_pairs
 from atlas.errors import AtlasError, StoreError, UnknownName
+from atlas.models.chat import check_chat
 from atlas.models.hooks import catch_activations
 from atlas.models.recorded import RecordedModels
 from atlas.models.saes import LoadedSae
@@ -50,6 +51,8 @@ def make_vectors(
     position: str = "last",
     sae_ids: Sequence[str | int] | None = None,
     replace: bool = False,
+    chat: bool = False,
+    system: str | None = None,
     recorded: RecordedModels | None = None,
     progress: Progress = silent,
 ) -> pl.DataFrame:
@@ -65,6 +68,9 @@ def make_vectors(
         position: key of CODE_POSITIONS.
         sae_ids: which SAEs; None for all.
         replace: give a behaviour that exists these pairs, dropping the vectors made from the others.
+        chat: whether prompts are a user's messages, and completions the answers, in the model's chat template. The pairs are
+            stored as they are read: plain and in a template they are other pairs.
+        system: the system message before them; None for what the template has by itself.
         recorded: the loaded model and SAEs; None loads them from where they were at build, if they are needed.
         progress: called with (stage, done, total).
 
@@ -75,9 +81,13 @@ def make_vectors(
     Raises:
         UnknownName: no such position or SAE.
         StoreError: the atlas is unfinished, or the behaviour has other pairs and `replace` is off.
-        AtlasError: tau is out of range, or no pair fits into the context.
+        AtlasError: tau is out of range, no pair fits into the context, or a chat lacks a template or a prompt.
     """
     check_settings(tau, position)
+    check_chat(chat, system)
+    recorded = recorded or RecordedModels(store)
+    if chat:
+        pairs = wrap_pairs(recorded.model[1], pairs, system=system)
     if not isinstance(name, str):
         require_name("behaviour", name)
     with store.read() as session:
@@ -95,7 +105,7 @@ def make_vectors(
             )
         have = {key: session.value("coded_pairs", behaviour=name, sae_key=key, position=position) for key in keys}
     todo = [key for key in keys if changed or have[key] is None]
-    codes = run_pairs(recorded or RecordedModels(store), pairs, [rows[key] for key in todo], position, progress)
+    codes = run_pairs(recorded, pairs, [rows[key] for key in todo], position, progress)
     found = []
     with patient(), store.write() as session:  # running the model took long
         session.renew_views()  # an atlas that is older than vector_overlap gets it with its vectors

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from atlas.errors import AtlasError
+from atlas.models.chat import wrap_prompts
 from atlas.models.tokens import token_rows, with_bos
 from atlas.texts.pairs import PairSet, join_texts
 
@@ -64,6 +65,33 @@ CODE_POSITIONS = {
     "answer": CodePosition(answer, "the first token in which the two completions differ, such as an answer's letter"),
     "mean": CodePosition(mean, "the mean over the completion's tokens"),
 }
+
+
+def wrap_pairs(tokenizer: Any, pairs: PairSet, *, system: str | None = None) -> PairSet:
+    """The pairs as a chat model reads them: prompts are what a user says, in the template, and completions its answers.
+
+    An answer begins where the template ends: a space before it goes where the template ends in one, or in a new line.
+
+    Args:
+        tokenizer: the model's.
+        pairs: every one with a prompt.
+        system: a system message before it; None for what the template has by itself.
+
+    Raises:
+        AtlasError: a pair has no prompt, or the tokenizer no template.
+    """
+    for i, prompt in enumerate(pairs.prompts, start=1):
+        if not prompt.strip():
+            raise AtlasError(
+                f"pair {i} has no prompt, and a chat begins with one: give it a prompt, or leave out --chat"
+            )
+    prompts = wrap_prompts(tokenizer, pairs.prompts, system=system)
+    sides = (
+        tuple(text.lstrip() if prompt[-1].isspace() else text for prompt, text in zip(prompts, texts, strict=True))
+        for texts in (pairs.positives, pairs.negatives)
+    )
+    positives, negatives = sides
+    return replace(pairs, prompts=tuple(prompts), positives=positives, negatives=negatives)
 
 
 def tokenize_pairs(tokenizer: Any, pairs: PairSet, *, prepend_bos: bool, context: int) -> list[Sides]:

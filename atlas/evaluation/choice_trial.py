@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from atlas.contrast.make_vectors import TAU, check_settings
-from atlas.contrast.pair_tokens import Sides, tokenize_pairs
+from atlas.contrast.pair_tokens import Sides, tokenize_pairs, wrap_pairs
 from atlas.errors import AtlasError
 from atlas.evaluation.figures import Figure
 from atlas.evaluation.intervals import mean_interval
 from atlas.evaluation.metrics import MetricInputs, make_metric_inputs, measure
 from atlas.evaluation.runs import MethodSetting, Run, compare
 from atlas.evaluation.vector_variants import ABLATIONS, Vectors
+from atlas.models.chat import check_chat
 from atlas.models.encoders import Encoder
 from atlas.models.likelihood import log_probabilities, perplexities
 from atlas.models.loaded import LoadedModel
@@ -24,7 +25,7 @@ from atlas.models.tokens import special_ids
 from atlas.steering.generation import Sampling, generate_in_turn
 from atlas.steering.intervention import Steering
 from atlas.steering.methods import SteeredSae, settle_options
-from atlas.steering.settings import Options
+from atlas.steering.settings import Options, without_chat
 from atlas.texts.pairs import PairSet
 
 PREFIX = "The answer is"  # put before the answer in the second round
@@ -65,6 +66,8 @@ class ChoiceConfig:
         ablations: whether to try ABLATIONS of method sas too.
         samples: texts to generate per prompt under every method and strength; 0 for none.
         sampling: of these texts; its seed is that of the random control too.
+        chat: whether prompts are a user's messages, and completions the answers, in the model's chat template.
+        system: the system message before them; None for what the template has by itself.
     """
 
     strengths: Sequence[float] = STRENGTHS
@@ -76,8 +79,11 @@ class ChoiceConfig:
     ablations: bool = False
     samples: int = 0
     sampling: Sampling = Sampling(max_new_tokens=64)
+    chat: bool = False
+    system: str | None = None
 
     def __post_init__(self) -> None:
+        check_chat(self.chat, self.system)
         for tau in self.taus:
             check_settings(tau, self.position)
         if not 0 < self.held_out <= 1:
@@ -87,9 +93,13 @@ class ChoiceConfig:
         if self.samples < 0:
             raise AtlasError(f"samples {self.samples} is negative: give the number of texts per prompt, 0 for none")
 
+    def as_read(self, tokenizer: Any, pairs: PairSet) -> PairSet:
+        """Pairs as the model reads them: in its chat template, where it is used as a chat model."""
+        return wrap_pairs(tokenizer, pairs, system=self.system) if self.chat else pairs
+
     def flat(self) -> dict[str, Any]:
         """As it is stored: one level of names."""
-        values = asdict(self)
+        values = asdict(self) if self.chat else without_chat(asdict(self))
         return {**values, **values.pop("sampling")}
 
 
@@ -173,7 +183,7 @@ def prepare_choice_trial(
     """Tokenize what is tried, and measure what the unsteered model says of it.
 
     Args:
-        model: the language model, its texts beginning as the SAEs want it.
+        model: the language model, its texts beginning as the SAEs want it, in its chat template or not.
         data: what is tried; its pairs are all held out.
         config: how.
         context: the longest text, in tokens.
@@ -183,10 +193,10 @@ def prepare_choice_trial(
     Raises:
         AtlasError: texts are asked for, and no pair has a prompt that fits into the context.
     """
-    measurements = _measurements(model, data, context)
+    measurements = _measurements(model, data, config, context)
     prompts, metric_inputs = [], None
     if encoder is not None:
-        prompts = _openings(model, data, context - config.sampling.max_new_tokens - model.prepend_bos)
+        prompts = _openings(model, data, context - config.sampling.max_new_tokens)
         metric_inputs = make_metric_inputs(model, encoder, positive=data.pairs.positives, negative=data.pairs.negatives)
     unsteered = Run(MethodSetting("original", settle_options("original", Options())))
     unsteered.parameters = {"pairs": len(measurements[OWN].items)}
@@ -214,12 +224,14 @@ def _steerings(
     ]
 
 
-def _measurements(model: LoadedModel, data: ChoiceSet, context: int) -> dict[Figure, Measurement]:
+def _measurements(model: LoadedModel, data: ChoiceSet, config: ChoiceConfig, context: int) -> dict[Figure, Measurement]:
     """The held-out pairs, plain and after PREFIX, the unrelated pairs and the texts."""
-    pairs = data.pairs
-    prefixed = replace(pairs, prompts=tuple(f"{prompt}\n\n{PREFIX}".lstrip() for prompt in pairs.prompts))
+    pairs = config.as_read(model.tokenizer, data.pairs)
+    unrelated = None if data.unrelated is None else config.as_read(model.tokenizer, data.unrelated)
+    apart = "" if config.chat else "\n\n"  # in a chat it is how the answer begins
+    prefixed = replace(pairs, prompts=tuple(f"{prompt}{apart}{PREFIX}".lstrip() for prompt in pairs.prompts))
     found: dict[Figure, Measurement] = {}
-    for figure, given in ((OWN, pairs), (replace(OWN, after=PREFIX), prefixed), (UNRELATED, data.unrelated)):
+    for figure, given in ((OWN, pairs), (replace(OWN, after=PREFIX), prefixed), (UNRELATED, unrelated)):
         if given is not None:
             sides = tokenize_pairs(model.tokenizer, given, prepend_bos=model.prepend_bos, context=context)
             found[figure] = Measurement(sides, choose)
@@ -233,8 +245,8 @@ def _openings(model: LoadedModel, data: ChoiceSet, room: int) -> list[str]:
     if data.prompts is not None:
         return list(dict.fromkeys(data.prompts))
     prompts = [prompt for prompt in dict.fromkeys(data.pairs.prompts) if prompt.strip()]
-    ids = model.tokenizer(prompts, add_special_tokens=False, verbose=False)["input_ids"] if prompts else []
-    fitting = [prompt for prompt, row in zip(prompts, ids, strict=True) if 0 < len(row) <= room]
+    rows = model.prompt_rows(prompts)
+    fitting = [prompt for prompt, row in zip(prompts, rows, strict=True) if model.prepend_bos < len(row) <= room]
     if not fitting:
         raise AtlasError("no pair has a prompt to generate from that fits into the context: name some with --prompts")
     return fitting
@@ -249,10 +261,12 @@ def _measure(
     found = {figure: np.empty(len(one.items)) for figure, one in measurements.items()}
     for number, steering in enumerate(steerings):
         part = slice(number, None, len(steerings))
+        own = {figure: one for figure, one in measurements.items() if one.items[part]}
+        if not own:
+            continue  # fewer items than steerings
         with steering:
-            for figure, one in measurements.items():
-                if one.items[part]:
-                    found[figure][part] = one.measure(model, one.items[part])
+            for figure, one in own.items():
+                found[figure][part] = one.measure(model, one.items[part])
     return found
 
 

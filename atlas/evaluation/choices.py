@@ -79,7 +79,7 @@ def evaluate_choices(
     made, tried = _split(data.pairs, config)
     vector = name if made is None else f"{name}/choices"
     if made is None:
-        _require_other_pairs(store, vector, tried)
+        _require_other_pairs(store, vector, config.as_read(recorded.model[1], tried))
     encoder = _checked_encoder(encoder, recorded) if config.samples else None
     trials = _Trials(recorded, replace(data, pairs=tried, unrelated=_others(data)), config, encoder)
     runs: list[Run] = []
@@ -91,7 +91,7 @@ def evaluate_choices(
                 if made is not None:
                     make_vectors(
                         store, vector, made, tau=tau, position=config.position, sae_ids=group, replace=True,
-                        recorded=recorded, progress=progress,
+                        chat=config.chat, system=config.system, recorded=recorded, progress=progress,
                     )  # fmt: skip
                 vectors = load_vectors(store, recorded, vector, group, config.topic)
                 trial = trials.of(vectors)
@@ -166,7 +166,8 @@ class _Trials:
 
     def of(self, vectors: Vectors) -> ChoiceTrial:
         """The trial for the SAEs of some vectors."""
-        model, context = self._recorded.read_as(vectors.rows[0]), min(row["context_size"] for row in vectors.rows)
+        read, context = self._recorded.read_as(vectors.rows[0]), min(row["context_size"] for row in vectors.rows)
+        model = replace(read, chat=self._config.chat, system=self._config.system)
         key = model.prepend_bos, context
         if key not in self._found:
             self._found[key] = prepare_choice_trial(

@@ -8,6 +8,12 @@ from typing import Any
 from atlas.errors import AtlasError
 
 
+def check_chat(chat: bool, system: str | None) -> None:
+    """Raise AtlasError for a system message where there is no chat."""
+    if system is not None and not chat:
+        raise AtlasError("a system message is part of a chat: give --chat too (in Python chat=True)")
+
+
 def wrap_prompts(tokenizer: Any, prompts: Sequence[str], *, system: str | None = None) -> list[str]:
     """Each prompt as a user's message in the chat template, up to where the model's answer begins.
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from atlas.errors import AtlasError, UnknownName
+from atlas.models.chat import check_chat
 from atlas.scoring.scorers import SCORERS
 from atlas.steering.selection import DEFAULT_RULE, RULES
 
@@ -50,8 +51,7 @@ class SteeringSettings:
     system: str | None = None
 
     def __post_init__(self) -> None:
-        if self.system is not None and not self.chat:
-            raise AtlasError("a system message is part of a chat: give --chat too (in Python chat=True)")
+        check_chat(self.chat, self.system)
         for kind, name, known in (
             ("scorer", self.scorer, SCORERS),
             ("selection rule", self.select, RULES),
