@@ -55,6 +55,7 @@ class Show:
 
 NEXT = (
     "atlas info {path}",
+    'atlas search {path} "a pain in the chest"',
     "atlas top {path} shoes",
     "atlas why {path} medicine {neuron} --sae-id 0",
 )

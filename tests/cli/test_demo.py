@@ -85,7 +85,7 @@ def test_what_the_readme_shows_in_python_and_in_the_shell_runs(demo_output, demo
                 assert result.exit_code == 0, (words, result.output)
                 assert result.stdout
                 ran += 1
-    assert ran == 9
+    assert ran == 13
     assert re.search(r"My friend told me.*\[0\.\d+", capsys.readouterr().out, re.DOTALL)
 
 
