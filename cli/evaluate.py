@@ -149,14 +149,14 @@ def evaluate(
     recorded = RecordedModels(opened.store, model=model, release=release, device=device)
     with closing(Progress()) as progress:
         if measure_again:
-            texts = read_held_out(topic, held_out)
+            texts, about_others = read_held_out(topic, held_out), read_others(topic, others)
             added = remeasure_topic(
                 opened.store,
                 topic,
                 texts,
                 recorded=recorded,
                 encoder=encoder,
-                others=read_others(topic, others),
+                others=about_others,
                 judge=judge,
                 progress=progress,
             )
