@@ -8,7 +8,7 @@ from atlas.building.plan import TOKENIZED_PROMPTS
 from atlas.building.strongest import EXAMPLES
 from atlas.meaning.neuron_vectors import make_neuron_vectors
 from atlas.models.loading import LanguageModel
-from atlas.models.tokens import token_strings, with_bos
+from atlas.models.tokens import token_rows, token_strings, with_bos
 from atlas.progress import Progress
 from atlas.store.file import STREAMING_THREADS, Store
 from atlas.store.replacement import replacement
@@ -89,7 +89,7 @@ def _token_spans(model: LanguageModel, texts: list[str]) -> tuple[list[list[int]
     if tokenizer.is_fast:
         encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         return encoded["input_ids"], encoded["offset_mapping"]
-    ids = tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+    ids = token_rows(tokenizer, texts, prepend_bos=False)
     spans = []
     for row in ids:  # a slow tokenizer does not say: decode prefix by prefix
         ends = [len(tokenizer.decode(row[: i + 1])) for i in range(len(row))]

@@ -18,7 +18,7 @@ from atlas.models.loaded import LoadedModel
 from atlas.models.loading import load_transformer
 from atlas.models.places import resolve_model
 from atlas.models.recorded import RecordedModels
-from atlas.models.tokens import bos_token_id
+from atlas.models.tokens import bos_token_id, token_rows
 from atlas.store.state import require_complete
 
 TEXTS_AT_ONCE = 1024  # tokenised
@@ -130,8 +130,7 @@ def load_language_judge(recorded: RecordedModels, name: str, *, device: str = "c
     begins_with_bos = bool(row["prepend_bos"]) if is_author else puts_bos_first(tokenizer)
     rows: list[list[int]] = []
     for start in range(0, len(texts), TEXTS_AT_ONCE):
-        part = texts[start : start + TEXTS_AT_ONCE]
-        rows += tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]
+        rows += token_rows(tokenizer, texts[start : start + TEXTS_AT_ONCE], prepend_bos=False)
     unigrams = unigram_log_probabilities(rows, model.get_input_embeddings().weight.shape[0])
     return LanguageJudge(name, LoadedModel(model, tokenizer, begins_with_bos), unigrams, is_author=is_author)
 

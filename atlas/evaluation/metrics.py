@@ -19,6 +19,7 @@ from atlas.models.embeddings import embed_texts, has_length
 from atlas.models.encoders import Encoder
 from atlas.models.likelihood import log_probabilities, perplexity_of
 from atlas.models.loaded import LoadedModel
+from atlas.models.tokens import token_rows
 from atlas.steering.generation import Generation
 from atlas.steering.generations import own_values
 
@@ -118,7 +119,7 @@ def perplexity(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str
 
 def text_perplexities(model: LoadedModel, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
     """The perplexity of each text after its prompt under a model; None for a text without a token."""
-    heads, tails = model.prompt_rows(prompts), _encode(model.tokenizer, texts)
+    heads, tails = model.prompt_rows(prompts), token_rows(model.tokenizer, texts, prepend_bos=False)
     rows = [(head + tail)[: model.context] for head, tail in zip(heads, tails, strict=True)]
     spans = [(max(len(head), 1), len(row)) for head, row in zip(heads, rows, strict=True)]
     known = [i for i, (begin, end) in enumerate(spans) if begin < end]
@@ -174,7 +175,7 @@ def distinct(n: int) -> Callable[[MetricInputs, Sequence[str], Sequence[str]], l
 
     def measure(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
         found: list[float | None] = []
-        for ids in _encode(inputs.model.tokenizer, texts):
+        for ids in token_rows(inputs.model.tokenizer, texts, prepend_bos=False):
             grams = list(zip(*(ids[i:] for i in range(n)), strict=False))
             found.append(len(set(grams)) / len(grams) if grams else None)
         return found
@@ -230,10 +231,6 @@ def on_topic(inputs: MetricInputs, prompts: Sequence[str], texts: Sequence[str])
 def _finite(value: float) -> float | None:
     """A figure, or None where arithmetic gave no number."""
     return float(value) if math.isfinite(value) else None
-
-
-def _encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    return tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
 
 
 METRICS = {

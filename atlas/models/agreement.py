@@ -154,7 +154,7 @@ def unhooked_twin(model: nn.Module) -> nn.Module:
 
 def _probe(model: LanguageModel) -> Tensor:
     """The sentence as token ids [1, token], or what special tokens there are where the tokenizer makes none of it."""
-    ids = model.tokenizer(SENTENCE, add_special_tokens=False, verbose=False)["input_ids"]
+    [ids] = token_rows(model.tokenizer, [SENTENCE], prepend_bos=False)
     ids = ids or sorted(special_ids(model.tokenizer)) or [0]
     return torch.tensor([ids[: model.context_size]], device=next(model.bridge.parameters()).device)
 

@@ -31,7 +31,7 @@ def with_bos(tokenizer: Any, ids: Sequence[int], *, prepend_bos: bool) -> list[i
 def token_rows(
     tokenizer: Any, texts: Sequence[str], *, prepend_bos: bool, context: int | None = None
 ) -> list[list[int]]:
-    """Token ids of each text as the model sees it: BOS first where the SAE wants one, cut to a context where one is given."""
+    """Token ids of each text, no special ones but BOS where it is asked for, cut to a context where one is given."""
     if not texts:
         return []
     ids = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
