@@ -1,4 +1,4 @@
-"""A behaviour's vectors on the SAEs that are steered at once: whole, by part, and moved by a control."""
+"""Vary a behaviour's vectors: one side of them alone, without the error, or moved by a control."""
 
 from __future__ import annotations
 

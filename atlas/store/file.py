@@ -39,7 +39,7 @@ MANIFEST = "manifest.json"  # of a folder that atlas.store.exchange wrote
 
 @atexit.register
 def let_go() -> None:
-    """DuckDB 2.0's binding prints, pages long, what is still referenced as a process ends; duckdb_engine refers to it."""
+    """Drop what duckdb_engine refers to: DuckDB 2.0 prints pages about every object that is still there as a process ends."""
     engine = sys.modules.get("duckdb_engine")
     if engine is not None:
         vars(engine).clear()
