@@ -124,14 +124,13 @@ def join(parts: list[TokenActivations]) -> TokenActivations:
 
 
 def rankings_of(inputs: ExhibitInputs, row: Mapping[str, Any], topic: str) -> dict[str, list[np.ndarray]]:
-    """Ranks [d_sae] by score, by mean activation on the topic's own texts, and at random among matched neurons."""
+    """Ranks [d_sae] by score, by the scorer strawman, and at random among matched neurons."""
     target, columns = inputs.steered_sae(row["sae_key"], topic).target, inputs.columns(row["sae_key"])
     support, norm = columns["support"].to_numpy(), columns["decoder_norm"].to_numpy()
-    means = inputs.activations(row, inputs.topic_texts(topic)).means(row["d_sae"])
     drawn = [control_target(target, "random", support, norm, seed).best.cpu().numpy() for seed in range(RANKINGS)]
     found = {
         OWN: [ranks_of(target.best.cpu().numpy(), row["d_sae"])],
-        STRAWMAN: [ranks_of(np.argsort(-means, kind="stable"), row["d_sae"])],
+        STRAWMAN: [ranks_of(inputs.strawman(row["sae_key"], topic), row["d_sae"])],
         RANDOM: [ranks_of(best, row["d_sae"]) for best in drawn],
     }
     if DEFAULT_RULE != OWN:
@@ -219,7 +218,7 @@ EXHIBITS = {
         "Do the best neurons find the topic?",
         "For the k best neurons: the share of tokens of held-out texts on which one of them fires, minus the same share in "
         "everyday texts; and the AUROC of telling held-out texts from others by the summed activation of the k neurons (0.5 is "
-        "chance). By score, by the strawman (mean activation on the topic's own texts), and by random neurons of like "
+        "chance). By score, by the scorer strawman (mean activation on the topic's own texts), and by random neurons of like "
         "support and decoder norm (mean and range of 5 draws); 'rule' is the selection that steering uses by default, where it "
         "chooses any neuron.",
         curves,

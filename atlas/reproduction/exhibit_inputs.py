@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -111,11 +112,6 @@ class TokenActivations:
         sums = np.bincount(self.text[chosen], weights=self.activation[chosen], minlength=len(self.tokens))
         return sums / np.maximum(self.tokens, 1)
 
-    def means(self, width: int) -> np.ndarray:
-        """Mean over the texts of the mean activation per token, per neuron [width]."""
-        weights = self.activation / np.maximum(self.tokens, 1)[self.text]
-        return np.bincount(self.neuron, weights=weights, minlength=width) / len(self.tokens)
-
 
 class ExhibitInputs:
     """An atlas and what goes with it; the atlas itself is only read.
@@ -192,21 +188,32 @@ class ExhibitInputs:
     @cached_property
     def steering(self) -> Atlas:
         """The atlas with every signal that the default selection of neurons needs: itself, or a copy where one lacks."""
-        missing = []
+        return self._scored_by({SCORERS_OF[need] for need in RULES[DEFAULT_RULE].needs} - {"distance"})
+
+    @cached_property
+    def _with_strawman(self) -> Atlas:
+        """The atlas with the scores of the strawman, the baseline of detection: itself, or a copy where they lack."""
+        return self._scored_by({"strawman"})
+
+    def _scored_by(self, scorers: Collection[str]) -> Atlas:
+        """The atlas with scores of the tested topics by some scorers: itself, or the one copy for this where any lack."""
+        missing: dict[str, list[str]] = {}
         with self.session() as session:
-            for scorer in sorted({SCORERS_OF[need] for need in RULES[DEFAULT_RULE].needs} - {"distance"}):
-                found = {
-                    name: session.ask("current_scorings", topic=name, scorer=scorer).height for name in self.tested
-                }
-                missing += [(scorer, name) for name, count in found.items() if count < len(self.saes)]
+            for scorer, name in itertools.product(sorted(scorers), self.tested):
+                if session.ask("current_scorings", topic=name, scorer=scorer).height < len(self.saes):
+                    missing.setdefault(scorer, []).append(name)
         if not missing:
             return self.atlas
-        atlas = self._copy("steering.atlas")
+        atlas = self._scored_copy
         probe = ModelProbe(self.recorded_of(atlas), progress=self.progress)
-        for scorer in dict.fromkeys(scorer for scorer, _ in missing):
-            texts = {name: collect_texts(self.topic_texts(name)) for of, name in missing if of == scorer}
+        for scorer, names in missing.items():
+            texts = {name: collect_texts(self.topic_texts(name)) for name in names}
             atlas.score_many(texts, scorer=scorer, probe=probe, min_support=self.min_support)
         return atlas
+
+    @cached_property
+    def _scored_copy(self) -> Atlas:
+        return self._copy("scored.atlas")
 
     @cached_property
     def min_support(self) -> int:
@@ -259,6 +266,13 @@ class ExhibitInputs:
         with self.steering.store.read() as session:
             frame = session.ask("steering_columns", sae_key=sae_key, scoring_id=scoring)
         return select_neurons(frame, DEFAULT_RULE)[1]
+
+    def strawman(self, sae_key: int, topic: str) -> np.ndarray:
+        """The neurons that scorer strawman ranks for a tested topic, best first."""
+        with self._with_strawman.store.read() as session:
+            scorings = session.ask("current_scorings", topic=topic, scorer="strawman")
+            scoring = scorings.filter(pl.col("sae_key") == sae_key).item(0, "scoring_id")
+            return session.ask("best_neurons", scoring_id=scoring, count=None)["neuron"].to_numpy()
 
     def columns(self, sae_key: int) -> pl.DataFrame:
         """Support and decoder norm of an SAE's neurons, in order."""
