@@ -6,12 +6,13 @@ import importlib.util
 import json
 import math
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from spark_here import QUICK, needs_spark
 
 from tests.bench import __main__ as bench
-from tests.bench import building, measure, scoring, spark, steering
+from tests.bench import building, detection, measure, scoring, spark, steering
 
 SMALL = [name for name in bench.BENCHMARKS if name not in bench.WHOLE_PROCESS]
 
@@ -90,3 +91,12 @@ def test_a_figure_says_whether_its_median_reaches_the_target():
 
 def test_the_exponent_of_a_power_law_is_found():
     assert measure.exponent([1, 10, 100], [2, 2 * 10**1.5, 2 * 10**3]) == pytest.approx(1.5)
+
+
+def test_detection_holds_a_topics_texts_against_everyday_texts_and_against_other_topics():
+    topics = {"one": np.array([[2.0, 0], [3, 0]]), "two": np.array([[0.0, 5], [2.5, 0]])}
+    codes = detection.HeldOut(np.array([[0.0, 9], [2.5, 9]]), topics)
+    assert codes.areas("one", np.array([0])) == (0.75, 0.75)
+    assert codes.areas("two", np.array([1])) == (0.0, 0.75)
+    assert detection.shown([0.5, 1.0]).startswith("0.750 ± ")
+    assert detection.shown([0.5, 1.0]).endswith(", 0.500")
