@@ -320,7 +320,8 @@ class Atlas:
             topic: a scored topic; None gives every neuron the score 1.
             method: key of atlas.steering.methods.METHODS; None for add, and for sas where a vector is named.
             sae_id: which SAEs, one or several; None for the first that the topic is scored for.
-            strength: in the method's unit; None for the one that `atlas evaluate --calibrate` picked, else the method's default.
+            strength: in the method's unit; None for the one that `atlas evaluate --calibrate` picked, else the
+                method's default, which for `add` is fitted to the model.
             neurons: how many of the best neurons `clamp` and `add` use, per SAE.
             sigma: selection of `swap` and `weight`: "own" or "topk"; of `sas`: "own", "relu" or "none".
             vector: behaviours that `sas`, `dense` and `filtered` steer by; the vectors of several are added up.

@@ -181,10 +181,9 @@ def evaluate(
         chosen = methods or (("add", "sas", "dense") if vectors else ("add", "swap", "prefix"))
         known = [name for name in chosen if name in METHODS]
         given = spread_options(Options(strength, neurons, sigma), known)
-        settings = [
-            MethodSetting(name, settle_options(name, given[name])) if name in known else MethodSetting(name)
-            for name in chosen
-        ]
+        for name in known:
+            settle_options(name, given[name])  # says now which one a method does not have
+        settings = [MethodSetting(name, given[name]) if name in known else MethodSetting(name) for name in chosen]
         config = EvaluationConfig(
             samples,
             scorer,

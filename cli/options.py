@@ -53,7 +53,7 @@ strength_options = join(
         type=float,
         default=None,
         help="In the method's unit; vectors take a negative one too.  "
-        "[default: picked by evaluate, else 10 for clamp, 0.1 for add, 1 for vectors]",
+        "[default: picked by evaluate, else fitted to the model for add, 10 for clamp, 1 for vectors]",
     ),
     click.option(
         "--neurons", type=int, default=None, help="How many of the best neurons clamp and add use.  [default: 5 and 60]"

@@ -51,7 +51,8 @@ def table_of_methods() -> str:
 
     lines = ["| method | what it does | `--strength` | `--neurons` |", "|---|---|---|---|"]
     for name, method in METHODS.items():
-        strength = "-" if method.strength is None else f"{method.strength:g}"
+        fixed = "-" if method.strength is None else f"{method.strength:g}"
+        strength = "fitted" if method.fitted else fixed
         lines.append(f"| `{name}` | {method.help} | {strength} | {method.neurons or '-'} |")
     return "\n".join(lines)
 

@@ -19,6 +19,7 @@ from atlas.store.waiting import patient
 
 DOSES = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # times the method's default strength
 VECTOR_DOSES = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)  # of a contrastive vector, whose length says little about the text
+FAR = 3.0  # times: a default that is so far from the strength fitted to the model is not tried around
 RULED_BY = ("distance_topic", "perplexity", "distinct_2")
 MOST_PERPLEXITY, LEAST_DISTINCT = 1.4, 0.95
 RULE = (
@@ -41,7 +42,7 @@ def calibrate_method(
     Args:
         evaluator: a topic's steered model, over prompts that no later evaluation uses.
         setting: the method; its own strength does not matter.
-        strengths: None for DOSES, or VECTOR_DOSES, times the method's default.
+        strengths: None for the usual ones, see usual_strengths.
         progress: called with (stage, done, total).
         show: called with what is returned before it is stored.
 
@@ -55,8 +56,7 @@ def calibrate_method(
     default = METHODS[setting.method].strength if setting.method in METHODS else None
     if default is None:
         raise AtlasError(f"method {setting.method} has no strength to calibrate: use one of {_with_strength()}")
-    usual = VECTOR_DOSES if METHODS[setting.method].vector else DOSES
-    doses = [round(default * dose, 6) for dose in usual] if strengths is None else list(strengths)
+    doses = usual_strengths(evaluator, setting, default) if strengths is None else list(strengths)
     original = MethodSetting("original", settle_options("original", Options()))
     settings = [
         replace(setting, options=settle_options(setting.method, replace(setting.options, strength=s))) for s in doses
@@ -81,6 +81,16 @@ def calibrate_method(
                 rule = RULE if METHODS[setting.method].vector is None else f"on topic {evaluator.topic!r}: {RULE}"
                 store_strength(session, evaluator.calibration_key(session, settings[0]), picked, rule)
     return curve, picked
+
+
+def usual_strengths(evaluator: TopicEvaluator, setting: MethodSetting, default: float) -> list[float]:
+    """DOSES, or VECTOR_DOSES, times the method's default; times the one fitted to the model where that is far from it."""
+    method = METHODS[setting.method]
+    if method.fitted:
+        fitted = evaluator.steering.fitted(setting.method, settle_options(setting.method, setting.options)).strength
+        if fitted is not None and not default / FAR <= fitted <= default * FAR:
+            default = fitted
+    return [round(default * dose, 6) for dose in (VECTOR_DOSES if method.vector else DOSES)]
 
 
 def pick(figures: Sequence[dict[str, float]], strengths: Sequence[float]) -> float | None:

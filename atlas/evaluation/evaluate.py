@@ -127,7 +127,7 @@ def evaluate_methods(
     Returns:
         A row per method and figure: method, name, value, low, high (95 %, paired by prompt).
     """
-    settings = with_controls(methods)
+    settings = with_controls([_fitted(evaluator, setting) for setting in methods])
     known = [one.method for one in settings if one.method in METHODS]
     check_sources(evaluator.topic, known, evaluator.steering.vectors)
     with patient():
@@ -137,6 +137,15 @@ def evaluate_methods(
     with storing("these texts and figures", evaluator.store.path):
         store_runs(evaluator.store, evaluator.topic, every, evaluator.parameters())
     return found
+
+
+def _fitted(evaluator: TopicEvaluator, setting: MethodSetting) -> MethodSetting:
+    """The method at the strength that is fitted to the model, where it has such a one and none is given."""
+    method = METHODS.get(setting.method)
+    if method is None or not method.fitted or setting.options.strength is not None:
+        return setting
+    settled = settle_options(setting.method, setting.options)
+    return replace(setting, options=evaluator.steering.fitted(setting.method, settled))
 
 
 def _examine(evaluator: TopicEvaluator, settings: Sequence[MethodSetting], progress: Progress) -> list[Run]:

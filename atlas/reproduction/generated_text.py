@@ -137,7 +137,10 @@ def setting_of(evaluator: TopicEvaluator, method: str, control: str | None) -> M
     if options.strength is not None:
         with evaluator.store.read() as session:
             picked = picked_strength(session, evaluator.calibration_key(session, MethodSetting(method, options)))
-        options = options if picked is None else replace(options, strength=picked)
+        if picked is not None:
+            options = replace(options, strength=picked)
+        elif METHODS[method].fitted:
+            options = evaluator.steering.fitted(method, options)
     return MethodSetting(method, options, control)
 
 

@@ -82,6 +82,7 @@ class Method:
     Attributes:
         edit: the function; None leaves the activation as it is.
         strength: default strength; None when the method has none.
+        fitted: whether the default strength is fitted to the model, beginning at `strength` (see default_strength).
         neurons: default number of best neurons; None when the method uses all.
         sigmas: keys of SIGMAS that it can select by; empty when it has no selection.
         has_code: whether it edits the code and then decodes.
@@ -98,6 +99,7 @@ class Method:
     has_code: bool = True
     vector: str | None = None
     weighs: bool = False
+    fitted: bool = False
 
     @property
     def needs_scores(self) -> bool:
@@ -207,7 +209,12 @@ METHODS = {
         swap, "neurons chosen by score x pre-activation, values kept (the paper's proposal)", sigmas=("own", "topk")
     ),
     "add": Method(
-        add, "best neurons' decoder rows added, strength x their largest reference activation", 0.1, 60, has_code=False
+        add,
+        "best neurons' decoder rows added, strength x their largest reference activation",
+        0.1,
+        60,
+        has_code=False,
+        fitted=True,
     ),
     "sas": Method(
         sas,

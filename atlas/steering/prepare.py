@@ -14,6 +14,7 @@ from atlas.models.recorded import RecordedModels
 from atlas.models.tokens import special_ids
 from atlas.progress import Progress, silent
 from atlas.steering.calibrations import CalibrationKey, calibration_key, picked_strength
+from atlas.steering.default_strength import TEXTS, fit_strength
 from atlas.steering.intervention import Steering
 from atlas.steering.methods import METHODS, SteeredSae, settle_options
 from atlas.steering.settings import Options, SteeringSettings
@@ -64,6 +65,21 @@ class PreparedSteering:
             session, method, options, self.settings, topic=self.topic, sae_keys=self.sae_keys, vectors=self.vectors
         )
 
+    def fitted(self, method: str, options: Options) -> Options:
+        """A method's settings with the strength that default_strength fits to the model, whatever strength they had."""
+        start = METHODS[method].strength
+        if start is None:
+            return options
+        with self.recorded.store.read() as session:
+            texts = session.ask("spread_prompts", count=TEXTS)["text"].to_list()
+        every = replace(self.settings, positions="all")
+
+        def steer_at(strength: float) -> Steering:
+            one = {method: replace(options, strength=strength)}
+            return replace(self, options=one, settings=every).steering(method)
+
+        return replace(options, strength=fit_strength(self.model, texts, steer_at, start))
+
     def vector_ids(self, session: Asks, method: str) -> list[int]:
         """The vectors that a method steers by; none for a method that steers by none."""
         used = METHODS[method].vector
@@ -103,7 +119,7 @@ def prepare_steering(
         recorded: the language model and the SAEs of a finished atlas.
         topic: a scored topic; None gives every neuron the score 1.
         methods: key of METHODS -> its settings. A strength of None becomes the one that `atlas evaluate --calibrate`
-            picked under the same settings, or else the method's default.
+            picked under the same settings, or else the method's default: for `add` one that is fitted to the model.
         settings: what all methods share.
         vectors: behaviours whose contrastive vectors are added up, for the methods that steer by them.
         sae_ids: which SAEs at once; None for the first that the topic is scored and the vectors are made for.
@@ -130,10 +146,16 @@ def prepare_steering(
     )
     if settings.chat:
         wrap_prompts(recorded.model[1], [""], system=settings.system)  # says now what is wrong with the template
+    unfitted = []
     with recorded.store.read() as session:
         for method in [method for method, own in given.items() if own.strength is None]:
             picked = _pick_strength(session, prepared, method)
             options[method] = options[method] if picked is None else replace(options[method], strength=picked)
+            if picked is None and METHODS[method].fitted:
+                unfitted.append(method)
+    for method in unfitted:
+        progress("fitting the strength", 0, 0)
+        options[method] = prepared.fitted(method, options[method])
     return prepared
 
 

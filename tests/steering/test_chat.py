@@ -201,7 +201,8 @@ def test_a_strength_picked_for_chats_steers_chats_and_one_picked_on_texts_where_
         with recorded.store.write() as session:
             store_strength(session, found.calibration_key(session, "add", Options(neurons=60)), value, "by hand")
 
-    assert strength() == strength(chat=True) == 0.1
+    fitted = strength()
+    assert fitted == strength(chat=True) == prepared().fitted("add", Options(neurons=60)).strength
     pick(0.7)
     assert (strength(), strength(chat=True)) == (0.7, 0.7)
     pick(0.3, chat=True)
