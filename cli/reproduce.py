@@ -25,6 +25,11 @@ from atlas.cli.output import Progress, echo, format_option, print_frame
 @click.option(
     "--pairs", type=click.Path(), help="Folder with a file of contrast pairs per behaviour.  [default: bundled]"
 )
+@click.option(
+    "--subjects",
+    type=click.Path(),
+    help="Texts about narrow subjects, named in the column source.  [default: the bundled prompts]",
+)
 @click.option("--finetune", type=click.Path(), help="Folder of fine-tuned models.  [default: leave them out]")
 @encoder_option
 @model_options
@@ -40,6 +45,7 @@ def reproduce(
     unaligned: str | None,
     prompts: str | None,
     pairs: str | None,
+    subjects: str | None,
     finetune: str | None,
     encoder: str | None,
     model: str | None,
@@ -69,7 +75,7 @@ def reproduce(
         frame = make_exhibits(
             opened,
             out,
-            read_test_texts(held_out, unaligned, prompts, pairs),
+            read_test_texts(held_out, unaligned, prompts, pairs, subjects),
             topic=topic,
             only=only,
             redo=redo,

@@ -42,7 +42,9 @@ def topic_pairs(store: Store, topic: str, unaligned: str | None) -> PairSet:
         return pair_texts(session.ask("topic_texts", topic=topic)["text"].to_list(), everyday)
 
 
-def read_test_texts(held_out: str | None, unaligned: str | None, prompts: str | None, pairs: str | None) -> TestTexts:
+def read_test_texts(
+    held_out: str | None, unaligned: str | None, prompts: str | None, pairs: str | None, subjects: str | None = None
+) -> TestTexts:
     """The texts that no topic was scored by: those of the files and folders that are named, the bundled ones elsewhere."""
     from atlas.reproduction.exhibit_inputs import TestTexts
 
@@ -54,4 +56,15 @@ def read_test_texts(held_out: str | None, unaligned: str | None, prompts: str | 
         prompts=read_texts(prompts or bundled.NEUTRAL_PROMPTS).texts,
         short={} if held_out is not None else {name: texts.texts for name, texts in bundled.read_topics("6").items()},
         pairs={name: read_pairs(path) for name, path in behaviours.items()},
+        subjects=read_subjects(subjects),
     )
+
+
+def read_subjects(path: str | None) -> dict[str, list[str]]:
+    """Subject -> texts, of a file whose column `source` names the subject, or of the bundled prompts."""
+    texts = read_texts(path or bundled.PROMPTS)
+    found: dict[str, list[str]] = {}
+    for text, source in zip(texts.texts, texts.sources, strict=True):
+        if source is not None:
+            found.setdefault(source, []).append(text)
+    return found

@@ -54,6 +54,7 @@ class TestTexts:
         prompts: neutral openings to generate from.
         short: topic -> another, smaller set of alignment texts; the first 6 of its own where a topic has none here.
         pairs: behaviour -> contrast pairs.
+        subjects: narrow subject -> texts about it; what of them is a reference prompt does not count as one where it is used.
     """
 
     __test__ = False  # not a test, whatever pytest thinks of the name
@@ -63,6 +64,7 @@ class TestTexts:
     prompts: Sequence[str]
     short: Mapping[str, Sequence[str]] = field(default_factory=dict)
     pairs: Mapping[str, PairSet] = field(default_factory=dict)
+    subjects: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ class ExhibitInputs:
     @cached_property
     def copy(self) -> Atlas:
         """A copy of the atlas, to put variants of scores and vectors in."""
-        return self._copy("variants.atlas")
+        return self.copy_as("variants.atlas")
 
     @cached_property
     def steering(self) -> Atlas:
@@ -213,7 +215,7 @@ class ExhibitInputs:
 
     @cached_property
     def _scored_copy(self) -> Atlas:
-        return self._copy("scored.atlas")
+        return self.copy_as("scored.atlas")
 
     @cached_property
     def min_support(self) -> int:
@@ -227,7 +229,8 @@ class ExhibitInputs:
         """The language model and SAEs for the scores of `steering`."""
         return self.recorded_of(self.steering)
 
-    def _copy(self, name: str) -> Atlas:
+    def copy_as(self, name: str) -> Atlas:
+        """A copy of the atlas under a file name, to be changed at will."""
         self.progress("copying the atlas", 0, 0)
         path = self.folder / name
         with self.session():  # nobody writes meanwhile

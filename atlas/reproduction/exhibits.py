@@ -13,6 +13,7 @@ from atlas.reproduction import (
     detection_curves,
     generated_text,
     layer_figures,
+    narrow_subjects,
     reference_set,
 )
 
@@ -35,6 +36,7 @@ FIRST = (  # the order of the page; others follow
     "figure_11",
     "figure_12",
     "figure_13",
+    "narrow_subjects",
     "sas_shift",
     "sas_ablations",
     "sas_price",
@@ -49,6 +51,7 @@ _FOUND = {
     **reference_set.EXHIBITS,
     **detection_curves.EXHIBITS,
     **layer_figures.EXHIBITS,
+    **narrow_subjects.EXHIBITS,
     **contrastive.EXHIBITS,
 }
 EXHIBITS = {name: _FOUND[name] for name in (*FIRST, *(name for name in _FOUND if name not in FIRST))}

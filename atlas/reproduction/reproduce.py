@@ -153,9 +153,9 @@ def claim_folder(folder: Path, inputs: ExhibitInputs, *, redo: bool) -> None:
     settings = settings_of(inputs)
     record = folder / SETTINGS
     found = json.loads(record.read_text()) if record.exists() else None
-    if found is not None and found != settings:
+    if found is not None and {**settings, **found} != settings:  # an older version did not write down all of them
         if not redo:
-            other = ", ".join(name for name in settings if found.get(name) != settings[name])
+            other = ", ".join(name for name in settings if found.get(name, settings[name]) != settings[name])
             raise StoreError(f"{folder} holds exhibits made from other {other}: name another folder, or --redo")
         for name in EXHIBITS:
             for ending in ("csv", "png"):
@@ -181,6 +181,7 @@ def settings_of(inputs: ExhibitInputs) -> dict[str, Any]:
         "short sets": {name: hash_texts(list(found)) for name, found in texts.short.items() if name in own},
         "unaligned texts": hash_texts(list(texts.unaligned)),
         "generation prompts": hash_texts(list(texts.prompts)),
+        "subjects": {name: hash_texts(list(found)) for name, found in texts.subjects.items()},
     }
 
 

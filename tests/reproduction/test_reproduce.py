@@ -26,7 +26,15 @@ from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.evaluation.evaluator import EvaluationConfig
 from atlas.evaluation.layer_level import activity
 from atlas.models.hooks import hook_activations
-from atlas.reproduction import cost, design_choices, exhibit_inputs, generated_text, page, reference_set
+from atlas.reproduction import (
+    cost,
+    design_choices,
+    exhibit_inputs,
+    generated_text,
+    narrow_subjects,
+    page,
+    reference_set,
+)
 from atlas.reproduction import detection_curves as detection
 from atlas.reproduction.exhibit_inputs import ExhibitInputs, ModelLocations, NotAvailable, TestTexts
 from atlas.reproduction.exhibits import EXHIBITS
@@ -49,6 +57,9 @@ TEXTS = TestTexts(
     prompts=("The", "A cold", "She was"),
     short={"medicine": tiny.MEDICINE[:1], "sea": tiny.SEA[:1]},
     pairs={"praise": PAIRS, "past": PAST},
+    subjects={
+        name: tiny.PROMPTS[15 * i : 15 * i + 15] for i, name in enumerate(("illness", "sailing", "food", "sports"))
+    },
 )
 NOTHING = TestTexts(held_out={}, unaligned=(), prompts=())
 
@@ -209,6 +220,8 @@ def small():
             patch.setattr(module, "DEFAULT_RULE", "score")
         patch.setattr(cost, "TOKENS", 4)
         patch.setattr(reference_set, "SMALLEST", 4)
+        patch.setattr(narrow_subjects, "SIZES", (2, 1))
+        patch.setattr(narrow_subjects, "TEST_TEXTS", 2)
         yield
 
 
