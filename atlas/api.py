@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from atlas.errors import UnknownName
+from atlas.progress import Progress, silent
 from atlas.scoring.centroid_errors import with_errors
 from atlas.scoring.scored import require_scored
 from atlas.scoring.scorers import SCORERS
@@ -237,6 +238,51 @@ class Atlas:
         with self.store.read() as session:
             own = {name: [vectors[text] for text in texts] for name, texts in sets.items()}
             return search_topics(session, own, n, sae=sae, by=by)
+
+    def label(
+        self,
+        *,
+        sae_id: str | int | None = None,
+        encoder: str | None = None,
+        tell: Callable[[str], None] = warnings.warn,
+        progress: Progress = silent,
+    ) -> pl.DataFrame:
+        """Label every neuron by a few words of the prompts it fires on, store the labels, and give them.
+
+        Labels that an earlier call made are replaced; those of other sources stay.
+
+        Args:
+            sae_id: which SAE; None for all.
+            encoder: where the atlas's encoder is now, when it has moved.
+            tell: called with a line about texts that the encoder cuts.
+            progress: called with (stage, done, total).
+
+        Returns:
+            A row per neuron: the label, its quality (AUROC on prompts kept out, null: not measured), and whether it is good
+            enough to be shown.
+        """
+        from atlas.meaning.labels import SOURCE, label_neurons
+
+        keys = None if sae_id is None else [self.sae_key(sae_id)]
+        label_neurons(self.store, embed=self._embedder(encoder, tell), sae_keys=keys, progress=progress)
+        return self._ask("labelled_neurons", source=SOURCE, sae=self._checked(sae_id))
+
+    def compare_labels(
+        self,
+        *,
+        sae_id: str | int | None = None,
+        encoder: str | None = None,
+        tell: Callable[[str], None] = warnings.warn,
+    ) -> pl.DataFrame:
+        """The quality of the labels that `label` made, beside that of the tokens of their neurons and of random words.
+
+        The arguments are those of `label`; 200 neurons per SAE are drawn at random, and nothing is stored.
+        """
+        from atlas.meaning.label_comparison import compare_labels
+        from atlas.meaning.labels import SOURCE
+
+        keys = None if sae_id is None else [self.sae_key(sae_id)]
+        return compare_labels(self.store, embed=self._embedder(encoder, tell), source=SOURCE, sae_keys=keys)
 
     def why(
         self, topic: str, neuron: int, *, sae_id: str | int | None = None, scorer: str = "distance"

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import click
 from atlas.cli.engine import engine_options, open_on
+from atlas.cli.labelled import labelled, tokens_option
 from atlas.cli.output import echo, format_option, print_batches, print_frame, print_table
 
 from atlas.errors import StoreError
@@ -86,6 +87,7 @@ def info(atlas: str, engine: str, master: str, style: str) -> None:
 )
 @click.option("--by", default="score", show_default=True, help="Order: score, or z (against random topics).")
 @sae_option
+@tokens_option
 @engine_options
 @format_option
 def top(
@@ -95,12 +97,16 @@ def top(
     scorer: str,
     by: str,
     sae_id: str | None,
+    tokens: bool,
     engine: str,
     master: str,
     style: str,
 ) -> None:
     """List the best neurons of ATLAS for TOPIC, the tokens they fire on most (fires_on), and the tokens they promote
     (top_tokens). Score says how close to the topic a neuron's prompts are, z how much closer than to random topics.
+
+    Where `atlas label` has labelled neurons, their labels stand there instead; a neuron without a good one has the tokens that
+    it fires on, in brackets.
 
     \b
     Example:
@@ -109,7 +115,7 @@ def top(
     with open_on(engine, atlas, master=master) as opened:
         frame = opened.top(topic, n, sae_id=sae_id, scorer=scorer, by=by)
     if style == "table":
-        frame = frame.select("sae_id", "rank", "neuron", "score", "se", "z", "support", "fires_on", "top_tokens")
+        frame = labelled(frame, "sae_id", "rank", "neuron", "score", "se", "z", "support", tokens=tokens)
     print_frame(frame, style)
 
 
@@ -128,7 +134,7 @@ def why(
     """List the reference prompts of ATLAS behind the score of NEURON for TOPIC, heaviest first.
 
     Contributions (weight x distance ** power) of all prompts sum to the neuron's g, which stands above them with its score,
-    the score's standard error and z.
+    the score's standard error and z, and its label where it has one.
 
     \b
     Example:
@@ -138,7 +144,8 @@ def why(
         frame = opened.why(topic, neuron, sae_id=sae_id, scorer=scorer)
     frame = frame.group_by("scoring_id", maintain_order=True).head(n).select(frame.columns)
     if style == "table":
-        print_frame(frame.select("sae_id", "g", "score", "se", "z").unique(maintain_order=True), style)
+        label = ["label"] if frame["label"].count() else []
+        print_frame(frame.select("sae_id", "g", "score", "se", "z", *label).unique(maintain_order=True), style)
         echo()
         frame = frame.select("sae_id", "prompt_id", "distance", "weight", "contribution", "source", "text")
     print_frame(frame, style)

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 import click
+from atlas.cli.labelled import labelled
 from atlas.cli.output import Progress, echo, flatten_lists, print_table
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ SHOWS = {
             *NEXT,
             'atlas steer {path} films "Yesterday my friend told me about" --method original --method add',
             "atlas query {path} \"select * from compare_topics('medicine', 'cooking') limit 5\"",
+            "atlas label {path}",
             "atlas score {path} MY_TOPIC MY_TEXTS.txt",
         ),
     ),
@@ -91,6 +93,7 @@ SHOWS = {
             *NEXT,
             'atlas steer {path} films "What should I do tomorrow?" --chat --method original --method add',
             "atlas query {path} \"select * from compare_topics('medicine', 'cooking') limit 5\"",
+            "atlas label {path}",
             "atlas score {path} MY_TOPIC MY_TEXTS.txt",
         ),
     ),
@@ -155,7 +158,7 @@ def show_neurons(atlas: Atlas, topic: str, show: Show) -> None:
     found = atlas.top(topic, show.neurons)
     if not show.in_context:
         echo(f"\nThe neurons that stand for {topic}, the tokens they fire on, and those they write:")
-        print_table(shorten(found.select("sae_id", "neuron", "score", "support", "fires_on", "top_tokens")))
+        print_table(shorten(labelled(found, "sae_id", "neuron", "score", "support")))
         return
     import polars as pl
 
@@ -165,7 +168,8 @@ def show_neurons(atlas: Atlas, topic: str, show: Show) -> None:
         for row in found.iter_rows(named=True)
     ]
     shown = found.with_columns(pl.Series("fires most at", strongest))
-    print_table(shorten(shown.select("sae_id", "neuron", "score", "support", "fires_on", "fires most at")))
+    shown = labelled(shown, "sae_id", "neuron", "score", "support", "fires most at")
+    print_table(shorten(shown.select(*shown.columns[:4], shown.columns[5], "fires most at")))
 
 
 def around(context: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 from atlas.cli.engine import engine_options, open_to_score
+from atlas.cli.labelled import labelled
 from atlas.cli.options import encoder_option, model_options
 from atlas.cli.output import Progress, echo, format_option, print_frame
 
@@ -130,5 +131,5 @@ def score(
         )
         frame = opened.top_many(list(sets), n, sae_id=sae_id, scorer=scorer)
     if style == "table":
-        frame = frame.select("topic", "sae_id", "neuron", "score", "se", "z", "support", "fires_on", "top_tokens")
+        frame = labelled(frame, "topic", "sae_id", "neuron", "score", "se", "z", "support")
     print_frame(frame, style)

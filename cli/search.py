@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import click
+from atlas.cli.labelled import labelled, tokens_option
 from atlas.cli.options import encoder_option
 from atlas.cli.output import echo, format_option, print_frame
 
@@ -15,6 +16,7 @@ from atlas.cli.output import echo, format_option, print_frame
 @click.option("-n", default=10, show_default=True, type=click.IntRange(min=1), help="Neurons per SAE.")
 @click.option("--by", default="z", show_default=True, help="Order: z (against random texts), or score.")
 @click.option("--sae-id", default=None, help="Which SAE, by id or key.  [default: all]")
+@tokens_option
 @encoder_option
 @format_option
 def search(
@@ -25,6 +27,7 @@ def search(
     n: int,
     by: str,
     sae_id: str | None,
+    tokens: bool,
     encoder: str | None,
     style: str,
 ) -> None:
@@ -48,5 +51,5 @@ def search(
     opened = library.open(atlas)
     frame = opened.search(given, n, sae_id=sae_id, by=by, encoder=encoder, tell=lambda line: echo(line, err=True))
     if style == "table":
-        frame = frame.select("sae_id", "rank", "neuron", "z", "score", "support", "fires_on", "top_tokens")
+        frame = labelled(frame, "sae_id", "rank", "neuron", "z", "score", "support", tokens=tokens)
     print_frame(frame, style)

@@ -41,9 +41,10 @@ with wanted as (
 )
 select
     b.topic, b.release, b.sae_id, b.scoring_id, b.rank, b.neuron, b.score, b.se, b.z, b.g, b.support, f.fires_on,
-    b.top_tokens
+    b.top_tokens, l.label
 from best as b
 left join fires as f on f.sae_key = b.sae_key and f.neuron = b.neuron
+left join neuron_labels as l on l.sae_key = b.sae_key and l.neuron = b.neuron
 order by b.scoring_id, b.rank;
 
 create or replace macro why(topic, neuron, sae := null, scoring := null, scorer := 'distance') as table
@@ -191,10 +192,11 @@ with wanted as (
     from words as v
     group by v.sae_key, v.neuron
 )
-select e.release, e.sae_id, b.sae_key, b.rank, b.neuron, b.z, b.score, b.g, b.support, f.fires_on, b.top_tokens
+select e.release, e.sae_id, b.sae_key, b.rank, b.neuron, b.z, b.score, b.g, b.support, f.fires_on, b.top_tokens, l.label
 from best as b
 join saes as e on e.sae_key = b.sae_key
 left join fires as f on f.sae_key = b.sae_key and f.neuron = b.neuron
+left join neuron_labels as l on l.sae_key = b.sae_key and l.neuron = b.neuron
 order by b.sae_key, b.rank;
 
 create or replace macro nearest_neurons(neuron, n, sae := null, other := null) as table
@@ -240,8 +242,9 @@ with wanted as (
     group by v.sae_key, v.neuron
 )
 select
-    b.own_sae_id, e.release, e.sae_id, b.sae_key, b.rank, b.neuron, b.cosine, b.support, f.fires_on, b.top_tokens
+    b.own_sae_id, e.release, e.sae_id, b.sae_key, b.rank, b.neuron, b.cosine, b.support, f.fires_on, b.top_tokens, l.label
 from best as b
 join saes as e on e.sae_key = b.sae_key
 left join fires as f on f.sae_key = b.sae_key and f.neuron = b.neuron
+left join neuron_labels as l on l.sae_key = b.sae_key and l.neuron = b.neuron
 order by b.own_key, b.sae_key, b.rank;

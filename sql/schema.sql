@@ -165,6 +165,15 @@ comment on table embedding_moments is 'The embeddings of all reference prompts (
 comment on column embedding_moments.mean is 'Their mean';
 comment on column embedding_moments.covariance is 'Their covariance, over all of them';
 
+create table labels (sae_key uinteger, neuron uinteger, source varchar, label varchar, quality float, created_at timestamp);
+comment on table labels is 'A label of a neuron, one per source';
+comment on column labels.sae_key is 'The SAE';
+comment on column labels.neuron is 'The neuron';
+comment on column labels.source is 'Where it comes from: words for those of `atlas label`; others are imported, or a user''s';
+comment on column labels.label is 'A few words';
+comment on column labels.quality is 'AUROC with which closeness to the label tells prompts, kept out of its making, on which the neuron fires most from others; null: not measured';
+comment on column labels.created_at is 'When it was made (UTC)';
+
 create table examples (
     sae_key uinteger,
     neuron uinteger,

@@ -1,17 +1,33 @@
 -- What users read: names spelt out, current scorings only.
 
+create or replace view neuron_labels as
+select s.sae_key, s.neuron, min_by(s.label, s.place) as label, min_by(s.source, s.place) as source, min_by(s.quality, s.place) as quality
+from (
+    select n.sae_key, n.neuron, n.label, 'user' as source, null::float as quality, 0 as place
+    from neurons as n
+    where n.label is not null
+    union all
+    select
+        l.sae_key, l.neuron, l.label, l.source, l.quality, case l.source when 'user' then 1 when 'words' then 3 else 2 end as place
+    from labels as l
+    where l.source <> 'words' or l.quality >= 0.75  -- the least quality of a label that is shown
+) as s
+group by s.sae_key, s.neuron;
+comment on view neuron_labels is 'A neuron that has a label to show: a user''s own, else an imported one, else the one of words, where its quality is 0.75 or more';
+
 create or replace view neuron_scores as
 select
     t.name as topic, e.model, e.release, e.sae_id, g.scorer, g.summary, s.neuron, n.support, s.g, s.score, s.se, s.z,
     case when s.score is not null then
         row_number() over (partition by t.name, e.release, e.sae_id, g.scoring_id order by s.score desc nulls last, s.neuron)
     end as rank,
-    n.top_tokens
+    n.top_tokens, l.label
 from scorings as g
 join topics as t on t.topic_id = g.topic_id
 join saes as e on e.sae_key = g.sae_key
 join scores as s on s.scoring_id = g.scoring_id
 join neurons as n on n.sae_key = g.sae_key and n.neuron = s.neuron
+left join neuron_labels as l on l.sae_key = g.sae_key and l.neuron = s.neuron
 where g.is_current;
 comment on view neuron_scores is 'A neuron under a current scoring, with names spelt out';
 

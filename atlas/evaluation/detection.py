@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atlas.evaluation.intervals import Interval, auroc, auroc_interval
+from atlas.auroc import auroc
+from atlas.evaluation.intervals import Interval, auroc_interval
 from atlas.evaluation.layer_level import activity
 from atlas.models.loaded import LoadedModel
 from atlas.steering.methods import SteeredSae

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize, stats
 
+from atlas.auroc import auroc
+
 
 class Interval(NamedTuple):
     """A mean and its 95 % interval by Student's t; the ends are None for fewer than two values."""
@@ -35,14 +37,6 @@ def share_interval(count: int, total: int) -> Interval:
     """A share of independent cases with its 95 % interval after Wilson (1927)."""
     ends = stats.binomtest(count, total).proportion_ci(method="wilson")
     return Interval(count / total, float(ends.low), float(ends.high))
-
-
-def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Probability that a positive value lies above a negative one, ties counted half."""
-    positive, negative = np.asarray(positive), np.sort(negative)
-    below = np.searchsorted(negative, positive, side="left")
-    up_to = np.searchsorted(negative, positive, side="right")
-    return float((below + up_to).mean() / 2 / len(negative))
 
 
 def auroc_interval(positive: np.ndarray, negative: np.ndarray) -> Interval:

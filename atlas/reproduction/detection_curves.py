@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from atlas.auroc import auroc
 from atlas.errors import AtlasError
 from atlas.evaluation.controls import control_target
 from atlas.evaluation.detection import BEST, detect_by_sums
-from atlas.evaluation.intervals import auroc, mean_interval
+from atlas.evaluation.intervals import mean_interval
 from atlas.reproduction import plots
 from atlas.reproduction.exhibit import Exhibit
 from atlas.reproduction.exhibit_inputs import ExhibitInputs, NotAvailable, TokenActivations

@@ -18,6 +18,8 @@ from sqlglot import exp
 from sqlglot.tokens import Token, TokenType
 from sqlglot.transforms import eliminate_qualify
 
+from atlas.store.contents import our_tables
+
 SORTED_LIST = "transform(array_sort(collect_list(struct({key} as k, {value} as v))), x -> x.v)"
 DISTANCE = "sqrt(aggregate(zip_with({a}, {b}, (x, y) -> power(cast(x as double) - y, 2)), 0d, (s, v) -> s + v))"
 
@@ -255,3 +257,10 @@ RULES: tuple[Callable[[exp.Expr, Sequence[str]], exp.Expr], ...] = (
     _write_out_lists,
     _write_out_qualify,
 )
+
+
+def spark_schema(table: str) -> str:
+    """The columns of one of our tables, as Spark declares them; it knows no unsigned integers."""
+    create = _parse(our_tables()[table])
+    columns = [f"`{column.name}` {column.kind.sql('spark')}" for column in create.find_all(exp.ColumnDef)]
+    return ", ".join(columns).replace(" UINT", " BIGINT")

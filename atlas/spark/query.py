@@ -125,7 +125,7 @@ class ExportSession:
 
     def _register(self, name: str) -> None:
         """Let Spark know a table or view of the export by its name."""
-        from atlas.spark.dialect import read_tables
+        from atlas.spark.dialect import read_tables, spark_schema
 
         if name in self._known:
             return
@@ -136,6 +136,9 @@ class ExportSession:
             self._spark.sql(self._views[name]).createOrReplaceTempView(name)
         else:
             check_files(self.manifest, [name])
+            if not self.manifest.files(name):  # an older export lacks a table, or has no activations
+                self._spark.createDataFrame([], spark_schema(name)).createOrReplaceTempView(name)
+                return
             files = [f"file://{path}" for path in self.manifest.files(name)]
             base = f"file://{self.manifest.folder}/{name if name in PARTITIONED else ''}"
             self._spark.read.option("basePath", base).parquet(*files).createOrReplaceTempView(name)

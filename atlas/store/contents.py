@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 TABLE = re.compile(r"^create table (\w+) \((.*?)\);$", re.MULTILINE | re.DOTALL)
 DEFINED = re.compile(r"^create or replace (?P<rest>(?P<kind>view|macro) (?P<name>\w+).*?;)$", re.MULTILINE | re.DOTALL)
 SIMPLE = re.compile(r'"(\w+)"')  # a name in quotes that needs none, or may need some: versions of DuckDB differ
-LATER = ("neuron_vectors", "embedding_moments")  # tables that files of this schema version may lack: older ones do
+LATER = (
+    "neuron_vectors",
+    "embedding_moments",
+    "labels",
+)  # tables that files of this schema version may lack: older ones do
 Thing = tuple[str, str, str | None]  # kind, name, statement: a row of sql/catalog.sql
 
 

@@ -159,7 +159,7 @@ def _require_reference(session: Session, manifest: Manifest) -> None:
 
 
 VIEWED = ("prompts", "embeddings", "activations", "prompt_totals", "examples")
-COPIED = ("atlas", "saes", "shards", "neurons", "embedding_moments", "neuron_vectors")
+COPIED = ("atlas", "saes", "shards", "neurons", "embedding_moments", "neuron_vectors", "labels")
 
 
 @contextmanager

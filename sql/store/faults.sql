@@ -47,6 +47,7 @@ with unfit as (
         union all select 'vectors', v.sae_key from vectors as v group by v.sae_key
         union all select 'prompt_totals', t.sae_key from prompt_totals as t group by t.sae_key
         union all select 'neuron_vectors', c.sae_key from neuron_vectors as c group by c.sae_key
+        union all select 'labels', l.sae_key from labels as l group by l.sae_key
     ) as f
     where f.sae_key is null or not exists (from saes as s where s.sae_key = f.sae_key)
     union all
@@ -150,6 +151,7 @@ with unfit as (
         union all select g.created_at from scorings as g
         union all select v.created_at from vectors as v
         union all select r.created_at from runs as r
+        union all select l.created_at from labels as l
         union all select c.created_at from calibrations as c
         union all select g.created_at from generations as g
     ) as f
@@ -173,5 +175,14 @@ with unfit as (
     select 27, 'it has neurons'' vectors and not one row of embedding_moments', count(*)::varchar
     from embedding_moments as m
     having count(*) > 1 or (count(*) = 0 and exists (from neuron_vectors))
+    union all
+    select 28, 'a label has an empty or impossible place', l.neuron::varchar
+    from labels as l
+    join saes as s on s.sae_key = l.sae_key
+    where l.neuron is null or l.neuron >= s.d_sae or l.source is null or coalesce(trim(l.label), '') = ''
+        or not coalesce(l.quality between 0 and 1, true)
+    union all
+    select 29, 'a neuron has two labels of one source', min(l.neuron)::varchar
+    from labels as l group by l.sae_key, l.neuron, l.source having count(*) > 1
 )
 select u.fault, u."value" from unfit as u order by u.nr limit 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from atlas.auroc import auroc
 from atlas.evaluation.detection import DRAWS, Activity, detect, detect_at_random, matched_neurons
-from atlas.evaluation.intervals import auroc
 
 
 def test_neurons_that_find_the_topic_are_told_from_those_that_do_not():

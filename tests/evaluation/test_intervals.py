@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from atlas.evaluation.intervals import Interval, auroc, auroc_interval, mean_interval
+from atlas.auroc import auroc
+from atlas.evaluation.intervals import Interval, auroc_interval, mean_interval
 
 
 def count_wins(positive, negative):

@@ -257,10 +257,10 @@ def test_the_commands_say_what_they_did(filled, tmp_path, monkeypatch):
         rows = session.sql("from activations").height
     result = CliRunner().invoke(cli, ["export", "x.atlas", "out"])
     assert result.exit_code == 0
-    assert result.stdout == f"out: 26 tables, {rows} activation rows, 27 files\n"
+    assert result.stdout == f"out: 27 tables, {rows} activation rows, 28 files\n"
     result = CliRunner().invoke(cli, ["import", "out", "y.atlas"])
     assert result.exit_code == 0
-    assert result.stdout == f"y.atlas: 26 tables, {rows} activation rows. Next: atlas info y.atlas\n"
+    assert result.stdout == f"y.atlas: 27 tables, {rows} activation rows. Next: atlas info y.atlas\n"
     assert_same(filled, Store(tmp_path / "y.atlas"))
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import duckdb
+import polars as pl
 import pytest
 import tiny
 from atlas.cli.main import COMMANDS
@@ -99,6 +100,15 @@ FAULTS = {  # what was done to a good file: what is said of it
     "update neuron_vectors set spread = 'inf' where neuron = 3": "a neuron's vector has an impossible figure: '3'",
     "delete from embedding_moments": "it has neurons' vectors and not one row of embedding_moments: '0'",
     "insert into embedding_moments from embedding_moments": "it has neurons' vectors and not one row of embedding_moments: '2'",
+    "update labels set sae_key = 7": "table labels names an SAE that is not there: '7'",
+    "update labels set neuron = 4000000000": "a label has an empty or impossible place: '4000000000'",
+    "update labels set neuron = null": "a label has an empty or impossible place",
+    "update labels set label = ' '": "a label has an empty or impossible place: '3'",
+    "update labels set source = null": "a label has an empty or impossible place: '3'",
+    "update labels set quality = 'nan'": "a label has an empty or impossible place: '3'",
+    "update labels set quality = 1.5": "a label has an empty or impossible place: '3'",
+    "insert into labels from labels": "a neuron has two labels of one source: '3'",
+    "update labels set created_at = 'infinity'": "a time is none of the calendar: 'infinity'",
     "update atlas set created_at = 'infinity'": "a time is none of the calendar: 'infinity'",
     "update topics set created_at = '-infinity'": "a time is none of the calendar: '-infinity'",
     "update scorings set created_at = '20000-01-01'": "a time is none of the calendar",
@@ -117,6 +127,10 @@ def good_file(built_atlas, tmp_path_factory, encoder):
     path = Path(shutil.copy(built_atlas, tmp_path_factory.mktemp("good") / "good.atlas"))
     config = ScoringConfig(min_support=5, null_topics=3)
     score_topics(Store(path), {"sea": collect_texts(tiny.SEA)}, embed=partial(embed_frame, encoder), config=config)
+    with Store(path).write() as session:
+        session.append(
+            "labels", pl.DataFrame({"sae_key": 0, "neuron": 3, "source": "words", "label": "ships", "quality": 0.8})
+        )
     return path
 
 
@@ -137,6 +151,7 @@ def commands(path, folder):
         "top": ["top", path, "sea"],
         "why": ["why", path, "sea", "0", "--sae-id", "0"],
         "search": ["search", path, "a boat on the sea"],
+        "label": ["label", path],
         "query": ["query", path, "from topics"],
         "steer": ["steer", path, "sea", "The"],
         "score": ["score", path, "river", texts],

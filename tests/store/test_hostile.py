@@ -193,6 +193,7 @@ def words(path, tmp_path, encoder):
         "top": lambda: opened.top("sea"),
         "why": lambda: opened.why("sea", 0, sae_id=0),
         "search": lambda: opened.search("a boat on the sea"),
+        "label": opened.label,
         "examples": lambda: opened.examples(0),
         "vector": lambda: opened.vector("mirth"),
         "sql": lambda: opened.sql("from topics"),
