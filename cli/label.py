@@ -40,10 +40,13 @@ def label(atlas: str, sae_id: str | None, compare: bool, encoder: str | None, st
     import atlas as library
 
     opened = library.open(atlas)
-    told = {"encoder": encoder, "tell": lambda line: echo(line, err=True)}
+
+    def tell(line: str) -> None:
+        echo(line, err=True)
+
     with closing(Progress()) as progress:
-        found = opened.label(sae_id=sae_id, progress=progress, **told)
-        compared = opened.compare_labels(sae_id=sae_id, **told) if compare else None
+        found = opened.label(sae_id=sae_id, encoder=encoder, tell=tell, progress=progress)
+        compared = opened.compare_labels(sae_id=sae_id, encoder=encoder, tell=tell) if compare else None
     if style != "table":
         print_frame(found, style)
         return

@@ -262,5 +262,5 @@ RULES: tuple[Callable[[exp.Expr, Sequence[str]], exp.Expr], ...] = (
 def spark_schema(table: str) -> str:
     """The columns of one of our tables, as Spark declares them; it knows no unsigned integers."""
     create = _parse(our_tables()[table])
-    columns = [f"`{column.name}` {column.kind.sql('spark')}" for column in create.find_all(exp.ColumnDef)]
+    columns = [f"`{column.name}` {column.args['kind'].sql('spark')}" for column in create.find_all(exp.ColumnDef)]
     return ", ".join(columns).replace(" UINT", " BIGINT")

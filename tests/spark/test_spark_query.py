@@ -203,6 +203,17 @@ def test_the_other_macros_give_what_they_give_on_duckdb(spark, store, call):
 
 
 @needs_spark
+def test_a_table_that_an_older_export_lacks_is_empty(spark, monkeypatch):
+    manifest = replace(spark.manifest, tables={**spark.manifest.tables, "labels": {}})
+    monkeypatch.setattr(spark._session, "manifest", manifest)
+    monkeypatch.setattr(spark._session, "_known", set())
+    with spark.read() as session:
+        assert session.sql("select count(*) as labels from labels").item() == 0
+        found = session.sql("select sae_key, neuron, label, quality from labels")
+        assert found.columns == ["sae_key", "neuron", "label", "quality"]
+        assert session.ask("top_neurons", topic="sea", n=1, sae=None, scorer="distance", by="score")["label"].null_count() > 0
+
+
 def test_coverage_and_counts_are_those_of_duckdb(spark, store):
     here, there = (Atlas(opened).info() for opened in (store, spark))
     assert here["saes"]["coverage"].to_list() == [0.95, 0.95]
