@@ -157,12 +157,14 @@ def show_neurons(atlas: Atlas, topic: str, show: Show) -> None:
     """List the best neurons of a topic, with the tokens they write or the text they fire on most."""
     found = atlas.top(topic, show.neurons)
     if not show.in_context:
-        echo(f"\nThe neurons that stand for {topic}, the tokens they fire on, and those they write:")
+        words = "by their labels" if found["label"].count() else "the tokens they fire on, and those they write"
+        echo(f"\nThe neurons that stand for {topic}, {words}:")
         print_table(shorten(labelled(found, "sae_id", "neuron", "score", "support")))
         return
     import polars as pl
 
-    echo(f"\nThe neurons that stand for {topic}, the tokens they fire on, and where they fire most:")
+    words = "by their labels" if found["label"].count() else "the tokens they fire on"
+    echo(f"\nThe neurons that stand for {topic}, {words}, and where they fire most:")
     strongest = [
         around(atlas.examples(row["neuron"], sae_id=row["sae_id"]).item(0, "context"))
         for row in found.iter_rows(named=True)

@@ -10,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 
 import duckdb
 import handmade
@@ -211,9 +212,13 @@ def test_a_table_that_an_older_export_lacks_is_empty(spark, monkeypatch):
         assert session.sql("select count(*) as labels from labels").item() == 0
         found = session.sql("select sae_key, neuron, label, quality from labels")
         assert found.columns == ["sae_key", "neuron", "label", "quality"]
-        assert session.ask("top_neurons", topic="sea", n=1, sae=None, scorer="distance", by="score")["label"].null_count() > 0
+        assert (
+            session.ask("top_neurons", topic="land", n=1, sae=None, scorer="distance", by="score")["label"].null_count()
+            > 0
+        )
 
 
+@needs_spark
 def test_coverage_and_counts_are_those_of_duckdb(spark, store):
     here, there = (Atlas(opened).info() for opened in (store, spark))
     assert here["saes"]["coverage"].to_list() == [0.95, 0.95]
