@@ -35,6 +35,7 @@ class Show:
         in_context: whether the text stands there on which a neuron fires most, or else the tokens that it writes.
         steered: topics that texts are steered towards.
         methods: by which steering methods.
+        strength: of the methods; None for the default, at which a text costs little and not every one ends on its topic.
         prompts: what is gone on with, as a text.
         questions: what is asked of the model as a chat model.
         max_new_tokens: how long a text gets.
@@ -47,6 +48,7 @@ class Show:
     in_context: bool
     steered: tuple[str, ...]
     methods: tuple[str, ...]
+    strength: float | None
     prompts: tuple[str, ...]
     questions: tuple[str, ...]
     max_new_tokens: int
@@ -67,6 +69,7 @@ SHOWS = {
         in_context=False,
         steered=("medicine", "finance", "music"),
         methods=("swap", "add"),
+        strength=None,
         prompts=("I want to tell you about",),
         questions=(),
         max_new_tokens=30,
@@ -85,6 +88,7 @@ SHOWS = {
         in_context=True,
         steered=("medicine", "space", "cooking"),
         methods=("add",),
+        strength=0.1,
         prompts=("I want to tell you about",),
         questions=("What did you do at the weekend?",),
         max_new_tokens=40,
@@ -205,7 +209,9 @@ def show_steered(
 
     unsteered = None
     for topic in show.steered:
-        methods = {name: Options() for name in (("original", *show.methods) if unsteered is None else show.methods)}
+        methods = {name: Options(show.strength) for name in show.methods}
+        if topic == show.steered[0]:
+            methods = {"original": Options(), **methods}
         prepared = prepare_steering(recorded, topic, methods, settings=settings, progress=progress)
         for text in steer_prompts(prepared, [opening], sampling=Sampling(show.max_new_tokens), progress=progress):
             perplexity = text_perplexities(prepared.model, [opening], [text.text])[0] if show.perplexity else None
@@ -217,6 +223,7 @@ def print_text(text: Generation, topic: str, ratio: float | None) -> None:
     """Print a text with its figures; `ratio` is its perplexity over that of the unsteered text."""
     unsteered = text.method == "original"
     label = text.method if unsteered else f"{text.method} towards {topic}"
+    label += "" if text.strength is None or ratio is None else f" at strength {text.strength:g}"
     price = "" if ratio is None or unsteered else f", {ratio:.2f} times the perplexity"
     echo(f"  {label} (contamination {text.contamination:.2f}{price}):\n    {' '.join(text.text.split())}")
 
