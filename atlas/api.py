@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from atlas.errors import UnknownName
+from atlas.errors import AtlasError, UnknownName
 from atlas.progress import Progress, silent
 from atlas.scoring.centroid_errors import with_errors
 from atlas.scoring.scored import require_scored
@@ -266,6 +266,36 @@ class Atlas:
         keys = None if sae_id is None else [self.sae_key(sae_id)]
         label_neurons(self.store, embed=self._embedder(encoder, tell), sae_keys=keys, progress=progress)
         return self._ask("labelled_neurons", source=SOURCE, sae=self._checked(sae_id))
+
+    def match(
+        self, other: Atlas | str | Path | None = None, *, sae_id: str | int | None = None, to: str | int | None = None
+    ) -> pl.DataFrame:
+        """For each neuron of an SAE the one that is nearest in meaning in another SAE, of this atlas or of another.
+
+        Args:
+            other: the other atlas, or its file; None for this one. It needs the same sentence encoder.
+            sae_id: which SAE of this atlas; None for its only one.
+            to: which SAE of the other; None for its only one (of this atlas: the only one beside `sae_id`).
+
+        Returns:
+            A row per neuron that fired on 20 prompts or more: neuron, label, other_neuron, other_label, cosine, mutual.
+        """
+        from atlas.meaning.matching import Side, match_neurons
+
+        there = self if other is None else other if isinstance(other, Atlas) else open(other)
+        own = self._one_sae(sae_id, "sae_id")
+        left_out = own if there is self else None
+        return match_neurons(Side(self.store, own), Side(there.store, there._one_sae(to, "to", left_out)))
+
+    def _one_sae(self, sae_id: str | int | None, name: str, left_out: int | None = None) -> int:
+        """The key of an SAE; AtlasError when none is given and there is not just one, beside the one left out."""
+        if sae_id is not None:
+            return self.sae_key(sae_id)
+        rows = [row for row in self._ask("all_saes").iter_rows(named=True) if row["sae_key"] != left_out]
+        if len(rows) != 1:
+            listed = ", ".join(f"{row['sae_key']} ({row['sae_id']})" for row in rows) or "none"
+            raise AtlasError(f"{self.store.path} has {len(rows)} SAEs to choose from, {listed}: give one as {name}")
+        return int(rows[0]["sae_key"])
 
     def compare_labels(
         self,

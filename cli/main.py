@@ -25,6 +25,7 @@ COMMANDS = {
     "score": ("score", "Score every neuron for a topic, or for a folder of topics."),
     "search": ("search", "The neurons that are closest to any text, at once."),
     "label": ("label", "A few words for every neuron, by which other commands show it."),
+    "match": ("match", "The neurons of the same meaning in another SAE, layer or model."),
     "top": ("ask", "The best neurons of a topic, and what they write."),
     "why": ("ask", "The reference prompts behind a neuron's score."),
     "steer": ("steer", "Generate text steered by a topic's stored scores."),

@@ -152,6 +152,7 @@ def commands(path, folder):
         "why": ["why", path, "sea", "0", "--sae-id", "0"],
         "search": ["search", path, "a boat on the sea"],
         "label": ["label", path],
+        "match": ["match", path, "--sae-id", "0", "--to", "1"],
         "query": ["query", path, "from topics"],
         "steer": ["steer", path, "sea", "The"],
         "score": ["score", path, "river", texts],

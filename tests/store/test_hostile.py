@@ -194,6 +194,7 @@ def words(path, tmp_path, encoder):
         "why": lambda: opened.why("sea", 0, sae_id=0),
         "search": lambda: opened.search("a boat on the sea"),
         "label": opened.label,
+        "match": lambda: opened.match(sae_id=0, to=1),
         "examples": lambda: opened.examples(0),
         "vector": lambda: opened.vector("mirth"),
         "sql": lambda: opened.sql("from topics"),
