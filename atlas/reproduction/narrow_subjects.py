@@ -125,7 +125,7 @@ def read_activations(store: Store, prompt_ids: Sequence[int], sae_keys: Sequence
     wanted = pl.DataFrame(
         {"text_id": np.arange(len(prompt_ids), dtype=np.uint32), "prompt_id": np.array(prompt_ids, dtype=np.uint32)}
     )
-    with store.read_file() as session, session.frame("wanted", wanted):
+    with store.read_file() as session, session.frame("wanted_prompts", wanted):
         return session.ask("prompt_activations", sae_keys=list(sae_keys))
 
 

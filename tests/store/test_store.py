@@ -362,6 +362,8 @@ def connection(tmp_path_factory):
         "sizes": {"size": [2]},
         "wanted_scorings": {"topic": ["a"], "name": ["a"], "scoring_id": [0], "variant": ["a"], "format": ["a"]},
         "random_members": {"name": ["null_0"], "prompt_id": [1]},
+        "left_out": {"prompt_id": [5]},
+        "wanted_prompts": {"text_id": [0], "prompt_id": [1]},
     }
     topic = {"topic_id": [0], "text_id": [0], "text": ["a"], "vector": [vectors[0].tolist()]}
     beside = Store(store.path, allowed=[old.path])
@@ -379,6 +381,7 @@ def connection(tmp_path_factory):
         session.run("sum_distances", **settings)
         session.run("compute_scores", min_support=1, **settings)
         session.run("compute_stability", topic_id=0, distance="cosine", power=1, **settings)
+        session._connection.execute("create temp table renumbered (old_id uinteger, new_id uinteger)")
         yield session._connection
         session._connection.rollback()
         session._connection.begin()
