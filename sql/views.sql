@@ -62,7 +62,8 @@ select
     count(*) filter (where n.support >= 20) / count(*) as coverage_20
 from saes as e
 join neurons as n on n.sae_key = e.sae_key
-group by all;
+group by all
+order by sae_key;
 comment on view neuron_coverage is 'An SAE: how many of its neurons fired on at least 1 and at least 20 reference prompts';
 
 create or replace view vector_overlap as
