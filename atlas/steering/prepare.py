@@ -8,6 +8,7 @@ from typing import Any
 
 from atlas.contrast.vectors import vector_ids
 from atlas.errors import AtlasError
+from atlas.models.agreement import unhooked_twin
 from atlas.models.chat import wrap_prompts
 from atlas.models.loaded import LoadedModel
 from atlas.models.recorded import RecordedModels
@@ -72,13 +73,14 @@ class PreparedSteering:
             return options
         with self.recorded.store.read() as session:
             texts = session.ask("spread_prompts", count=TEXTS)["text"].to_list()
-        every = replace(self.settings, positions="all")
+        model = self.model
+        if not hasattr(model.transformer, "hook_dict"):  # what watches the model sees none of the passes
+            model = replace(model, transformer=unhooked_twin(model.transformer))
 
         def steer_at(strength: float) -> Steering:
-            one = {method: replace(options, strength=strength)}
-            return replace(self, options=one, settings=every).steering(method)
+            return self._steering(model, method, replace(options, strength=strength), positions="all")
 
-        return replace(options, strength=fit_strength(self.model, texts, steer_at, start))
+        return replace(options, strength=fit_strength(model, texts, steer_at, start))
 
     def vector_ids(self, session: Asks, method: str) -> list[int]:
         """The vectors that a method steers by; none for a method that steers by none."""
@@ -87,14 +89,16 @@ class PreparedSteering:
 
     def steering(self, method: str) -> Steering:
         """A context manager that steers the recorded model by one of the methods."""
-        model = self.model
+        return self._steering(self.model, method, self.options[method], positions=self.settings.positions)
+
+    def _steering(self, model: LoadedModel, method: str, options: Options, *, positions: str) -> Steering:
         return Steering(
             model.transformer,
             self.saes,
             method=method,
-            options=self.options[method],
+            options=options,
             keep_error=self.settings.keep_error,
-            positions=self.settings.positions,
+            positions=positions,
             special_ids=special_ids(model.tokenizer),
             reader=model,
         )

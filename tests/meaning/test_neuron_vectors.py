@@ -53,7 +53,7 @@ def ask(store):
 
 def rows(store):
     with store.read() as session:
-        return [session.sql(f"from {table} order by all").rows() for table in LATER]
+        return [session.sql(f"from {table} order by all").rows() for table in ("neuron_vectors", "embedding_moments")]
 
 
 def text_of(topic):
