@@ -172,6 +172,7 @@ def train(
     *,
     model_name: str = "pocket",
     sae_class: type[TrainingSAE] | None = None,
+    autocast: bool = False,
 ) -> TrainingSAE:
     """An SAE trained on the activations, its input scale folded into the weights; SAELens's class unless one is given."""
     usual_class, config_class = TRAINING[plan.architecture]
@@ -195,7 +196,7 @@ def train(
         lr_decay_steps=args.steps // 2,
         dead_feature_window=args.dead_window,
         feature_sampling_window=args.steps + args.batch,
-        autocast=getattr(args, "autocast", False),
+        autocast=autocast,
         logger=LoggingConfig(log_to_wandb=False),
     )
     data = shuffled(activations, args.batch, args.seed)

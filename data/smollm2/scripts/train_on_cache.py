@@ -84,7 +84,14 @@ def main() -> None:
     activations = torch.from_numpy(np.load(args.cache / f"{plan.hook_name}.npy", mmap_mode="r"))
     if not args.measure_only:
         print(f"{plan.name}: {len(activations):,} tokens", flush=True)
-        sae = train(activations, plan, args, model_name="SmolLM2-135M-Instruct", sae_class=SPARSE[args.architecture])
+        sae = train(
+            activations,
+            plan,
+            args,
+            model_name="SmolLM2-135M-Instruct",
+            sae_class=SPARSE[args.architecture],
+            autocast=args.autocast,
+        )
         save(sae, args.out / plan.name)
         note_largest_norm(args.out / plan.name / "cfg.json", OUTLIER * typical_norm(activations))
 
