@@ -141,7 +141,7 @@ def choices(
       atlas choices pocket.atlas praise praise.jsonl --strength 1 --strength -1
       atlas choices pocket.atlas question --position mean --tau 0.2 --tau 0.5 --each-sae
       atlas choices pocket.atlas question --position mean --strength 2 --samples 1
-      atlas choices smollm2.atlas formality formality.jsonl --chat --position mean --tau 0.3
+      atlas choices smollm2.atlas formality --chat --position mean --tau 0.3
     """
     from atlas.cli.texts import read_behaviour, read_unrelated
 
@@ -161,7 +161,7 @@ def choices(
     data = ChoiceSet(
         given,
         read_texts(texts or bundled.UNALIGNED).texts,
-        read_unrelated(name, unrelated_files),
+        read_unrelated(name, unrelated_files, chat=chat),
         None if prompts is None else read_texts(prompts).texts,
     )
     config = ChoiceConfig(

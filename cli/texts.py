@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def read_behaviour(name: str, path: str | None) -> PairSet:
     """The contrast pairs of a file, or the bundled ones of a behaviour; PromptError when there are none."""
-    ours = {file.stem: file for file in bundled.PAIRS.glob("*.jsonl")}
+    ours = bundled.pair_files(bundled.PAIRS) | bundled.pair_files(bundled.CHAT_PAIRS)
     if path is None and name not in ours:
         raise PromptError(
             f"behaviour {name!r} has no bundled pairs ({', '.join(sorted(ours))} have): name a file of some"
@@ -26,9 +26,14 @@ def read_behaviour(name: str, path: str | None) -> PairSet:
     return read_pairs(path or ours[name])
 
 
-def read_unrelated(name: str, files: tuple[str, ...]) -> PairSet:
-    """The pairs of some files, by default the bundled ones of every other behaviour."""
-    paths = files or [path for path in sorted(bundled.PAIRS.glob("*.jsonl")) if path.stem != name]
+def read_unrelated(name: str, files: tuple[str, ...], *, chat: bool = False) -> PairSet:
+    """The pairs of some files, by default the bundled ones of every other behaviour of NAME's kind.
+
+    Where NAME has no bundled pairs, its kind is answers to a user if chat, else completions.
+    """
+    kinds = [bundled.pair_files(folder) for folder in (bundled.PAIRS, bundled.CHAT_PAIRS)]
+    own = next((kind for kind in kinds if name in kind), kinds[chat])
+    paths = files or [path for stem, path in own.items() if stem != name]
     return collect_pairs(row for path in paths for row in read_pairs(path).rows())
 
 

@@ -16,6 +16,7 @@ PROMPTS = FOLDER / "prompts.jsonl"
 TOPICS = FOLDER / "topics"  # 6/, 20/ and held_out/, a file per topic in each
 PROSE = FOLDER / "prose"  # .txt files, a paragraph per line
 PAIRS = FOLDER / "pairs"  # a .jsonl file of contrast pairs per behaviour
+CHAT_PAIRS = Path(str(files("atlas.data.smollm2"))) / "pairs"  # the same, of what users say and a chat model answers
 UNALIGNED = FOLDER / "unaligned.txt"
 NEUTRAL_PROMPTS = FOLDER / "neutral_prompts.txt"
 FEWEST_WORDS = 4  # shorter sentences say nothing by themselves
@@ -67,3 +68,8 @@ def sae_ids(saes: Path = SAES) -> list[str]:
 def read_topics(kind: str = "20") -> dict[str, TextSet]:
     """Topic -> texts: the "20" or "6" that it is scored by, or its "held_out" ones."""
     return {path.stem: read_texts(path) for path in sorted((TOPICS / kind).glob("*.txt"))}
+
+
+def pair_files(folder: Path) -> dict[str, Path]:
+    """Behaviour -> the file of its contrast pairs, of PAIRS or CHAT_PAIRS."""
+    return {path.stem: path for path in sorted(folder.glob("*.jsonl"))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from atlas.errors import PromptError, shown
@@ -107,11 +108,13 @@ def pair_texts(positives: Sequence[str], negatives: Sequence[str]) -> PairSet:
 def split_pairs(pairs: PairSet, share: float) -> tuple[PairSet | None, PairSet | None]:
     """The pairs to make vectors from, and those held out; None for an empty part.
 
-    Pair i (from 0) is held out where floor((i + 1) · share) is more than floor(i · share): with 0.5 every second one,
-    spread evenly over the file whatever the share.
+    Held out are the floor(n · share) pairs whose texts have the highest SHA-256. Which ones depends on no pair's place: in
+    files where every second answer is "(A)", every second pair would be a sample of one kind.
     """
-    out = [math.floor((i + 1) * share + 1e-9) > math.floor(i * share + 1e-9) for i in range(len(pairs))]
-    parts = [[row for row, held in zip(pairs.rows(), out, strict=True) if held is wanted] for wanted in (False, True)]
+    rows = pairs.rows()
+    highest = sorted(range(len(rows)), key=lambda i: sha256("\0".join(rows[i]).encode()).digest(), reverse=True)
+    held_out = set(highest[: math.floor(len(rows) * share + 1e-9)])
+    parts = [[row for i, row in enumerate(rows) if (i in held_out) is wanted] for wanted in (False, True)]
     made, held = (collect_pairs(part) if part else None for part in parts)
     return made, held
 

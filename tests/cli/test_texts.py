@@ -8,7 +8,8 @@ import pytest
 from atlas.cli.texts import read_behaviour, read_test_texts, read_unrelated
 
 from atlas.errors import PromptError
-from atlas.texts.pairs import ENDINGS
+from atlas.texts.bundled import CHAT_PAIRS, PAIRS, pair_files
+from atlas.texts.pairs import ENDINGS, read_pairs
 from atlas.texts.prompts import list_files
 
 ROWS = [{"prompt": "She", "positive": " sang.", "negative": " ate."}, {"positive": " yes", "negative": " no"}]
@@ -48,3 +49,16 @@ def test_bundled_pairs_stand_in_for_files_that_are_not_named():
         assert read_behaviour(name, None) == pairs
         others = {row for other, found in texts.pairs.items() if other != name for row in found.rows()}
         assert set(read_unrelated(name, ()).rows()) == others
+
+
+def test_pairs_of_what_a_chat_model_answers_are_bundled_too_and_stay_among_themselves():
+    ours = pair_files(CHAT_PAIRS)
+    assert {"formality", "french"} <= set(ours)
+    assert read_behaviour("french", None) == read_pairs(ours["french"])
+    others = [row for name, file in ours.items() if name != "french" for row in read_pairs(file).rows()]
+    assert read_unrelated("french", ()).rows() == others
+    assert read_unrelated("unheard of", (), chat=True).rows()[: len(read_pairs(ours["brevity"]).rows())] == (
+        read_pairs(ours["brevity"]).rows()
+    )
+    completions = {row for file in pair_files(PAIRS).values() for row in read_pairs(file).rows()}
+    assert set(read_unrelated("unheard of", ()).rows()) == completions

@@ -39,7 +39,7 @@ PAIRS = collect_pairs(
     [
         ("She", " took a pill.", " ate fish."),
         ("He", " had a fever.", " had a boat."),
-        ("They", " gave a drug.", " won the race."),
+        ("They", " gave the drug.", " won the race."),
         ("We", " saw the doctor.", " saw the sea."),
         ("I", " felt pain.", " felt wind."),
         ("You", " need rest.", " need salt."),

@@ -85,12 +85,20 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         read_pairs(tmp_path / "pairs.jsonl")
 
 
-@pytest.mark.parametrize(("share", "held"), [(0.5, [1, 3, 5, 7]), (0.25, [3, 7]), (1, list(range(8))), (0.1, [])])
-def test_pairs_are_held_out_evenly_over_the_file(share, held):
-    pairs = collect_pairs([(f"p{i}", "a", "b") for i in range(8)])
-    made, out = split_pairs(pairs, share)
-    assert list(out.prompts if out else ()) == [f"p{i}" for i in held]
-    assert list(made.prompts if made else ()) == [f"p{i}" for i in range(8) if i not in held]
+@pytest.mark.parametrize(("share", "held"), [(0.5, 20), (0.25, 10), (1, 40), (0.01, 0), (0.34, 13)])
+def test_the_asked_share_of_the_pairs_is_held_out_in_file_order(share, held):
+    pairs = collect_pairs([(f"p{i}", "a", "b") for i in range(40)])
+    made, out = (part.prompts if part else () for part in split_pairs(pairs, share))
+    assert len(out) == held
+    assert [p for p in pairs.prompts if p in out] == list(out)
+    assert [p for p in pairs.prompts if p not in out] == list(made)
+
+
+def test_what_is_held_out_depends_on_no_place_in_the_file():
+    rows = [(f"Is {i} a prime?", " (A)", " (B)") if i % 2 else (f"Is {i} a prime?", " (B)", " (A)") for i in range(40)]
+    made, out = split_pairs(collect_pairs(rows), 0.5)
+    assert set(split_pairs(collect_pairs(rows[::-1]), 0.5)[1].prompts) == set(out.prompts)
+    assert {" (A)", " (B)"} == set(made.positives) == set(out.positives)  # every second pair would all be (A)
 
 
 @pytest.mark.parametrize(
