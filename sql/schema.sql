@@ -385,13 +385,13 @@ create table calibrations (
     rule varchar,
     created_at timestamp
 );
-comment on table calibrations is 'The strength an evaluation picked';
+comment on table calibrations is 'The strength an evaluation picked, or that was fitted to the model';
 comment on column calibrations.topic is 'The topic, or the behaviour of a vector';
 comment on column calibrations.sae_keys is 'The SAEs steered at once';
 comment on column calibrations.method is 'Steering method';
-comment on column calibrations.parameters is 'Settings it was picked under, as JSON';
+comment on column calibrations.parameters is 'Settings it holds for, as JSON; of a fitted one with scored_at, when the topic was scored';
 comment on column calibrations.strength is 'The strength';
-comment on column calibrations.rule is 'The rule that picked it, in words';
+comment on column calibrations.rule is 'The rule that picked or fitted it, in words';
 comment on column calibrations.created_at is 'When it was picked (UTC)';
 
 create table generations (

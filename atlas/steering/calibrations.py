@@ -1,10 +1,10 @@
-"""Strengths that calibrations picked: each is stored with the settings under which it holds."""
+"""Strengths that calibrations picked or that were fitted to the model: each is stored with what it holds for."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import polars as pl
 
@@ -64,6 +64,13 @@ def calibration_key(
     else:
         del holds["scorer"], holds["select"]
     return CalibrationKey(" + ".join(sorted(vectors)), sae_keys, method, json.dumps(holds, sort_keys=True))
+
+
+def fit_key(session: Asks, key: CalibrationKey, scoring_ids: Sequence[int]) -> CalibrationKey:
+    """What a fitted strength is stored for: the same settings, and scores made when those that steered were made."""
+    times = [session.ask("scoring", scoring_id=one).item(0, "created_at") for one in scoring_ids]
+    holds = json.loads(key.parameters) | {"scored_at": [time.isoformat() for time in times]}
+    return replace(key, parameters=json.dumps(holds, sort_keys=True))
 
 
 def picked_strength(session: Asks, key: CalibrationKey) -> float | None:

@@ -14,7 +14,7 @@ from atlas.models.loaded import LoadedModel
 from atlas.models.recorded import RecordedModels
 from atlas.models.tokens import special_ids
 from atlas.progress import Progress, silent
-from atlas.steering.calibrations import CalibrationKey, calibration_key, picked_strength
+from atlas.steering.calibrations import CalibrationKey, calibration_key, fit_key, picked_strength
 from atlas.steering.default_strength import TEXTS, fit_strength
 from atlas.steering.intervention import Steering
 from atlas.steering.methods import METHODS, SteeredSae, settle_options
@@ -38,6 +38,7 @@ class PreparedSteering:
         scoring_ids: the topic's scorings, one per SAE.
         rows: the SAEs' rows in `saes`.
         options: method -> its settings, defaults and picked strength filled in.
+        fits: method -> the strength that was fitted to the model just now, to be stored when texts are.
     """
 
     recorded: RecordedModels
@@ -48,6 +49,7 @@ class PreparedSteering:
     scoring_ids: list[int]
     rows: list[dict[str, Any]]
     options: Mapping[str, Options] = field(default_factory=dict)
+    fits: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def sae_keys(self) -> list[int]:
@@ -65,6 +67,12 @@ class PreparedSteering:
         return calibration_key(
             session, method, options, self.settings, topic=self.topic, sae_keys=self.sae_keys, vectors=self.vectors
         )
+
+    def fit_key(self, session: Asks, method: str) -> CalibrationKey:
+        """What a strength fitted for a method is stored for; it is fitted on plain texts, whatever is steered."""
+        plain = replace(self, settings=replace(self.settings, chat=False, system=None))
+        options = replace(self.options[method], strength=None)
+        return fit_key(session, plain.calibration_key(session, method, options), self.scoring_ids)
 
     def fitted(self, method: str, options: Options) -> Options:
         """A method's settings with the strength that default_strength fits to the model, whatever strength they had."""
@@ -150,17 +158,21 @@ def prepare_steering(
     )
     if settings.chat:
         wrap_prompts(recorded.model[1], [""], system=settings.system)  # says now what is wrong with the template
-    unfitted = []
+    unfitted, fits = [], dict[str, float]()
     with recorded.store.read() as session:
         for method in [method for method, own in given.items() if own.strength is None]:
             picked = _pick_strength(session, prepared, method)
-            options[method] = options[method] if picked is None else replace(options[method], strength=picked)
             if picked is None and METHODS[method].fitted:
-                unfitted.append(method)
+                picked = picked_strength(session, prepared.fit_key(session, method))
+                if picked is None:
+                    unfitted.append(method)
+            options[method] = options[method] if picked is None else replace(options[method], strength=picked)
     for method in unfitted:
         progress("fitting the strength", 0, 0)
         options[method] = prepared.fitted(method, options[method])
-    return prepared
+        if (strength := options[method].strength) is not None:
+            fits[method] = strength
+    return replace(prepared, fits=fits)
 
 
 def _pick_strength(session: Asks, prepared: PreparedSteering, method: str) -> float | None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 from atlas.progress import Progress, silent
+from atlas.steering.calibrations import store_strength
+from atlas.steering.default_strength import RULE
 from atlas.steering.generation import Generation, Sampling, generate
 from atlas.steering.generations import Source, store_generations
 from atlas.steering.methods import METHODS
@@ -47,7 +49,7 @@ def steer_prompts(
 
 
 def _keep(prepared: PreparedSteering, results: Sequence[Generation], sampling: Sampling) -> None:
-    """Store texts, with the settings, scores and vectors that steered them."""
+    """Store texts, with the settings, scores and vectors that steered them, and the strengths fitted for them."""
     store, shared = prepared.recorded.store, {**prepared.settings.stored(), **asdict(sampling)}
     with storing("these texts", store.path), store.write() as session:
         sources = {
@@ -59,3 +61,5 @@ def _keep(prepared: PreparedSteering, results: Sequence[Generation], sampling: S
             for method, options in prepared.options.items()
         }
         store_generations(session, results, sources)
+        for method, strength in prepared.fits.items():
+            store_strength(session, prepared.fit_key(session, method), strength, RULE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -12,10 +13,13 @@ import torch
 import atlas
 from atlas.models.recorded import RecordedModels
 from atlas.models.tokens import pad_rows, special_ids
-from atlas.steering.default_strength import CLOSE, PRICE, TOKENS, divergence, settle_price
+from atlas.steering.calibrations import store_strength
+from atlas.steering.default_strength import CLOSE, PRICE, RULE, TOKENS, divergence, settle_price
+from atlas.steering.generation import Sampling
 from atlas.steering.methods import METHODS
 from atlas.steering.prepare import prepare_steering
 from atlas.steering.settings import Options, SteeringSettings
+from atlas.steering.steer import steer_prompts
 from atlas.store.file import Store
 
 BY_SCORE = SteeringSettings(select="score")
@@ -23,8 +27,6 @@ BY_SCORE = SteeringSettings(select="score")
 
 @pytest.fixture(scope="module")
 def path(built_atlas, tmp_path_factory, loaders):
-    import shutil
-
     path = shutil.copy(built_atlas, tmp_path_factory.mktemp("default") / "x.atlas")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("atlas.models.encoders.load_encoder", loaders["load_encoder"])
@@ -89,8 +91,6 @@ def test_a_strength_that_is_given_is_kept(path, given):
 
 
 def test_a_strength_that_was_picked_goes_before_a_fitted_one(path, tmp_path):
-    import shutil
-
     from atlas.steering.calibrations import store_strength
 
     copy = shutil.copy(path, tmp_path / "x.atlas")
@@ -133,3 +133,37 @@ def test_divergence_is_that_worked_out_by_hand():
     steered = torch.tensor([[0.5, 0.5], [0.2, 0.8]]).log()
     plain = torch.tensor([[0.25, 0.75], [0.2, 0.8]]).log()
     assert divergence(steered, plain) == pytest.approx((0.5 * math.log(2) + 0.5 * math.log(2 / 3)) / 2, rel=1e-5)
+
+
+def test_a_fit_is_stored_with_the_texts_and_found_again_until_the_topic_is_scored_anew(
+    path, tmp_path, loaders, monkeypatch
+):
+    copy = shutil.copy(path, tmp_path / "x.atlas")
+    first = prepared_for(copy)
+    steer_prompts(first, ["She"], sampling=Sampling(max_new_tokens=2))
+    [row] = atlas.open(copy).sql("from calibrations").to_dicts()
+    assert (row["topic"], row["method"], row["strength"], row["rule"]) == (
+        "sea", "add", first.options["add"].strength, RULE,
+    )  # fmt: skip
+    fit = "atlas.steering.prepare.fit_strength"
+    with monkeypatch.context() as patch:
+        patch.setattr(fit, lambda *given: pytest.fail("fitted again"))
+        again = prepared_for(copy)
+        assert again.options == first.options
+        assert not again.fits
+        steer_prompts(again, ["She"], sampling=Sampling(max_new_tokens=2))
+    assert atlas.open(copy).sql("from calibrations").height == 1
+    monkeypatch.setattr(fit, lambda *given: 0.123)
+    assert prepared_for(copy, Options(neurons=3)).options["add"].strength == 0.123
+    monkeypatch.setattr("atlas.models.encoders.load_encoder", loaders["load_encoder"])
+    atlas.open(copy).score("sea", tiny.SEA[:1], min_support=2)
+    assert prepared_for(copy).options["add"].strength == 0.123
+
+
+def test_a_calibrated_strength_goes_before_a_stored_fit(path, tmp_path):
+    copy = shutil.copy(path, tmp_path / "x.atlas")
+    first = prepared_for(copy)
+    steer_prompts(first, ["She"], sampling=Sampling(max_new_tokens=2))
+    with Store(copy).write() as session:
+        store_strength(session, first.calibration_key(session, "add", first.options["add"]), 0.7, "by hand")
+    assert prepared_for(copy).options["add"].strength == 0.7
