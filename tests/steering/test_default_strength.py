@@ -156,7 +156,7 @@ def test_a_fit_is_stored_with_the_texts_and_found_again_until_the_topic_is_score
     monkeypatch.setattr(fit, lambda *given: 0.123)
     assert prepared_for(copy, Options(neurons=3)).options["add"].strength == 0.123
     monkeypatch.setattr("atlas.models.encoders.load_encoder", loaders["load_encoder"])
-    atlas.open(copy).score("sea", tiny.SEA[:1], min_support=2)
+    atlas.open(copy).score("sea", tiny.SEA[:1], replace=True, min_support=2)
     assert prepared_for(copy).options["add"].strength == 0.123
 
 
