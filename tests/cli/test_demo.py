@@ -141,5 +141,5 @@ def test_half_of_each_subject_is_left_to_test_what_the_neurons_of_the_real_model
     prompts = read_texts(bundled.PROMPTS)
     left = [source for text, source in zip(prompts.texts, prompts.sources, strict=True) if text not in set(read.texts)]
     assert {left.count(source) for source in prompts.sources} == {35}
-    assert len(read.texts) == len(set(read.texts)) == 13937
+    assert len(read.texts) == len(set(read.texts)) == 15345
     assert bundled.read_prompts(bundled.BUNDLES["pocket"]).texts == prompts.texts
