@@ -24,9 +24,11 @@ from atlas.texts.prompts import TextSet, collect_texts, read_texts
 if TYPE_CHECKING:
     from torch import nn
 
+    from atlas.cards.neuron import Neuron
     from atlas.evaluation.evaluation_set import EvaluationSet
     from atlas.evaluation.runs import MethodSetting
     from atlas.models.encoders import Encoder
+    from atlas.models.recorded import RecordedModels
     from atlas.models.saes import LoadedSae
     from atlas.scoring.model_evidence import ModelProbe
     from atlas.steering.intervention import Steering
@@ -60,6 +62,7 @@ class Atlas:
         self.store = store
         self._saes: dict[tuple[str | None, str], dict[int, LoadedSae]] = {}
         self._encoders: dict[str, Encoder] = {}
+        self._recorded: dict[tuple[str | None, str | None], RecordedModels] = {}
 
     def info(self) -> dict[str, Any]:
         """What is in it: the row of `atlas`, counts, and the frames `saes` (with coverage) and `topics`."""
@@ -338,6 +341,55 @@ class Atlas:
     def examples(self, neuron: int, *, sae_id: str | int | None = None) -> pl.DataFrame:
         """A neuron's ten strongest reference tokens with the text around them."""
         return self._ask("neuron_examples", neuron=neuron, sae=self._checked(sae_id))
+
+    def neuron(
+        self,
+        neuron: int,
+        *,
+        sae_id: str | int | None = None,
+        live: bool = True,
+        save: bool = True,
+        model: str | None = None,
+        release: str | None = None,
+    ) -> Neuron:
+        """All that the atlas says of a neuron, as frames; in a notebook it shows itself as a card.
+
+        Its activation on every token of the prompts that are shown, and the logits of the tokens that it writes, are computed by
+        the model and the SAE when it is first looked at, and kept in the file. What cannot be loaded, or cannot be kept, is said
+        in `notices`; the rest is there.
+
+        Args:
+            neuron: its number.
+            sae_id: which SAE; None for the only one.
+            live: whether to load the model and the SAEs for what the file does not have. They stay loaded.
+            save: whether to keep what they were run for.
+            model: where the language model is now; None for where it was at build.
+            release: the SAELens release or folder where the SAEs are now; None for where they were at build.
+
+        Raises:
+            UnknownName: no such SAE, or no such neuron in it.
+            AtlasError: there are several SAEs, and none is named.
+        """
+        from atlas.cards.neuron import read_neuron
+
+        self._row()
+        key = self._one_sae(sae_id, "sae_id")
+        recorded = self.recorded(model=model, release=release) if live else None
+        return read_neuron(self.store, key, neuron, recorded=recorded, save=save)
+
+    def recorded(self, *, model: str | None = None, release: str | None = None) -> RecordedModels:
+        """The language model and the SAEs that the atlas was built with, loaded when they are first used, and then kept.
+
+        Args:
+            model: where the language model is now; None for where it was at build.
+            release: the SAELens release or folder where the SAEs are now; None for where they were at build.
+        """
+        from atlas.models.recorded import RecordedModels
+
+        saes = self._saes.setdefault((release, "cpu"), {})
+        return self._recorded.setdefault(
+            (model, release), RecordedModels(self.store, model=model, release=release, saes=saes)
+        )
 
     def sql(self, text: str) -> pl.DataFrame:
         """Rows of an SQL query; the session is read-only and can touch neither other files nor the network."""
