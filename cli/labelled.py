@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
-from atlas.cli.cells import flatten_lists
+
+from atlas.store.cells import flatten_lists
 
 if TYPE_CHECKING:
     import polars as pl

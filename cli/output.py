@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
-from atlas.cli.cells import cells, csv_frame, flatten_lists, json_rows
 
 from atlas.errors import visible
+from atlas.store.cells import cells, csv_frame, flatten_lists, json_rows
 
 if TYPE_CHECKING:
     import polars as pl

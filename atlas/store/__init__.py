@@ -6,6 +6,7 @@ ours?), `failures` (database errors as one line), `state` (is the build finished
 `weights` (of the prompts for neurons, in runs),
 `waiting` (for a file that another process has), `replacement` (a file takes another's place whole or not at all),
 `keeping` (what was dear to compute is shown before it is stored), `querying` (a user's own SQL), `spill` (what does
-not fit into memory), `exchange` and `manifest` (an atlas as a folder of Parquet files). To add a table, write one
+not fit into memory), `cells` (values in tables, JSON and CSV),
+`exchange` and `manifest` (an atlas as a folder of Parquet files). To add a table, write one
 statement in sql/schema.sql; a query is one file in sql/.
 """

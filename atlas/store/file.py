@@ -11,7 +11,7 @@ import gc
 import os
 import sys
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,7 @@ class Store:
         allowed: files and folders that its sessions may reach beside it; every other is out of reach.
         own: whether this program has just made the file, so that its tables may be views and are not checked.
         patience: seconds to wait while another process has the file; None for what atlas.store.waiting says.
+        read_only: whether nothing may be written to the file.
 
     Attributes:
         path: the file, as it was named.
@@ -82,8 +83,10 @@ class Store:
         allowed: Sequence[Path] = (),
         own: bool = False,
         patience: float | None = None,
+        read_only: bool = False,
     ) -> None:
         self.path = Path(path)
+        self.read_only = read_only
         self.file = self.path.absolute()
         self.patience = patience
         self.memory_limit = memory_limit
@@ -126,9 +129,21 @@ class Store:
             return session.query(text)
 
     @contextmanager
-    def stream(self, text: str, *, limit: int | None = None) -> Iterator[Iterator[pl.DataFrame]]:
-        """The same rows in frames of some thousand, types that Polars lacks as texts; `limit` says how many at most."""
-        with self.read_file() as session, closing(self._batches(session, text, limit)) as batches:
+    def stream(
+        self, text: str, *, limit: int | None = None, stopped: Callable[[], bool] | None = None
+    ) -> Iterator[Iterator[pl.DataFrame]]:
+        """The same rows in frames of some thousand, types that Polars lacks as texts.
+
+        Args:
+            text: the SQL.
+            limit: how many rows at most; None for all.
+            stopped: asked again and again, in another thread, whether DuckDB is to stop, with a StoreError; None for never.
+        """
+        with (
+            self.read_file() as session,
+            session.stopping(stopped),
+            closing(self._batches(session, text, limit)) as batches,
+        ):
             self._require_functions(session)
             yield batches
 
@@ -149,7 +164,11 @@ class Store:
 
     @contextmanager
     def write(self, *, threads: int | None = None) -> Iterator[Session]:
-        """A session whose changes are all kept, or, after an error, all dropped."""
+        """A session whose changes are all kept, or, after an error, all dropped; StoreError where nothing may be written."""
+        if self.read_only:
+            raise StoreError(
+                f"{self.path} was opened read-only, and this would be stored in it: open it without --read-only"
+            )
         self._require_file()
         with self._transaction(read_only=False, threads=threads) as session:
             self._require_atlas(session)

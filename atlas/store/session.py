@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from atlas.errors import StoreError, shown
 from atlas.store.contents import our_tables, read_definitions, read_sql, read_table
 from atlas.store.database import NAME, SEARCH_PATH, quote
 from atlas.store.failures import translate
-from atlas.store.querying import read_batches, require_query, stoppable
+from atlas.store.querying import PATIENCE, read_batches, require_query, stoppable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -114,6 +115,27 @@ class Session:
         """The same, a batch at a time."""
         self._define(text)
         return read_batches(self._connection, text, limit=limit)
+
+    @contextmanager
+    def stopping(self, stopped: Callable[[], bool] | None) -> Iterator[None]:
+        """Interrupt what DuckDB does as soon as `stopped` says so; None for never."""
+        if stopped is None:
+            yield
+            return
+        over = threading.Event()
+
+        def watch() -> None:
+            while not over.wait(PATIENCE):
+                if stopped():
+                    self._connection.interrupt()  # again and again: one between two steps is not noticed
+
+        thread = threading.Thread(target=watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
 
     def run(self, name: str, /, **parameters: Any) -> None:
         """Run the named statements in sql/ that give no rows; each is given the parameters that it names."""

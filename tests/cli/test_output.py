@@ -10,10 +10,10 @@ import json
 
 import polars as pl
 import pytest
-from atlas.cli.cells import cell, json_rows
 from atlas.cli.output import echo, print_batches, print_frame, print_table
 
 from atlas.errors import AtlasError, StoreError, UnknownName, visible
+from atlas.store.cells import cell, json_rows
 
 ODD = "\x1b]0;OWNED\x07\x1b[2J\x9b31m\u202egpj.exe\u2066\x7f"
 
