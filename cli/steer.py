@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 )
 @strength_options
 @vectors_option
+@click.option(
+    "--neuron",
+    "chosen",
+    multiple=True,
+    type=click.IntRange(min=0),
+    help="A neuron that steers in a topic's stead; again for more, best first. TOPIC is - then.",
+)
 @scorer_option
 @select_option
 @click.option("--keep-error/--drop-error", default=None, help="Keep what the SAE cannot represent.  [default: keep]")
@@ -62,6 +69,7 @@ def steer(
     neurons: int | None,
     sigma: str,
     vectors: tuple[str, ...],
+    chosen: tuple[int, ...],
     scorer: str,
     select: str | None,
     keep_error: bool | None,
@@ -82,13 +90,14 @@ def steer(
     style: str,
 ) -> None:
     """Go on with each of PROMPTS, steered towards TOPIC by the scores in ATLAS, or by a contrastive vector, one text per
-    method side by side. TOPIC is - where a vector alone steers.
+    method side by side. TOPIC is - where a vector alone steers, or neurons of your choice.
 
     Contamination is the share of the edited code that is off topic: 0 is pure, 1 is all off.
 
     \b
     Examples:
       atlas steer pocket.atlas medicine "I want to tell you about" --method original --method swap
+      atlas steer pocket.atlas - "I want to tell you about" --neuron 476 --neuron 3521 --sae-id 0
       atlas steer pocket.atlas - "We went to see the film, and" --vector praise --strength -1
       atlas steer smollm2.atlas medicine "What shall I do on Sunday?" --chat --system "Answer in one sentence."
     """
@@ -116,7 +125,7 @@ def steer(
 
     def show(generations: list[Generation]) -> None:
         progress.close()
-        print_generations(generations, prompts, style, scored=topic != "-", goes_on=not chat)
+        print_generations(generations, prompts, style, scored=topic != "-" or bool(chosen), goes_on=not chat)
 
     try:
         prepared = prepare_steering(
@@ -126,6 +135,7 @@ def steer(
             settings=settings,
             vectors=vectors,
             sae_ids=sae_ids or None,
+            chosen=opened.chosen_neurons(chosen, sae_ids) if chosen else None,
             progress=progress,
         )
         steer_prompts(prepared, prompts, sampling=sampling, save=not no_save, progress=progress, show=show)

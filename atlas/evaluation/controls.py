@@ -5,14 +5,15 @@ Method: section 6, point 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 
-from atlas.steering.methods import Target
+from atlas.steering.methods import METHODS, SteeredSae, Target
 
 STRATUM = 20  # neurons that are alike in support and decoder norm
 PERMUTATIONS = 4  # per control, shared out over the prompts or pairs, so that no verdict hangs on one
@@ -102,3 +103,22 @@ def control_vectors(target: Target, name: str, support: np.ndarray, norm: np.nda
         dense = dense[torch.from_numpy(generator.permutation(size)).to(dense.device)]
     moved = target.with_vectors(sas=sas[source], dense=dense, difference=difference[source])
     return replace(moved, scores=target.scores[source])
+
+
+def controlled_saes(
+    saes: Sequence[SteeredSae], columns: Sequence[pl.DataFrame], method: str, control: str, seed: int
+) -> list[SteeredSae]:
+    """SAEs whose scores, or vectors where the method steers by one, were moved by a control.
+
+    Args:
+        saes: the SAEs.
+        columns: support and decoder_norm of every neuron, per SAE.
+        method: key of METHODS.
+        control: key of CONTROLS.
+        seed: of the permutation.
+    """
+    move = control_target if METHODS[method].vector is None else control_vectors
+    return [
+        replace(sae, target=move(sae.target, control, own["support"].to_numpy(), own["decoder_norm"].to_numpy(), seed))
+        for sae, own in zip(saes, columns, strict=True)
+    ]

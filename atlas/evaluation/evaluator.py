@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from atlas.errors import AtlasError
-from atlas.evaluation.controls import PERMUTATIONS, control_target, control_vectors
+from atlas.evaluation.controls import PERMUTATIONS, controlled_saes
 from atlas.evaluation.detection import BEST, detect, detect_at_random, measure_activity
 from atlas.evaluation.evaluation_set import EvaluationSet
 from atlas.evaluation.figures import ALIGNED, AT_RANDOM, SCORED, STRAWMAN, UNALIGNED, Figure
@@ -239,13 +239,8 @@ class TopicEvaluator:
         """The SAEs, their scores or vectors moved by the control's permutation of that number."""
         if setting.control is None:
             return self.saes
-        moved = []
-        for sae, columns in zip(self.saes, self.columns, strict=True):
-            support, norm = columns["support"].to_numpy(), columns["decoder_norm"].to_numpy()
-            move = control_target if METHODS[setting.method].vector is None else control_vectors
-            seed = self.config.sampling.seed + number
-            moved.append(replace(sae, target=move(sae.target, setting.control, support, norm, seed)))
-        return moved
+        seed = self.config.sampling.seed + number
+        return controlled_saes(self.saes, self.columns, setting.method, setting.control, seed)
 
 
 def prepare_evaluator(

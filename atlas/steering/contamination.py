@@ -82,6 +82,11 @@ class Figures:
         sums = (known * share(impure, total)).sum(1), known.sum(1)
         return [summed / n if n else None for summed, n in torch.stack(sums, dim=1).tolist()]
 
+    def token_contamination(self) -> Tensor:
+        """Per text and token the share of its code that is off topic [sequence, token]; NaN where it does not count."""
+        mask, impure, total, *_ = self._table()
+        return torch.where((mask > 0) & (total > 0), share(impure, total), torch.nan)
+
     def swapped(self) -> list[list[float]]:
         """Per text the mean numbers of neurons of a token that stayed active, became active and ceased to be."""
         mask, _, _, kept, now, was = self._table()

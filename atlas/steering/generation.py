@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from atlas.errors import AtlasError
 from atlas.models.loaded import LoadedModel
@@ -87,7 +89,7 @@ def generate(
     """
     ids = model.prompt_rows(prompts)
     for prompt, row in zip(prompts, ids, strict=True):
-        _check_length(prompt, len(row), sampling.max_new_tokens, model.context)
+        check_length(prompt, len(row), sampling.max_new_tokens, model.context)
     seeds = [sampling.seed] * len(prompts) if seeds is None else list(seeds)
     found: dict[int, Generation] = {}
     order = sorted(range(len(prompts)), key=lambda i: len(ids[i]))
@@ -123,8 +125,31 @@ def continue_ids(
     model: LoadedModel, ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
 ) -> list[str]:
     """What the model, as it is now, goes on with after each row of token ids; one batch, padded on the left."""
+    rows = continued_rows(model, ids, seeds, sampling)
+    return model.tokenizer.batch_decode(rows, skip_special_tokens=True)
+
+
+def continued_rows(
+    model: LoadedModel,
+    ids: Sequence[Sequence[int]],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    *,
+    watch: Callable[[Tensor, Tensor], bool] | None = None,
+) -> list[list[int]]:
+    """The same as token ids, up to each row's end.
+
+    Args:
+        watch: called before each token is drawn, with all ids so far [row, place] and the model's logits for the next
+            [row, vocabulary]; whether to stop before it. None to let it run.
+    """
     transformer, tokenizer = model.transformer, model.tokenizer
     batch, mask, pad = pad_left(tokenizer, ids, transformer.device)
+    sampler, extra = seeded_sampler(seeds, sampling.temperature, sampling.top_k, sampling.top_p), {}
+    if watch is not None:
+        watching = _Watch(watch)
+        sampler.insert(0, watching)
+        extra["stopping_criteria"] = [watching.stop]
     out = transformer.generate(
         batch,
         attention_mask=mask,
@@ -133,11 +158,28 @@ def continue_ids(
         do_sample=False,
         num_beams=1,  # whatever the settings of the model say: a row is a text
         return_dict_in_generate=False,
-        logits_processor=seeded_sampler(seeds, sampling.temperature, sampling.top_k, sampling.top_p),
+        logits_processor=sampler,
+        **extra,
     )
+    if watch is not None and watching.stopped:
+        out = out[:, :-1]  # the token that was drawn all the same
     stops = set(token_ids(transformer.generation_config.eos_token_id))
-    rows = [_until_end(row, stops) for row in out[:, batch.shape[1] :].tolist()]
-    return tokenizer.batch_decode(rows, skip_special_tokens=True)
+    return [_until_end(row, stops) for row in out[:, batch.shape[1] :].tolist()]
+
+
+class _Watch:
+    """Tells of each token before it is drawn, as the first of the processors of logits, and remembers whether to stop."""
+
+    def __init__(self, watch: Callable[[Tensor, Tensor], bool]) -> None:
+        self._watch, self.stopped = watch, False
+
+    def __call__(self, ids: Tensor, logits: Tensor) -> Tensor:
+        self.stopped = self._watch(ids, logits) or self.stopped
+        return logits
+
+    def stop(self, ids: Tensor, _scores: Any, **_: Any) -> Tensor:
+        """What Hugging Face asks after each token: which rows are done."""
+        return torch.full((len(ids),), self.stopped, device=ids.device)
 
 
 def _until_end(row: list[int], stops: Collection[int]) -> list[int]:
@@ -146,7 +188,8 @@ def _until_end(row: list[int], stops: Collection[int]) -> list[int]:
     return row[: end + 1]
 
 
-def _check_length(prompt: str, tokens: int, new_tokens: int, context: int) -> None:
+def check_length(prompt: str, tokens: int, new_tokens: int, context: int) -> None:
+    """Raise AtlasError for a prompt without a token, or one that leaves too little of the context."""
     if not tokens:
         raise AtlasError(f"prompt {prompt!r} has no token: give some text")
     if tokens + new_tokens > context:

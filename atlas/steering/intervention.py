@@ -164,6 +164,17 @@ class Steering:
             result.append(sum(known) / len(known) if known else None)
         return result
 
+    def token_contamination(self) -> list[list[float | None]]:
+        """The same per token that the model has read, prompt and generated alike; None for one that does not count.
+
+        It may be asked for while the text is still being generated.
+        """
+        layers = [figures.token_contamination() for figures in self._figures()]
+        if not layers:
+            return []
+        found = torch.stack(layers).nanmean(0).tolist()
+        return [[None if value != value else value for value in row] for row in found]
+
     def swapped(self) -> list[dict[str, float]]:
         """Per sequence: neurons per token that were active and stay so ("kept"), or not ("dropped"), and "new" ones."""
         counts = [figures.swapped() for figures in self._figures()]

@@ -20,7 +20,7 @@ from atlas.steering.intervention import Steering
 from atlas.steering.methods import METHODS, SteeredSae, settle_options
 from atlas.steering.settings import Options, SteeringSettings
 from atlas.steering.signals import ensure_signals
-from atlas.steering.targets import load_steered_saes
+from atlas.steering.targets import Chosen, load_steered_saes
 from atlas.store.session import Asks
 from atlas.store.state import find_sae_keys
 
@@ -39,6 +39,7 @@ class PreparedSteering:
         rows: the SAEs' rows in `saes`.
         options: method -> its settings, defaults and picked strength filled in.
         fits: method -> the strength that was fitted to the model just now, to be stored when texts are.
+        chosen: the neurons that steer in a topic's stead, per SAE; None where a topic or a vector alone steers.
     """
 
     recorded: RecordedModels
@@ -50,6 +51,7 @@ class PreparedSteering:
     rows: list[dict[str, Any]]
     options: Mapping[str, Options] = field(default_factory=dict)
     fits: Mapping[str, float] = field(default_factory=dict)
+    chosen: Chosen | None = None
 
     @property
     def sae_keys(self) -> list[int]:
@@ -120,6 +122,7 @@ def prepare_steering(
     settings: SteeringSettings = SteeringSettings(),
     vectors: Sequence[str] = (),
     sae_ids: Sequence[str | int] | None = None,
+    chosen: Chosen | None = None,
     strict: bool = True,
     progress: Progress = silent,
 ) -> PreparedSteering:
@@ -135,6 +138,8 @@ def prepare_steering(
         settings: what all methods share.
         vectors: behaviours whose contrastive vectors are added up, for the methods that steer by them.
         sae_ids: which SAEs at once; None for the first that the topic is scored and the vectors are made for.
+        chosen: neurons that steer in a topic's stead, best first, per key of an SAE; then these are the SAEs, and methods that
+            take the best neurons take all of them, unless their settings say how many.
         strict: whether to refuse a method without the topic or the vector that it steers by, and vectors without a
             method that uses them.
         progress: called with (stage, done, total).
@@ -146,15 +151,19 @@ def prepare_steering(
         ModelError: the folder of the model or of an SAE is gone.
     """
     given = methods or {}
+    if chosen:
+        given = {method: _all_chosen(method, own, chosen) for method, own in given.items()}
     options = {method: settle_options(method, own) for method, own in given.items()}
     if strict and methods:
-        check_sources(topic, list(methods), vectors)
+        check_sources(topic, list(methods), vectors, chosen=chosen)
     progress("loading SAEs and model", 0, 0)
     keys = find_sae_keys(recorded.store, sae_ids)
     ensure_signals(recorded, topic, settings.select, keys, progress=progress)
-    found = load_steered_saes(recorded, topic, keys, scorer=settings.scorer, select=settings.select, vectors=vectors)
+    found = load_steered_saes(
+        recorded, topic, keys, scorer=settings.scorer, select=settings.select, vectors=vectors, chosen=chosen
+    )
     prepared = PreparedSteering(
-        recorded, topic, tuple(vectors), settings, found.saes, found.scoring_ids, found.rows, options
+        recorded, topic, tuple(vectors), settings, found.saes, found.scoring_ids, found.rows, options, chosen=chosen
     )
     if settings.chat:
         wrap_prompts(recorded.model[1], [""], system=settings.system)  # says now what is wrong with the template
@@ -170,7 +179,8 @@ def prepare_steering(
     for method in unfitted:
         progress("fitting the strength", 0, 0)
         options[method] = prepared.fitted(method, options[method])
-        if (strength := options[method].strength) is not None:
+        strength = options[method].strength
+        if strength is not None and not chosen:  # a fit is kept under its topic's name
             fits[method] = strength
     return replace(prepared, fits=fits)
 
@@ -185,10 +195,21 @@ def _pick_strength(session: Asks, prepared: PreparedSteering, method: str) -> fl
     return picked
 
 
-def check_sources(topic: str | None, methods: Sequence[str], vectors: Sequence[str]) -> None:
+def _all_chosen(method: str, options: Options, chosen: Chosen) -> Options:
+    """Settings of a method that takes as many of the best neurons as were chosen, unless it is told how many."""
+    if method not in METHODS or METHODS[method].neurons is None or options.neurons is not None:
+        return options
+    return replace(options, neurons=max(len(set(neurons)) for neurons in chosen.values()))
+
+
+def check_sources(
+    topic: str | None, methods: Sequence[str], vectors: Sequence[str], *, chosen: Chosen | None = None
+) -> None:
     """Raise AtlasError for a method that needs a topic or a vector where there is none, or a vector that none uses."""
+    if chosen and topic is not None:
+        raise AtlasError(f"either topic {topic!r} or neurons of your choice steer: give - as the topic, or no neuron")
     for method in methods:
-        if topic is None and METHODS[method].needs_scores:
+        if topic is None and not chosen and METHODS[method].needs_scores:
             raise AtlasError(f"method {method} steers by a topic's scores: name a topic")
         if METHODS[method].vector and not vectors:
             raise AtlasError(f"method {method} steers by a contrastive vector: name one with --vector")

@@ -40,18 +40,21 @@ def steer_prompts(
         texts = generate(prepared.model, prompts, prepared.steering(method), sampling=sampling)
         results += [replace(text, strength=options.strength) for text in texts]
     progress("generating", len(results), len(results))
-    if prepared.topic is None:  # scores of 1 say nothing about purity
+    if prepared.topic is None and not prepared.chosen:  # scores of 1 say nothing about purity
         results = [replace(result, contamination=None) for result in results]
     show(results)
     if save:
-        _keep(prepared, results, sampling)
+        with storing("these texts", prepared.recorded.store.path):
+            store_steered(prepared, results, sampling)
     return results
 
 
-def _keep(prepared: PreparedSteering, results: Sequence[Generation], sampling: Sampling) -> None:
-    """Store texts, with the settings, scores and vectors that steered them, and the strengths fitted for them."""
-    store, shared = prepared.recorded.store, {**prepared.settings.stored(), **asdict(sampling)}
-    with storing("these texts", store.path), store.write() as session:
+def store_steered(prepared: PreparedSteering, results: Sequence[Generation], sampling: Sampling) -> None:
+    """Store texts, with what steered them and the strengths fitted for them; StoreError when that fails."""
+    shared = {**prepared.settings.stored(), **asdict(sampling)}
+    if prepared.chosen:
+        shared["chosen"] = {str(key): list(neurons) for key, neurons in prepared.chosen.items()}
+    with prepared.recorded.store.write() as session:
         sources = {
             method: Source(
                 {**asdict(options), **shared},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,12 +10,14 @@ import polars as pl
 import torch
 
 from atlas.contrast.vectors import saes_with_vectors, sum_vectors
-from atlas.errors import StoreError
+from atlas.errors import StoreError, UnknownName
 from atlas.models.recorded import RecordedModels
 from atlas.scoring.scored import require_scored
 from atlas.steering.methods import SteeredSae, Target
 from atlas.steering.selection import DEFAULT_RULE, select_neurons
 from atlas.store.state import require_complete
+
+Chosen = Mapping[int, Sequence[int]]  # sae_key -> neurons
 
 
 class SteeredSaes(NamedTuple):
@@ -34,19 +36,21 @@ def load_steered_saes(
     scorer: str = "distance",
     select: str = DEFAULT_RULE,
     vectors: Sequence[str] = (),
+    chosen: Chosen | None = None,
 ) -> SteeredSaes:
     """The SAEs with a topic's current scores, and with contrastive vectors.
 
     Args:
         recorded: the model and SAEs of the atlas.
-        topic: None gives every neuron the score 1.
+        topic: None gives every neuron the score 1, or those that are chosen the score 1 and the others 0.
         sae_keys: which SAEs; None for the first one that the topic is scored and the vectors are made for.
         scorer: whose scores.
         select: key of RULES.
         vectors: behaviours whose vectors are added up.
+        chosen: the neurons that steer in a topic's stead, best first; then these are the SAEs.
 
     Raises:
-        UnknownName: no such topic, scorer, rule or vector.
+        UnknownName: no such topic, scorer, rule, vector or neuron.
         AtlasError: the rule needs a signal that is not there.
         StoreError: the topic is not scored for an SAE over today's prompts, a vector is not made for it, or an SAE
             has changed.
@@ -60,7 +64,7 @@ def load_steered_saes(
         if vectors:
             made = saes_with_vectors(session, vectors)
             have = [key for key in have if key in made] or have
-        keys = list(sae_keys) if sae_keys is not None else have[:1]
+        keys = list(chosen) if chosen else list(sae_keys) if sae_keys is not None else have[:1]
         for key in keys:
             if topic is not None and key not in current:
                 raise StoreError(
@@ -72,7 +76,10 @@ def load_steered_saes(
         }
     saes = []
     for key in keys:
-        target = make_target(frames[key], topic is None, recorded.device, select)
+        if chosen:
+            target = choose_target(frames[key], chosen[key], recorded.device)
+        else:
+            target = make_target(frames[key], topic is None, recorded.device, select)
         if key in sums:
             arrays = {name: torch.tensor(array, device=recorded.device) for name, array in vars(sums[key]).items()}
             target = target.with_vectors(**arrays)
@@ -80,6 +87,26 @@ def load_steered_saes(
         topic_scores = None if topic is None else torch.tensor(scores, dtype=torch.float32, device=recorded.device)
         saes.append(SteeredSae(rows[key]["hook_name"], recorded.placed_sae(rows[key]).codec, target, topic_scores))
     return SteeredSaes(saes, [current[key] for key in keys if key in current], [rows[key] for key in keys])
+
+
+def choose_target(frame: pl.DataFrame, neurons: Sequence[int], device: str = "cpu") -> Target:
+    """A Target of chosen neurons, best first: they have the score 1, the others come behind them with the score 0.
+
+    Raises:
+        UnknownName: the SAE has no such neuron.
+    """
+    own = list(dict.fromkeys(neurons))
+    for neuron in own:
+        if not 0 <= neuron < frame.height:
+            raise UnknownName("neuron", neuron, [f"0 to {frame.height - 1}"])
+    scores = np.zeros(frame.height, dtype=np.float32)
+    scores[own] = 1
+    rest = np.setdiff1d(np.arange(frame.height), own)
+    return Target(
+        torch.tensor(scores, device=device),
+        torch.tensor(frame["max_activation"].to_numpy(), device=device),
+        torch.tensor(np.concatenate([np.asarray(own, dtype=np.int64), rest]), device=device),
+    )
 
 
 def make_target(frame: pl.DataFrame, neutral: bool, device: str = "cpu", select: str = DEFAULT_RULE) -> Target:
