@@ -39,8 +39,8 @@ def imported(*folders):
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (("atlas", "cli", "sql"), ("gguf", "minilm", "plots", "spark")),
-        (("tests", "data"), ("gguf", "minilm", "plots", "spark", "test")),
+        (("atlas", "cli", "sql"), ("explore", "gguf", "minilm", "plots", "spark")),
+        (("tests", "data"), ("explore", "gguf", "minilm", "plots", "spark", "test")),
     ],
     ids=["program", "tests"],
 )
