@@ -149,7 +149,7 @@ class Atlas:
         *,
         sae_id: str | int | None = None,
         scorer: str = "distance",
-        by: str = "score",
+        by: str | None = None,
     ) -> pl.DataFrame:
         """The n best neurons of a topic per SAE: score, error, z, support, what they fire on and what they write.
 
@@ -158,9 +158,10 @@ class Atlas:
             n: neurons per SAE.
             sae_id: which SAE; None for all.
             scorer: whose scores.
-            by: "score", or "z" for the neurons that are closest to the topic compared with random topics.
+            by: "score", or "z" for the neurons that are closest to the topic compared with random topics; None for z where
+                the topic was compared with such, which finds texts about it better (atlas/evaluation/README.md).
         """
-        if by not in ORDERS:
+        if by not in (None, *ORDERS):
             raise UnknownName("order", by, ORDERS)
         sae = self._checked(sae_id)
         with self.store.read() as session:
@@ -180,7 +181,7 @@ class Atlas:
             for topic in topics:
                 if topic not in scored:
                     require_scored(session, topic, scorer)
-            found = session.ask("top_of_topics", topics=list(topics), n=n, sae=sae, scorer=scorer, by="score")
+            found = session.ask("top_of_topics", topics=list(topics), n=n, sae=sae, scorer=scorer, by=None)
             found = with_errors(session, found) if scorer == "centroid" else found
         order = pl.DataFrame({"topic": list(dict.fromkeys(topics))}, schema={"topic": pl.String}).with_row_index(
             "place"

@@ -85,7 +85,7 @@ def info(atlas: str, engine: str, master: str, style: str) -> None:
 @click.option(
     "--scorer", default="distance", show_default=True, help="distance, centroid, contrast, strawman or output."
 )
-@click.option("--by", default="score", show_default=True, help="Order: score, or z (against random topics).")
+@click.option("--by", default=None, help="Order: score, or z (against random topics).  [default: z where there is one]")
 @sae_option
 @tokens_option
 @engine_options
@@ -95,7 +95,7 @@ def top(
     topic: str,
     n: int,
     scorer: str,
-    by: str,
+    by: str | None,
     sae_id: str | None,
     tokens: bool,
     engine: str,

@@ -163,7 +163,7 @@ def show_neurons(atlas: Atlas, topic: str, show: Show) -> None:
     if not show.in_context:
         words = "by their labels" if found["label"].count() else "the tokens they fire on, and those they write"
         echo(f"\nThe neurons that stand for {topic}, {words}:")
-        print_table(shorten(labelled(found, "sae_id", "neuron", "score", "support")))
+        print_table(shorten(labelled(found, "sae_id", "neuron", "score", "z", "support")))
         return
     import polars as pl
 
@@ -174,8 +174,8 @@ def show_neurons(atlas: Atlas, topic: str, show: Show) -> None:
         for row in found.iter_rows(named=True)
     ]
     shown = found.with_columns(pl.Series("fires most at", strongest))
-    shown = labelled(shown, "sae_id", "neuron", "score", "support", "fires most at")
-    print_table(shorten(shown.select(*shown.columns[:4], shown.columns[5], "fires most at")))
+    shown = labelled(shown, "sae_id", "neuron", "score", "z", "support", "fires most at")
+    print_table(shorten(shown.select(*shown.columns[:5], shown.columns[6], "fires most at")))
 
 
 def around(context: str) -> str:

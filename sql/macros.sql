@@ -1,21 +1,19 @@
 -- What users call, from any DuckDB client. A macro's parameter that is also a column name in scope would silently be the
 -- column: each macro first puts its parameters into a row of their own, under other names.
 -- `sae` is a sae_id or a sae_key; null means every SAE. `scoring` is a scoring_id; null means the current one of the
--- scorer, which is `distance` unless another is named. `by` is 'score', or 'z' for the neurons farthest below random topics.
+-- scorer, which is `distance` unless another is named. `by` is 'score', or 'z' for the neurons farthest
+-- below random topics; null means z where there is one.
 
-create or replace macro top_neurons(topic, n, sae := null, scoring := null, scorer := 'distance', "by" := 'score') as table
+create or replace macro top_neurons(topic, n, sae := null, scoring := null, scorer := 'distance', "by" := null) as table
 with wanted as (
     select
         topic as wanted_topic, n as wanted_n, sae::varchar as wanted_sae, scoring as wanted_scoring,
         scorer as wanted_scorer, "by" as wanted_by
-), best as (
+), found as (
     select
-        t.name as topic, e.release, e.sae_id, g.sae_key, g.scoring_id,
-        row_number() over (
-            partition by g.scoring_id
-            order by case w.wanted_by when 'z' then -s.z else s.score end desc nulls last, s.neuron
-        ) as rank,
-        s.neuron, s.score, s.se, s.z, s.g, r.support, r.top_tokens
+        t.name as topic, e.release, e.sae_id, g.sae_key, g.scoring_id, s.neuron, s.score, s.se, s.z, s.g, r.support,
+        r.top_tokens, w.wanted_n,
+        coalesce(w.wanted_by, case when count(s.z) over (partition by g.scoring_id) > 0 then 'z' end) as order_by
     from wanted as w
     join topics as t on t.name = w.wanted_topic
     join scorings as g on g.topic_id = t.topic_id
@@ -25,10 +23,16 @@ with wanted as (
     where s.score is not null
         and coalesce(g.scoring_id = w.wanted_scoring, g.is_current and g.scorer = w.wanted_scorer)
         and coalesce(e.sae_id = w.wanted_sae or e.sae_key::varchar = w.wanted_sae, true)
-    qualify row_number() over (
-        partition by g.scoring_id
-        order by case w.wanted_by when 'z' then -s.z else s.score end desc nulls last, s.neuron
-    ) <= w.wanted_n
+), ranked as (
+    select
+        o.*,
+        row_number() over (
+            partition by o.scoring_id
+            order by case o.order_by when 'z' then -o.z else o.score end desc nulls last, o.neuron
+        ) as rank
+    from found as o
+), best as (
+    select k.* from ranked as k where k.rank <= k.wanted_n
 ), words as (
     select b.sae_key, b.neuron, lower(trim(x.token)) as word, min(x.rank) as first_rank
     from best as b

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 TEXTS = 30  # everyday texts whose perplexity is the price
+UNRELATED = 24  # pairs of the other behaviours that are answered, evenly over theirs: each costs two runs per setting
 CONFIG = ChoiceConfig(
     position="mean", ablations=True
 )  # for completions of several words the mean is cheaper than the last
@@ -42,9 +43,9 @@ def choices(inputs: ExhibitInputs) -> pl.DataFrame:
 
 
 def unrelated_pairs(inputs: ExhibitInputs, name: str) -> PairSet | None:
-    """The pairs of the other behaviours; None where there is one behaviour alone."""
+    """Some pairs of the other behaviours; None where there is one behaviour alone."""
     rows = [row for other, pairs in inputs.texts.pairs.items() if other != name for row in pairs.rows()]
-    return collect_pairs(rows) if rows else None
+    return collect_pairs(rows[:: max(1, len(rows) // UNRELATED)]) if rows else None
 
 
 def shifts(inputs: ExhibitInputs) -> pl.DataFrame:

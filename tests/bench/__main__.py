@@ -31,11 +31,13 @@ BENCHMARKS = {  # name -> module of this folder that has a function of that name
     "exchange_memory": "scoring",
     "build": "building",
     "build_memory": "building",
+    "build_smollm2": "real_model",
+    "steer_smollm2": "real_model",
     "steer": "steering",
     "growth": "scoring",
     "spark": "spark",
 }
-WHOLE_PROCESS = ("cli", "build_memory", "spark")  # not at the small scale
+WHOLE_PROCESS = ("cli", "build_memory", "build_smollm2", "steer_smollm2", "spark")  # not at the small scale
 JUDGED_SMALL = ("steer", "topic")  # the other targets are meant for the paper's scale
 
 

@@ -88,7 +88,7 @@ def test_top_and_why_show_the_exact_error_and_why_sums_to_g(store, topic):
     opened = atlas.Atlas(store)
     g, score, se, z = reference(topic, LEAST[0])
     top = opened.top(topic, NEURONS, scorer="centroid")
-    assert top["neuron"].to_list() == np.argsort(-score)[: len(top)].tolist()
+    assert top["neuron"].to_list() == np.argsort(z)[: len(top)].tolist()
     np.testing.assert_allclose(top["se"], se[top["neuron"]], rtol=1e-3)
     many = opened.top_many([topic], NEURONS, scorer="centroid")
     np.testing.assert_allclose(many["se"], top["se"], rtol=1e-9)
@@ -99,7 +99,7 @@ def test_top_and_why_show_the_exact_error_and_why_sums_to_g(store, topic):
         np.testing.assert_allclose(why["weight"] * why["distance"] ** 2, why["contribution"], rtol=1e-5)
         for column, expected in (("score", score), ("se", se), ("z", z)):
             assert why[column].unique().item() == pytest.approx(expected[neuron], rel=1e-3, abs=1e-4)
-    assert opened.top(topic, 3, scorer="centroid", by="z")["neuron"].to_list() == np.argsort(z)[:3].tolist()
+    assert opened.top(topic, 3, scorer="centroid", by="score")["neuron"].to_list() == np.argsort(-score)[:3].tolist()
 
 
 def test_why_is_of_scorers_that_are_made_of_prompts_alone(store):

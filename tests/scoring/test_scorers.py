@@ -194,3 +194,16 @@ def test_top_by_z_orders_by_z(opened):
     assert frame["z"].to_list() == sorted(frame["z"].to_list(), key=lambda z: (z is None, z))
     with pytest.raises(UnknownName, match="unknown order 'nope'"):
         opened.top("sea", by="nope")
+
+
+def test_the_best_are_ordered_by_z_unless_the_topic_was_compared_with_no_random_ones(opened):
+    opened.score("sea", tiny.SEA, min_support=2)
+    by_z = opened.top("sea", 5, sae_id=0)
+    assert by_z["z"].to_list() == sorted(by_z["z"])
+    assert by_z.equals(opened.top("sea", 5, sae_id=0, by="z"))
+    assert by_z.equals(opened.sql("select * from top_neurons('sea', 5, sae := 0)"))
+    opened.score("land", tiny.SEA[1:], min_support=2, null_topics=0)
+    by_score = opened.top("land", 5, sae_id=0)
+    assert by_score["z"].null_count() == 5
+    assert by_score["score"].to_list() == sorted(by_score["score"], reverse=True)
+    assert by_score.equals(opened.top("land", 5, sae_id=0, by="score"))
