@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from atlas.cards.shown import show_steer, show_top, show_why
 from atlas.errors import AtlasError, UnknownName
 from atlas.progress import Progress, silent
 from atlas.scoring.centroid_errors import with_errors
@@ -24,9 +25,11 @@ from atlas.texts.prompts import TextSet, collect_texts, read_texts
 if TYPE_CHECKING:
     from torch import nn
 
+    from atlas.cards.neuron import Neuron
     from atlas.evaluation.evaluation_set import EvaluationSet
     from atlas.evaluation.runs import MethodSetting
     from atlas.models.encoders import Encoder
+    from atlas.models.recorded import RecordedModels
     from atlas.models.saes import LoadedSae
     from atlas.scoring.model_evidence import ModelProbe
     from atlas.steering.intervention import Steering
@@ -60,6 +63,7 @@ class Atlas:
         self.store = store
         self._saes: dict[tuple[str | None, str], dict[int, LoadedSae]] = {}
         self._encoders: dict[str, Encoder] = {}
+        self._recorded: dict[tuple[str | None, str | None], RecordedModels] = {}
 
     def info(self) -> dict[str, Any]:
         """What is in it: the row of `atlas`, counts, and the frames `saes` (with coverage) and `topics`."""
@@ -168,7 +172,8 @@ class Atlas:
             require_complete(session, self.store)
             require_scored(session, topic, scorer)
             found = session.ask("top_neurons", topic=topic, n=n, sae=sae, scorer=scorer, by=by)
-            return with_errors(session, found) if scorer == "centroid" else found
+            found = with_errors(session, found) if scorer == "centroid" else found
+        return show_top(found, topic, f"scorer {scorer}, by {by}")
 
     def top_many(
         self, topics: Sequence[str], n: int = 10, *, sae_id: str | int | None = None, scorer: str = "distance"
@@ -212,7 +217,10 @@ class Atlas:
             tell: called with a line about texts that the encoder cuts.
         """
         given = [texts] if isinstance(texts, str) else texts
-        return self.search_many({"": given}, n, sae_id=sae_id, by=by, encoder=encoder, tell=tell).drop("topic")
+        found = self.search_many({"": given}, n, sae_id=sae_id, by=by, encoder=encoder, tell=tell).drop("topic")
+        texts = given.texts if isinstance(given, TextSet) else given
+        title = next(iter(texts)) + (f" and {len(texts) - 1} texts more" if len(texts) > 1 else "")
+        return show_top(found, title, f"closest in meaning, by {by}")
 
     def search_many(
         self,
@@ -360,11 +368,61 @@ class Atlas:
             scores = session.ask("neuron_score", topic=topic, neuron=neuron, scorer=scorer)
             scores = (with_errors(session, scores) if scorer == "centroid" else scores).drop("neuron")
             found = session.ask("why", topic=topic, neuron=neuron, sae=sae, scorer=scorer)
-        return found.join(scores, on="scoring_id", how="left", maintain_order="left")
+        found = found.join(scores, on="scoring_id", how="left", maintain_order="left")
+        return show_why(found, f"Why neuron {neuron} stands for {topic}")
 
     def examples(self, neuron: int, *, sae_id: str | int | None = None) -> pl.DataFrame:
         """A neuron's ten strongest reference tokens with the text around them."""
         return self._ask("neuron_examples", neuron=neuron, sae=self._checked(sae_id))
+
+    def neuron(
+        self,
+        neuron: int,
+        *,
+        sae_id: str | int | None = None,
+        live: bool = True,
+        save: bool = True,
+        model: str | None = None,
+        release: str | None = None,
+    ) -> Neuron:
+        """All that the atlas says of a neuron, as frames; in a notebook it shows itself as a card.
+
+        Its activation on every token of the prompts that are shown, and the logits of the tokens that it writes, are computed by
+        the model and the SAE when it is first looked at, and kept in the file. What cannot be loaded, or cannot be kept, is said
+        in `notices`; the rest is there.
+
+        Args:
+            neuron: its number.
+            sae_id: which SAE; None for the only one.
+            live: whether to load the model and the SAEs for what the file does not have. They stay loaded.
+            save: whether to keep what they were run for.
+            model: where the language model is now; None for where it was at build.
+            release: the SAELens release or folder where the SAEs are now; None for where they were at build.
+
+        Raises:
+            UnknownName: no such SAE, or no such neuron in it.
+            AtlasError: there are several SAEs, and none is named.
+        """
+        from atlas.cards.neuron import read_neuron
+
+        self._row()
+        key = self._one_sae(sae_id, "sae_id")
+        recorded = self.recorded(model=model, release=release) if live else None
+        return read_neuron(self.store, key, neuron, recorded=recorded, save=save)
+
+    def recorded(self, *, model: str | None = None, release: str | None = None) -> RecordedModels:
+        """The language model and the SAEs that the atlas was built with, loaded when they are first used, and then kept.
+
+        Args:
+            model: where the language model is now; None for where it was at build.
+            release: the SAELens release or folder where the SAEs are now; None for where they were at build.
+        """
+        from atlas.models.recorded import RecordedModels
+
+        saes = self._saes.setdefault((release, "cpu"), {})
+        return self._recorded.setdefault(
+            (model, release), RecordedModels(self.store, model=model, release=release, saes=saes)
+        )
 
     def sql(self, text: str) -> pl.DataFrame:
         """Rows of an SQL query; the session is read-only and can touch neither other files nor the network."""
@@ -484,6 +542,71 @@ class Atlas:
                 strict=bool(chosen),
             )
         return prepared.steering(method)
+
+    def generate(
+        self,
+        topic: str | None,
+        prompts: str | Sequence[str],
+        methods: str | Sequence[str] | None = None,
+        *,
+        sae_id: str | int | Sequence[str | int] | None = None,
+        strength: float | None = None,
+        neurons: int | None = None,
+        sigma: str = "own",
+        vector: str | Sequence[str] = (),
+        scorer: str = SteeringSettings.scorer,
+        select: str = SteeringSettings.select,
+        keep_error: bool = SteeringSettings.keep_error,
+        positions: str = SteeringSettings.positions,
+        chat: bool = False,
+        system: str | None = None,
+        save: bool = True,
+        model: str | None = None,
+        release: str | None = None,
+        progress: Progress = silent,
+        **sampling: Any,
+    ) -> pl.DataFrame:
+        """Go on with prompts under several steering methods, as `atlas steer` does; a notebook shows the texts side by side.
+
+        Args:
+            topic: a scored topic; None gives every neuron the score 1.
+            prompts: what the model is given.
+            methods: keys of atlas.steering.methods.METHODS; None for original and add, and for original and sas where a vector is
+                named.
+            sae_id: as in `steer`, like strength, neurons, sigma, vector, scorer, select, keep_error, positions, chat and system.
+            save: whether to store the texts and their figures in the atlas.
+            model: where the language model is now; None for where it was at build. It is loaded once, and then kept.
+            release: the SAELens release or folder where the SAEs are now; None for where they were at build.
+            progress: called with (stage, done, total).
+            sampling: fields of atlas.steering.generation.Sampling: max_new_tokens, temperature, top_k, top_p, seed.
+
+        Returns:
+            A row per prompt and method: method, prompt, text, seed, contamination, kept, new, dropped, strength.
+
+        Raises:
+            UnknownName: topic, SAE, method, sigma, positions or vector.
+            AtlasError: a method lacks what it steers by.
+            StoreError: the topic's scores are stale, or the model is not the one the atlas was built with.
+        """
+        from atlas.steering.generation import Sampling
+        from atlas.steering.methods import DEFAULT_METHOD, spread_options
+        from atlas.steering.prepare import prepare_steering
+        from atlas.steering.steer import steer_prompts
+
+        named = [vector] if isinstance(vector, str) else list(vector)
+        given = [methods] if isinstance(methods, str) else methods or ("original", "sas" if named else DEFAULT_METHOD)
+        prepared = prepare_steering(
+            self.recorded(model=model, release=release),
+            topic,
+            spread_options(Options(strength, neurons, sigma), given),
+            settings=SteeringSettings(scorer, select, keep_error, positions, chat, system),
+            vectors=named,
+            sae_ids=None if sae_id is None else [sae_id] if isinstance(sae_id, str | int) else list(sae_id),
+            progress=progress,
+        )
+        wanted = [prompts] if isinstance(prompts, str) else list(prompts)
+        found = steer_prompts(prepared, wanted, sampling=Sampling(**sampling), save=save, progress=progress)
+        return show_steer(pl.DataFrame(found), f"Steered towards {topic}" if topic else "Steered")
 
     def evaluate(
         self,

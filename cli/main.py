@@ -28,6 +28,7 @@ COMMANDS = {
     "match": ("match", "The neurons of the same meaning in another SAE, layer or model."),
     "top": ("ask", "The best neurons of a topic, and what they write."),
     "why": ("ask", "The reference prompts behind a neuron's score."),
+    "neuron": ("neuron", "All there is to know of one neuron."),
     "steer": ("steer", "Generate text steered by a topic's stored scores."),
     "evaluate": ("evaluate", "How well a topic is found and steered to, with intervals and controls."),
     "contrast": ("contrast", "Make steering vectors of a behaviour from contrast pairs."),

@@ -194,6 +194,23 @@ comment on column examples.token is 'The token';
 comment on column examples.activation is 'Activation on the token';
 comment on column examples.context is 'The text around it, the token between « and »';
 
+create table token_values (sae_key uinteger, neuron uinteger, prompt_id uinteger, tokens varchar[], activations float[]);
+comment on table token_values is 'A prompt on which a neuron fired, token by token; filled as neurons are looked at';
+comment on column token_values.sae_key is 'The SAE';
+comment on column token_values.neuron is 'The neuron';
+comment on column token_values.prompt_id is 'The prompt';
+comment on column token_values.tokens is 'Its tokens as the model saw them, BOS among them; joined they are the prompt';
+comment on column token_values.activations is 'Activation on each (absolute values for abstopk); null for special tokens, which do not count';
+
+create table token_logits (sae_key uinteger, neuron uinteger, side varchar, rank uinteger, token varchar, logit float);
+comment on table token_logits is 'A token that a neuron''s decoder row promotes or suppresses most; filled as neurons are looked at';
+comment on column token_logits.sae_key is 'The SAE';
+comment on column token_logits.neuron is 'The neuron';
+comment on column token_logits.side is 'promoted or suppressed';
+comment on column token_logits.rank is '1 is the most';
+comment on column token_logits.token is 'The token';
+comment on column token_logits.logit is 'Its logit where the decoder row alone reaches the final norm and the unembedding';
+
 create table topics (topic_id uinteger, name varchar, created_at timestamp);
 comment on table topics is 'A named topic';
 comment on column topics.topic_id is 'Our integer for the topic';

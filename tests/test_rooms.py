@@ -18,7 +18,7 @@ FLOORS = (  # from the ground up; rooms on one floor do not import each other
     ("models", "meaning"),
     ("building", "scoring", "contrast"),
     ("steering", "spark"),
-    ("evaluation",),
+    ("evaluation", "cards"),
     ("api",),
     ("reproduction", "explorer"),
     ("cli",),
@@ -40,6 +40,7 @@ LIBRARIES = {  # library -> the files that may import it
     "huggingface_hub": {"models/hub", "models/quiet"},
     "sqlalchemy": {"store/database", "store/failures", "store/file"},
     "duckdb": {"store/database", "store/failures", "store/querying", "store/session"},
+    "jinja2": {"cards/html"},
     "matplotlib": {"reproduction/plots"},
     "nicegui": {
         f"explorer/{name}"

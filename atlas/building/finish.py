@@ -8,7 +8,7 @@ from atlas.building.plan import TOKENIZED_PROMPTS
 from atlas.building.strongest import EXAMPLES
 from atlas.meaning.neuron_vectors import make_neuron_vectors
 from atlas.models.loading import LanguageModel
-from atlas.models.tokens import token_rows, token_strings, with_bos
+from atlas.models.tokens import token_spans, token_strings, with_bos
 from atlas.progress import Progress
 from atlas.store.file import STREAMING_THREADS, Store
 from atlas.store.replacement import replacement
@@ -64,7 +64,9 @@ def add_context(
     frames = [examples.clear().with_columns(token=pl.lit(""), context=pl.lit(""))]
     for some in texts.iter_slices(TOKENIZED_PROMPTS):
         text_of = dict(some.select("prompt_id", "text").iter_rows())
-        spans_of = dict(zip(text_of, zip(*_token_spans(model, list(text_of.values())), strict=True), strict=True))
+        spans_of = dict(
+            zip(text_of, zip(*token_spans(model.tokenizer, list(text_of.values())), strict=True), strict=True)
+        )
         mine = examples.filter(pl.col("prompt_id").is_in(some["prompt_id"].implode()))
         tokens, contexts = [], []
         for key, prompt_id, position in mine.select("sae_key", "prompt_id", "position").iter_rows():
@@ -79,19 +81,3 @@ def add_context(
             mine.with_columns(token=pl.Series(tokens, dtype=pl.String), context=pl.Series(contexts, dtype=pl.String))
         )
     return pl.concat(frames).sort("sae_key", "neuron", "rank")
-
-
-def _token_spans(model: LanguageModel, texts: list[str]) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
-    """Ids of each text without special tokens, and where each token stands in the text."""
-    if not texts:
-        return [], []
-    tokenizer = model.tokenizer
-    if tokenizer.is_fast:
-        encoded = tokenizer(texts, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        return encoded["input_ids"], encoded["offset_mapping"]
-    ids = token_rows(tokenizer, texts, prepend_bos=False)
-    spans = []
-    for row in ids:  # a slow tokenizer does not say: decode prefix by prefix
-        ends = [len(tokenizer.decode(row[: i + 1])) for i in range(len(row))]
-        spans.append(list(zip([0, *ends], ends, strict=False)))
-    return ids, spans

@@ -35,7 +35,8 @@ class LayerFigures:
 def activity(model: LoadedModel, sae: SteeredSae, texts: Sequence[str]) -> np.ndarray:
     """Mean activation per token of every neuron [text, d_sae], as absolute values."""
     parts = []
-    for x, mask in hook_activations(model, texts, sae.hook_name):
+    for caught, mask in hook_activations(model, texts, [sae.hook_name]):
+        x = caught[sae.hook_name]
         acts = sae.codec.encode(x).acts.abs() * mask.unsqueeze(-1)
         parts.append((acts.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)).float().cpu().numpy())
     return np.concatenate(parts)
@@ -53,7 +54,8 @@ def layer_figures(
     if edit_code is None:
         raise AtlasError(f"method {method} edits no code: its figures are those of text alone")
     columns: list[list[float]] = [[], [], [], []]
-    for x, mask in hook_activations(model, texts, sae.hook_name):
+    for caught, mask in hook_activations(model, texts, [sae.hook_name]):
+        x = caught[sae.hook_name]
         edit = edit_code(sae.codec, x, sae.target, options)
         if not isinstance(edit, EditedCode):
             raise AtlasError(f"method {method} edits no code: its figures are those of text alone")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,12 +122,22 @@ class Site:
 
 
 @contextmanager
-def catching(model: nn.Module, hook_names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """Fill a dict, hook name -> activation, at every forward call of the model while the block lasts."""
+def catching(
+    model: nn.Module, hook_names: Iterable[str], *, after_each: Callable[[Mapping[str, Tensor]], None] | None = None
+) -> Iterator[dict[str, Tensor]]:
+    """Fill a dict, hook name -> activation, at every forward call of the model while the block lasts.
+
+    Args:
+        model: the model.
+        hook_names: where to catch.
+        after_each: called with the dict whenever a hook has run.
+    """
     caught: dict[str, Tensor] = {}
 
     def catch(name: str, x: Tensor) -> Tensor:
         caught[name] = x.detach().clone()  # some models go on adding into the same memory
+        if after_each is not None:
+            after_each(caught)
         return x
 
     handles: list[Handle] = []
@@ -240,23 +250,35 @@ def require_finite(x: Tensor, hook_name: str) -> None:
 BATCH_SIZE = 32
 
 
-def hook_activations(model: LoadedModel, texts: Sequence[str], hook_name: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Per batch of texts: the activation at a hook [batch, token, ...], and which tokens count [batch, token]."""
+def hook_activations(
+    model: LoadedModel, texts: Sequence[str], hook_names: Sequence[str]
+) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """Per batch of texts: hook name -> the activation there [batch, token, ...], and which tokens count [batch, token]."""
     device = next(model.transformer.parameters()).device
     special = torch.tensor(sorted(special_ids(model.tokenizer)))
     for start in range(0, len(texts), BATCH_SIZE):
         batch, mask = pad_rows(model.tokenizer, model.rows(texts[start : start + BATCH_SIZE]), device)
-        x = catch_activations(model.transformer, batch, mask, [hook_name])[hook_name]
-        yield x, mask & ~torch.isin(batch, special.to(batch.device))
+        caught = catch_activations(model.transformer, batch, mask, hook_names)
+        yield caught, mask & ~torch.isin(batch, special.to(batch.device))
+
+
+class _EveryHookRan(Exception):
+    """What else a forward pass would compute is not needed."""
 
 
 def catch_activations(model: Any, batch: Tensor, mask: Tensor, hook_names: Sequence[str]) -> dict[str, Tensor]:
-    """The activations at some hooks in one forward pass: hook name -> [batch, token, ...].
+    """The activations at some hooks in one forward pass, which ends at the last of them: hook name -> [batch, token, ...].
 
     Raises:
         ModelError: a hook never ran, or its activation is not finite.
     """
-    with torch.no_grad(), catching(model, hook_names) as caught:
+    whole = any(hasattr(module, "_hf_hook") for module in model.modules())  # what moves weights about must end its work
+
+    def stop(caught: Mapping[str, Tensor]) -> None:
+        if not whole and caught.keys() >= set(hook_names):
+            raise _EveryHookRan
+
+    with torch.no_grad(), catching(model, hook_names, after_each=stop) as caught, suppress(_EveryHookRan):
         model(batch, attention_mask=mask.long(), use_cache=False)
     require_ran(caught, hook_names)
     for name, x in caught.items():

@@ -77,3 +77,39 @@ def _all_token_strings(tokenizer: Any) -> list[str]:
         " " + text if piece and piece[0] == "▁" and not text.startswith(" ") else text
         for piece, text in zip(pieces, decoded, strict=True)
     ]
+
+
+def token_spans(tokenizer: Any, texts: Sequence[str]) -> tuple[list[list[int]], list[list[tuple[int, int]]]]:
+    """Ids of each text without special tokens, and where each token stands in the text."""
+    if not texts:
+        return [], []
+    if tokenizer.is_fast:
+        encoded = tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return encoded["input_ids"], encoded["offset_mapping"]
+    ids = token_rows(tokenizer, texts, prepend_bos=False)
+    spans = []
+    for row in ids:  # a slow tokenizer does not say: decode prefix by prefix
+        ends = [len(tokenizer.decode(row[: i + 1])) for i in range(len(row))]
+        spans.append(list(zip([0, *ends], ends, strict=False)))
+    return ids, spans
+
+
+def token_pieces(tokenizer: Any, texts: Sequence[str], rows: Sequence[Sequence[int]]) -> list[list[str]]:
+    """What each token of each text stands for in it: joined, they are the text as far as the model read it.
+
+    The bytes of one character may be several tokens: the first stands for it, the others for nothing. What a row has before the
+    text, such as BOS, is the token's own name.
+
+    Args:
+        rows: the ids of each text as the model saw them.
+    """
+    ids, spans = token_spans(tokenizer, texts)
+    pieces = []
+    for text, row, own, places in zip(texts, rows, ids, spans, strict=True):
+        before = 0 if list(row) == own[: len(row)] else 1
+        found, end = list(map(str, tokenizer.convert_ids_to_tokens(list(row[:before])))), 0
+        for _, last in places[: len(row) - before]:
+            found.append(text[end:last])
+            end = max(end, last)
+        pieces.append(found)
+    return pieces

@@ -302,7 +302,8 @@ class ExhibitInputs:
             sae = self.steered_sae(row["sae_key"])
             parts: list[tuple[np.ndarray, ...]] = []
             tokens: list[int] = []
-            for x, mask in hook_activations(self.recorded.read_as(row), texts, sae.hook_name):
+            for caught, mask in hook_activations(self.recorded.read_as(row), texts, [sae.hook_name]):
+                x = caught[sae.hook_name]
                 acts = (sae.codec.encode(x).acts.abs().float() * mask.unsqueeze(-1)).cpu()
                 row_of, place, fired = (part.numpy() for part in acts.nonzero(as_tuple=True))
                 counts = mask.sum(1).cpu().numpy()

@@ -130,21 +130,22 @@ class ModelProbe:
 
     def topic_activations(self, texts: Sequence[str], sae_keys: Sequence[int]) -> tuple[list[int], pl.DataFrame]:
         """Tokens per text, and rows of `topic_activations` without their topic_id."""
-        counts: dict[int, list[int]] = {}
+        counts: list[int] = []
         frames: list[pl.DataFrame] = []
-        for key in sae_keys:
-            row = self._rows[key]
-            codec, done, counts[key] = self._recorded.placed_sae(row).codec, 0, []
-            batches = hook_activations(self._recorded.read_as(row), texts, row["hook_name"])
-            for x, mask in batches:
-                self._progress("running the model over the topic", done, len(texts))
-                text_ids = np.arange(done, done + len(mask))
-                rows, _ = summarise(entries_at(codec, x, mask), text_ids, codec.d_sae)
-                key_column = pl.lit(key, pl.UInt32).alias("sae_key")
-                frames.append(rows.rename({"prompt_id": "text_id"}).with_columns(key_column))
-                counts[key] += mask.sum(dim=1).tolist()
-                done += len(mask)
-        return counts[sae_keys[0]], pl.concat(frames)
+        for prepend_bos in {self._rows[key]["prepend_bos"] for key in sae_keys}:
+            alike = [self._rows[key] for key in sae_keys if self._rows[key]["prepend_bos"] == prepend_bos]
+            codecs = {row["sae_key"]: self._recorded.placed_sae(row).codec for row in alike}
+            names, counts = [row["hook_name"] for row in alike], []
+            for caught, mask in hook_activations(self._recorded.read_as(alike[0]), texts, names):
+                self._progress("running the model over the topic", len(counts), len(texts))
+                text_ids = np.arange(len(counts), len(counts) + len(mask))
+                for row in alike:
+                    codec = codecs[row["sae_key"]]
+                    rows, _ = summarise(entries_at(codec, caught[row["hook_name"]], mask), text_ids, codec.d_sae)
+                    key_column = pl.lit(row["sae_key"], pl.UInt32).alias("sae_key")
+                    frames.append(rows.rename({"prompt_id": "text_id"}).with_columns(key_column))
+                counts += mask.sum(dim=1).tolist()
+        return counts, pl.concat(frames)
 
     @torch.no_grad()
     def output_scores(self, sae_key: int, neurons: Sequence[int]) -> pl.DataFrame:

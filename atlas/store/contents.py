@@ -28,6 +28,8 @@ LATER = (
     "neuron_vectors",
     "embedding_moments",
     "labels",
+    "token_values",
+    "token_logits",
 )  # tables that files of this schema version may lack: older ones do
 Thing = tuple[str, str, str | None]  # kind, name, statement: a row of sql/catalog.sql
 

@@ -9,6 +9,7 @@ delete from embeddings where prompt_id in (select l.prompt_id from left_out as l
 delete from activations where prompt_id in (select l.prompt_id from left_out as l);
 delete from prompt_totals where prompt_id in (select l.prompt_id from left_out as l);
 delete from examples;
+delete from token_values;
 update prompts set prompt_id = r.new_id from renumbered as r where prompts.prompt_id = r.old_id;
 update embeddings set prompt_id = r.new_id from renumbered as r where embeddings.prompt_id = r.old_id;
 update activations set prompt_id = r.new_id from renumbered as r where activations.prompt_id = r.old_id;

@@ -48,6 +48,8 @@ with unfit as (
         union all select 'prompt_totals', t.sae_key from prompt_totals as t group by t.sae_key
         union all select 'neuron_vectors', c.sae_key from neuron_vectors as c group by c.sae_key
         union all select 'labels', l.sae_key from labels as l group by l.sae_key
+        union all select 'token_values', k.sae_key from token_values as k group by k.sae_key
+        union all select 'token_logits', w.sae_key from token_logits as w group by w.sae_key
     ) as f
     where f.sae_key is null or not exists (from saes as s where s.sae_key = f.sae_key)
     union all
@@ -87,6 +89,8 @@ with unfit as (
         select 'activations' as name, max(a.prompt_id) as prompt_id, max(a.neuron) as neuron from activations as a
         union all select 'examples', max(x.prompt_id), max(x.neuron) from examples as x
         union all select 'prompt_totals', max(t.prompt_id), null from prompt_totals as t
+        union all select 'token_values', max(k.prompt_id), max(k.neuron) from token_values as k
+        union all select 'token_logits', null, max(w.neuron) from token_logits as w
         union all select 'scores', null, max(c.neuron) from scores as c
         union all select 'null_scores', null, max(l.neuron) from null_scores as l
         union all select 'topic_activations', null, max(t.neuron) from topic_activations as t
@@ -184,5 +188,22 @@ with unfit as (
     union all
     select 29, 'a neuron has two labels of one source', min(l.neuron)::varchar
     from labels as l group by l.sae_key, l.neuron, l.source having count(*) > 1
+    union all
+    select 30, 'a neuron''s values on the tokens of a prompt are not whole', k.neuron::varchar
+    from token_values as k
+    where k.neuron is null or k.prompt_id is null or coalesce(len(k.tokens), 0) = 0
+        or len(k.tokens) is distinct from len(k.activations) or list_contains(list_transform(k.tokens, lambda t: t is null), true)
+        or not isfinite(coalesce(list_sum(k.activations), 0))
+    union all
+    select 31, 'a neuron has two rows of values on the tokens of one prompt', min(k.neuron)::varchar
+    from token_values as k group by k.sae_key, k.neuron, k.prompt_id having count(*) > 1
+    union all
+    select 32, 'a logit of a neuron has an empty or impossible place', w.neuron::varchar
+    from token_logits as w
+    where w.neuron is null or w.rank is null or w.token is null or coalesce(w.side, '') not in ('promoted', 'suppressed')
+        or not isfinite(coalesce(w.logit, 'nan'))
+    union all
+    select 33, 'a neuron has two logits of one rank', min(w.neuron)::varchar
+    from token_logits as w group by w.sae_key, w.neuron, w.side, w.rank having count(*) > 1
 )
 select u.fault, u."value" from unfit as u order by u.nr limit 1

@@ -67,8 +67,9 @@ def test_activity_is_the_mean_over_the_tokens_that_count(transformer, tokenizer,
 
 
 def test_special_tokens_and_padding_are_left_out(transformer, tokenizer):
-    seen = list(hook_activations(LoadedModel(transformer, tokenizer, True), TEXTS, "blocks.0.hook_resid_post"))
-    [(x, counts)] = seen
+    seen = list(hook_activations(LoadedModel(transformer, tokenizer, True), TEXTS, ["blocks.0.hook_resid_post"]))
+    [(caught, counts)] = seen
+    x = caught["blocks.0.hook_resid_post"]
     lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in TEXTS]
     assert x.shape[:2] == counts.shape == (len(TEXTS), max(lengths) + 1)
     assert counts.sum(1).tolist() == [n - text.count("<|endoftext|>") for n, text in zip(lengths, TEXTS, strict=True)]
@@ -98,7 +99,7 @@ def test_no_hook_is_left_behind_even_when_the_model_fails(transformer, tokenizer
     before = hooks()
     activity(LoadedModel(transformer, tokenizer, True), sae, TEXTS)
     assert hooks() == before
-    monkeypatch.setattr(transformer.transformer.h[1], "forward", None)
+    monkeypatch.setattr(transformer.transformer.h[0], "forward", None)
     with pytest.raises(TypeError):
         activity(LoadedModel(transformer, tokenizer, True), sae, TEXTS)
     assert hooks() == before

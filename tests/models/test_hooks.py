@@ -9,7 +9,7 @@ import torch
 
 from atlas.errors import ModelError
 from atlas.models.fingerprints import hash_model, hash_tokenizer
-from atlas.models.hooks import find_blocks, find_site
+from atlas.models.hooks import catch_activations, find_blocks, find_site
 from atlas.models.loading import load_language_model, load_transformer
 
 IDS = torch.tensor([[0, 300, 21, 45, 310, 66], [0, 7, 399, 280, 5, 5]])
@@ -140,3 +140,32 @@ def test_a_bridge_and_the_model_behind_it_have_the_same_hash_and_other_weights_a
 
 def test_the_tokenizer_of_a_bridge_has_the_hash_of_the_plain_one(pair):
     assert hash_tokenizer(pair.bridge.tokenizer) == hash_tokenizer(pair.tokenizer)
+
+
+@pytest.mark.parametrize("kind", ["bridge", "plain"])
+@pytest.mark.parametrize("names", [["blocks.0.hook_mlp_out"], ["blocks.0.hook_resid_post", "blocks.0.attn.hook_z"]])
+def test_a_pass_ends_at_the_last_hook_that_is_wanted_and_shows_what_a_whole_one_shows(pair, kind, names):
+    model, mask = getattr(pair, kind), torch.ones_like(IDS)
+    later: list[None] = []
+    handle = find_site(model, "blocks.1.hook_resid_post").edit(lambda x: (later.append(None), x)[1])
+    try:
+        caught = catch_activations(model, IDS, mask.bool(), names)
+        assert not later
+        whole = catch_activations(model, IDS, mask.bool(), [*names, "blocks.1.hook_resid_post"])
+        assert later
+    finally:
+        handle.remove()
+    for name in names:
+        torch.testing.assert_close(caught[name], whole[name], rtol=0, atol=0)
+
+
+def test_a_pass_of_a_model_that_moves_its_weights_about_is_ended_by_itself(pair):
+    later: list[None] = []
+    handle = find_site(pair.plain, "blocks.1.hook_resid_post").edit(lambda x: (later.append(None), x)[1])
+    pair.plain._hf_hook = object()
+    try:
+        catch_activations(pair.plain, IDS, torch.ones_like(IDS).bool(), ["blocks.0.hook_resid_post"])
+    finally:
+        del pair.plain._hf_hook
+        handle.remove()
+    assert later

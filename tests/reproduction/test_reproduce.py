@@ -245,8 +245,8 @@ def whole(scored, small, encoders, tmp_path_factory):
 def best_ranks_by_hand(model, sae, texts, ranks):
     """Per token that counts the best rank among its active neurons, from the SAE's dense code."""
     found = []
-    for x, mask in hook_activations(model, texts, sae.hook_name):
-        acts = sae.codec.encode(x).acts[mask].cpu().numpy()
+    for caught, mask in hook_activations(model, texts, [sae.hook_name]):
+        acts = sae.codec.encode(caught[sae.hook_name]).acts[mask].cpu().numpy()
         found += [ranks[np.flatnonzero(row)].min(initial=len(ranks)) for row in acts]
     return np.array(found)
 

@@ -51,11 +51,20 @@ def tables():
 def one_row(session, table):
     """A row with a value of every column's type; what it refers to is there."""
     values = {"varchar": "a 'text'\n\u00bb", "timestamp": now(), "float": 0.1, "double": 0.1, "boolean": True,
-              "uinteger": 2**32 - 1, "ubigint": 2**64 - 1, "uinteger[]": [0, 7], "varchar[]": ["x", ""]}  # fmt: skip
+              "uinteger": 2**32 - 1, "ubigint": 2**64 - 1, "uinteger[]": [0, 7], "varchar[]": ["x", ""],
+              "float[]": [0.5, None]}  # fmt: skip
     columns = session.sql(
         "select column_name, lower(data_type) from duckdb_columns() where table_name = $table", table=table
     )
-    there = {"sae_key": 0, "neuron": 0, "prompt_id": 0, "index": 0, "kind": "sas", "parameters": '{"a": "\u00bb"}'}
+    there = {
+        "sae_key": 0,
+        "neuron": 0,
+        "prompt_id": 0,
+        "index": 0,
+        "kind": "sas",
+        "side": "promoted",
+        "parameters": '{"a": "\u00bb"}',
+    }
     return pl.DataFrame({name: [there.get(name, values[kind])] for name, kind in columns.iter_rows()}, strict=False)
 
 
@@ -257,10 +266,10 @@ def test_the_commands_say_what_they_did(filled, tmp_path, monkeypatch):
         rows = session.sql("from activations").height
     result = CliRunner().invoke(cli, ["export", "x.atlas", "out"])
     assert result.exit_code == 0
-    assert result.stdout == f"out: 27 tables, {rows} activation rows, 28 files\n"
+    assert result.stdout == f"out: {len(tables())} tables, {rows} activation rows, {len(tables()) + 1} files\n"
     result = CliRunner().invoke(cli, ["import", "out", "y.atlas"])
     assert result.exit_code == 0
-    assert result.stdout == f"y.atlas: 27 tables, {rows} activation rows. Next: atlas info y.atlas\n"
+    assert result.stdout == f"y.atlas: {len(tables())} tables, {rows} activation rows. Next: atlas info y.atlas\n"
     assert_same(filled, Store(tmp_path / "y.atlas"))
 
 

@@ -109,6 +109,22 @@ FAULTS = {  # what was done to a good file: what is said of it
     "update labels set quality = 1.5": "a label has an empty or impossible place: '3'",
     "insert into labels from labels": "a neuron has two labels of one source: '3'",
     "update labels set created_at = 'infinity'": "a time is none of the calendar: 'infinity'",
+    "update token_values set sae_key = 7": "table token_values names an SAE that is not there: '7'",
+    "update token_values set neuron = 4000000000": "table token_values has a prompt or a neuron that is not there",
+    "update token_values set prompt_id = 4000000000": "table token_values has a prompt or a neuron that is not there",
+    "update token_values set prompt_id = null": "a neuron's values on the tokens of a prompt are not whole: '3'",
+    "update token_values set tokens = []": "a neuron's values on the tokens of a prompt are not whole: '3'",
+    "update token_values set tokens = ['a', null]": "a neuron's values on the tokens of a prompt are not whole: '3'",
+    "update token_values set activations = [1]": "a neuron's values on the tokens of a prompt are not whole: '3'",
+    "update token_values set activations = null": "a neuron's values on the tokens of a prompt are not whole: '3'",
+    "update token_values set activations = [1, 'inf'::float]": "a neuron's values on the tokens of a prompt are not whole: '3'",
+    "insert into token_values from token_values": "a neuron has two rows of values on the tokens of one prompt: '3'",
+    "update token_logits set sae_key = 7": "table token_logits names an SAE that is not there: '7'",
+    "update token_logits set neuron = 4000000000": "table token_logits has a prompt or a neuron that is not there",
+    "update token_logits set side = 'x'": "a logit of a neuron has an empty or impossible place: '3'",
+    "update token_logits set token = null": "a logit of a neuron has an empty or impossible place: '3'",
+    "update token_logits set logit = 'nan'": "a logit of a neuron has an empty or impossible place: '3'",
+    "insert into token_logits from token_logits": "a neuron has two logits of one rank: '3'",
     "update atlas set created_at = 'infinity'": "a time is none of the calendar: 'infinity'",
     "update topics set created_at = '-infinity'": "a time is none of the calendar: '-infinity'",
     "update scorings set created_at = '20000-01-01'": "a time is none of the calendar",
@@ -131,6 +147,10 @@ def good_file(built_atlas, tmp_path_factory, encoder):
         session.append(
             "labels", pl.DataFrame({"sae_key": 0, "neuron": 3, "source": "words", "label": "ships", "quality": 0.8})
         )
+        values = {"sae_key": [0], "neuron": [3], "prompt_id": [5], "tokens": [["a", "b"]], "activations": [[None, 1.5]]}
+        session.append("token_values", pl.DataFrame(values))
+        logit = {"sae_key": 0, "neuron": 3, "side": "promoted", "rank": 1, "token": "ship", "logit": 2.5}
+        session.append("token_logits", pl.DataFrame(logit))
     return path
 
 
@@ -151,6 +171,7 @@ def commands(path, folder):
         "top": ["top", path, "sea"],
         "why": ["why", path, "sea", "0", "--sae-id", "0"],
         "search": ["search", path, "a boat on the sea"],
+        "neuron": ["neuron", path, "0", "--sae-id", "0"],
         "label": ["label", path],
         "match": ["match", path, "--sae-id", "0", "--to", "1"],
         "query": ["query", path, "from topics"],

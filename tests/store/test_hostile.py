@@ -57,7 +57,7 @@ REFUSED = {
     "a table of our temporary ones: computed": "create table computed (topic_id integer, neuron integer, score double)",
     "a table of our frames: wanted": "create table wanted as select 0 as topic_id",
     "a table of our frames: appended": "create table appended as from prompts",
-    "a table of another name": "create table notes (text varchar)",
+    "a table of another name": "create table friends (text varchar)",
     "a table that is missing": "drop table topics",
     "a table of another name for ours": "alter table neurons rename to Neurons2",
     "a table in letters of another size": "alter table neurons rename to n_; alter table n_ rename to NEURONS",
@@ -196,6 +196,7 @@ def words(path, tmp_path, encoder):
         "label": opened.label,
         "match": lambda: opened.match(sae_id=0, to=1),
         "examples": lambda: opened.examples(0),
+        "neuron": lambda: opened.neuron(0, sae_id=0, live=False).samples,
         "vector": lambda: opened.vector("mirth"),
         "sql": lambda: opened.sql("from topics"),
         "macro": lambda: opened.sql("from top_neurons('sea', 3)"),
@@ -222,7 +223,7 @@ def write(store):
         session.append("topics", pl.DataFrame({"topic_id": [9], "name": ["mine"]}))
 
 
-READS = ("info", "top", "why", "examples")  # what is read by our own words
+READS = ("info", "top", "why", "examples", "neuron")  # what is read by our own words
 QUERIES = ("macro", "view", "nearest")  # what is read by a user's
 
 
