@@ -23,6 +23,7 @@ from atlas.texts.pairs import PairSet, collect_pairs, read_pairs
 from atlas.texts.prompts import TextSet, collect_texts, read_texts
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import nn
 
     from atlas.cards.neuron import Neuron
@@ -66,7 +67,12 @@ class Atlas:
         self._recorded: dict[tuple[str | None, str | None], RecordedModels] = {}
 
     def info(self) -> dict[str, Any]:
-        """What is in it: the row of `atlas`, counts, and the frames `saes` (with coverage) and `topics`."""
+        """What is in it: the row of `atlas`, counts, the frames `saes` (with coverage) and `topics`, and stale maps.
+
+        `stale_maps` says, for each basis that has a map, how many of its SAEs have places made of other neurons than today's.
+        """
+        from atlas.meaning.neuron_map import stale_maps
+
         with self.store.read() as session:
             rows = session.ask("atlas_row").to_dicts()
             saes = session.ask("saes_with_coverage")
@@ -75,6 +81,7 @@ class Atlas:
                 **session.ask("atlas_size").drop("saes", "topics").row(0, named=True),  # the frames have a row of each
                 "saes": saes,
                 "topics": session.ask("all_topics"),
+                "stale_maps": stale_maps(session),
             }
 
     def score(
@@ -310,6 +317,37 @@ class Atlas:
         own = self._one_sae(sae_id, "sae_id")
         left_out = own if there is self else None
         return match_neurons(Side(self.store, own), Side(there.store, there._one_sae(to, "to", left_out)))
+
+    def map(
+        self,
+        basis: str = "vectors",
+        *,
+        seed: int | None = None,
+        again: bool = False,
+        release: str | None = None,
+        progress: Progress = silent,
+    ) -> pl.DataFrame:
+        """A map of all neurons: two numbers each, so that those that are alike lie together (UMAP).
+
+        It is made once and stored, and made again when prompts or SAEs were added. It takes the package umap-learn.
+
+        Args:
+            basis: "vectors" for what neurons mean, all SAEs on one map, dead neurons left out; "decoder" for what they write, each
+                SAE on a map of its own.
+            seed: of the random numbers; None for 0, or whatever the map that is there has.
+            again: whether to make it anew all the same.
+            release: where the SAEs are now, for basis decoder; None for where they were at build.
+            progress: called with (stage, done, total).
+
+        Returns:
+            A row per neuron: sae_key, sae_id, neuron, x, y, support, density, label.
+        """
+        from atlas.meaning.neuron_map import ensure_map
+
+        def decoder_rows(row: Mapping[str, Any]) -> np.ndarray:
+            return self.recorded(release=release).sae(dict(row)).codec.decoder_rows.float().cpu().numpy()
+
+        return ensure_map(self.store, basis, decoder_rows=decoder_rows, seed=seed, again=again, progress=progress)
 
     def _one_sae(self, sae_id: str | int | None, name: str, left_out: int | None = None) -> int:
         """The key of an SAE; AtlasError when none is given and there is not just one, beside the one left out."""

@@ -39,10 +39,12 @@ def info(atlas: str, engine: str, master: str, style: str) -> None:
     """
     import polars as pl
 
+    from atlas.meaning.neuron_map import describe_stale
+
     with open_on(engine, atlas, master=master) as opened:
         found = opened.info()
     if style != "table":
-        shared = {k: v for k, v in found.items() if not isinstance(v, pl.DataFrame) and k not in ("saes", "topics")}
+        shared = {k: v for k, v in found.items() if not isinstance(v, pl.DataFrame) and k != "stale_maps"}
         print_frame(found["saes"].with_columns(pl.lit(value).alias(key) for key, value in shared.items()), style)
         return
     state = found["state"]
@@ -60,6 +62,8 @@ def info(atlas: str, engine: str, master: str, style: str) -> None:
         keys = found["saes"].filter(pl.col("prepend_bos") == policy)["sae_key"]
         whose = "" if len(policies) == 1 else f"SAE {', '.join(map(str, keys))}: "
         echo(f"{whose}{OPENINGS[policy]}")
+    for basis, saes in found.get("stale_maps", {}).items():
+        echo(f"{describe_stale(basis, saes)}: atlas map {atlas} --basis {basis}")
     columns = [
         "sae_key",
         "sae_id",

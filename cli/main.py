@@ -29,6 +29,7 @@ COMMANDS = {
     "top": ("ask", "The best neurons of a topic, and what they write."),
     "why": ("ask", "The reference prompts behind a neuron's score."),
     "neuron": ("neuron", "All there is to know of one neuron."),
+    "map": ("map", "A place for every neuron, those that are alike near each other."),
     "steer": ("steer", "Generate text steered by a topic's stored scores."),
     "evaluate": ("evaluate", "How well a topic is found and steered to, with intervals and controls."),
     "contrast": ("contrast", "Make steering vectors of a behaviour from contrast pairs."),

@@ -174,6 +174,34 @@ comment on column labels.label is 'A few words';
 comment on column labels.quality is 'AUROC with which closeness to the label tells prompts, kept out of its making, on which the neuron fires most from others; null: not measured';
 comment on column labels.created_at is 'When it was made (UTC)';
 
+create table map (
+    sae_key uinteger,
+    neuron uinteger,
+    basis varchar,
+    x float,
+    y float,
+    seed ubigint,
+    made_of varchar,
+    created_at timestamp
+);
+comment on table map is 'A neuron''s place on a map, near those that are like it; made by `atlas map`';
+comment on column map.sae_key is 'The SAE';
+comment on column map.neuron is 'The neuron';
+comment on column map.basis is 'What is alike: vectors (what neurons mean, all SAEs on one map) or decoder (what they write, a map per SAE)';
+comment on column map.x is 'Its place from left to right; only distances mean something';
+comment on column map.y is 'Its place from bottom to top';
+comment on column map.seed is 'Seed of the random numbers';
+comment on column map.made_of is 'Hash of what it was made of: the reference prompts and the SAEs for vectors, the SAE for decoder';
+comment on column map.created_at is 'When it was made (UTC)';
+
+create table notes (list varchar, sae_key uinteger, neuron uinteger, text varchar, created_at timestamp);
+comment on table notes is 'A person''s note on a neuron, in a list of theirs; a neuron is in a list once';
+comment on column notes.list is 'Name of the list';
+comment on column notes.sae_key is 'The SAE';
+comment on column notes.neuron is 'The neuron';
+comment on column notes.text is 'What is said of it; may be empty';
+comment on column notes.created_at is 'When it was written (UTC)';
+
 create table examples (
     sae_key uinteger,
     neuron uinteger,

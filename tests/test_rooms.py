@@ -60,6 +60,7 @@ LIBRARIES = {  # library -> the files that may import it
         )
     },
     "pyspark": {"spark/session", "spark/query"},
+    "umap": {"meaning/neuron_map"},
     "sqlglot": {"spark/dialect"},
 }
 QUERY_ROOMS = {"topics": "scoring", "uncertainty": "scoring", "questions": "api"}  # folders of sql/ that are no rooms

@@ -16,7 +16,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import jinja2
-from jinja2.utils import markupsafe
+from markupsafe import Markup
 
 from atlas.errors import UNSEEN, StoreError
 
@@ -60,8 +60,8 @@ def with_style(card: str) -> str:
 
 def render_page(title: str, cards: Iterable[str]) -> str:
     """A whole page of cards that needs no other file, and may load none."""
-    body = markupsafe.Markup("\n".join(cards))
-    return render("page.html", title=title, body=body, style=markupsafe.Markup(style()))
+    body = Markup("\n".join(cards))
+    return render("page.html", title=title, body=body, style=Markup(style()))
 
 
 def write_page(path: str | Path, title: str, cards: Iterable[str]) -> None:

@@ -28,6 +28,8 @@ LATER = (
     "neuron_vectors",
     "embedding_moments",
     "labels",
+    "map",
+    "notes",
     "token_values",
     "token_logits",
 )  # tables that files of this schema version may lack: older ones do

@@ -5,6 +5,8 @@ insert into saes by name select * from old.saes order by sae_key;
 insert into shards by name select * from old.shards order by sae_key, shard;
 insert into prompt_totals by name select * from old.prompt_totals order by sae_key, prompt_id;
 insert into labels by name select * from old.labels order by sae_key, neuron, source;
+insert into map by name select * from old.map order by sae_key, basis, neuron;
+insert into notes by name select * from old.notes order by list, sae_key, neuron;
 insert into token_values by name select * from old.token_values order by sae_key, neuron, prompt_id;
 insert into token_logits by name select * from old.token_logits order by sae_key, neuron, side, rank;
 insert into topics by name select * from old.topics order by topic_id;

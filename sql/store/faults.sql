@@ -48,6 +48,8 @@ with unfit as (
         union all select 'prompt_totals', t.sae_key from prompt_totals as t group by t.sae_key
         union all select 'neuron_vectors', c.sae_key from neuron_vectors as c group by c.sae_key
         union all select 'labels', l.sae_key from labels as l group by l.sae_key
+        union all select 'map', p.sae_key from map as p group by p.sae_key
+        union all select 'notes', o.sae_key from notes as o group by o.sae_key
         union all select 'token_values', k.sae_key from token_values as k group by k.sae_key
         union all select 'token_logits', w.sae_key from token_logits as w group by w.sae_key
     ) as f
@@ -89,6 +91,8 @@ with unfit as (
         select 'activations' as name, max(a.prompt_id) as prompt_id, max(a.neuron) as neuron from activations as a
         union all select 'examples', max(x.prompt_id), max(x.neuron) from examples as x
         union all select 'prompt_totals', max(t.prompt_id), null from prompt_totals as t
+        union all select 'map', null, max(p.neuron) from map as p
+        union all select 'notes', null, max(o.neuron) from notes as o
         union all select 'token_values', max(k.prompt_id), max(k.neuron) from token_values as k
         union all select 'token_logits', null, max(w.neuron) from token_logits as w
         union all select 'scores', null, max(c.neuron) from scores as c
@@ -156,6 +160,8 @@ with unfit as (
         union all select v.created_at from vectors as v
         union all select r.created_at from runs as r
         union all select l.created_at from labels as l
+        union all select p.created_at from map as p
+        union all select o.created_at from notes as o
         union all select c.created_at from calibrations as c
         union all select g.created_at from generations as g
     ) as f
@@ -205,5 +211,19 @@ with unfit as (
     union all
     select 33, 'a neuron has two logits of one rank', min(w.neuron)::varchar
     from token_logits as w group by w.sae_key, w.neuron, w.side, w.rank having count(*) > 1
+    union all
+    select 34, 'a neuron''s place on a map is empty or impossible', p.neuron::varchar
+    from map as p
+    where p.neuron is null or coalesce(p.basis, '') not in ('vectors', 'decoder') or not isfinite(coalesce(p.x + p.y, 'nan'))
+        or p.seed is null or p.made_of is null
+    union all
+    select 35, 'a neuron has two places on one map', min(p.neuron)::varchar
+    from map as p group by p.sae_key, p.neuron, p.basis having count(*) > 1
+    union all
+    select 36, 'a note has no list, no neuron or no text', o.list
+    from notes as o where coalesce(trim(o.list), '') = '' or o.neuron is null or o.text is null
+    union all
+    select 37, 'a neuron is in a list twice', min(o.list)
+    from notes as o group by o.list, o.sae_key, o.neuron having count(*) > 1
 )
 select u.fault, u."value" from unfit as u order by u.nr limit 1

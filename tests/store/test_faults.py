@@ -23,6 +23,7 @@ from atlas.scoring.config import ScoringConfig
 from atlas.scoring.score import score_topics
 from atlas.store.exchange import export_atlas, import_atlas
 from atlas.store.file import Store
+from atlas.store.session import now
 from atlas.texts.prompts import collect_texts
 
 FAULTS = {  # what was done to a good file: what is said of it
@@ -125,6 +126,20 @@ FAULTS = {  # what was done to a good file: what is said of it
     "update token_logits set token = null": "a logit of a neuron has an empty or impossible place: '3'",
     "update token_logits set logit = 'nan'": "a logit of a neuron has an empty or impossible place: '3'",
     "insert into token_logits from token_logits": "a neuron has two logits of one rank: '3'",
+    "update map set sae_key = 7": "table map names an SAE that is not there: '7'",
+    "update map set neuron = 4000000000": "table map has a prompt or a neuron that is not there",
+    "update map set basis = 'x'": "a neuron's place on a map is empty or impossible: '3'",
+    "update map set x = 'inf'": "a neuron's place on a map is empty or impossible: '3'",
+    "update map set y = null": "a neuron's place on a map is empty or impossible: '3'",
+    "update map set made_of = null": "a neuron's place on a map is empty or impossible: '3'",
+    "insert into map from map": "a neuron has two places on one map: '3'",
+    "update map set created_at = 'infinity'": "a time is none of the calendar: 'infinity'",
+    "update notes set sae_key = null": "table notes names an SAE that is not there",
+    "update notes set neuron = 4000000000": "table notes has a prompt or a neuron that is not there",
+    "update notes set list = ' '": "a note has no list, no neuron or no text: ' '",
+    "update notes set text = null": "a note has no list, no neuron or no text: 'ships'",
+    "insert into notes from notes": "a neuron is in a list twice: 'ships'",
+    "update notes set created_at = '-infinity'": "a time is none of the calendar: '-infinity'",
     "update atlas set created_at = 'infinity'": "a time is none of the calendar: 'infinity'",
     "update topics set created_at = '-infinity'": "a time is none of the calendar: '-infinity'",
     "update scorings set created_at = '20000-01-01'": "a time is none of the calendar",
@@ -151,6 +166,19 @@ def good_file(built_atlas, tmp_path_factory, encoder):
         session.append("token_values", pl.DataFrame(values))
         logit = {"sae_key": 0, "neuron": 3, "side": "promoted", "rank": 1, "token": "ship", "logit": 2.5}
         session.append("token_logits", pl.DataFrame(logit))
+        place = {
+            "sae_key": 0,
+            "neuron": 3,
+            "basis": "vectors",
+            "x": 0.5,
+            "y": 1.5,
+            "seed": 0,
+            "made_of": "a",
+            "created_at": now(),
+        }
+        session.append("map", pl.DataFrame(place))
+        note = {"list": "ships", "sae_key": 0, "neuron": 3, "text": "", "created_at": now()}
+        session.append("notes", pl.DataFrame(note))
     return path
 
 
@@ -174,6 +202,7 @@ def commands(path, folder):
         "neuron": ["neuron", path, "0", "--sae-id", "0"],
         "label": ["label", path],
         "match": ["match", path, "--sae-id", "0", "--to", "1"],
+        "map": ["map", path],
         "query": ["query", path, "from topics"],
         "steer": ["steer", path, "sea", "The"],
         "score": ["score", path, "river", texts],
