@@ -63,6 +63,7 @@ def one_row(session, table):
         "index": 0,
         "kind": "sas",
         "side": "promoted",
+        "basis": "decoder",
         "parameters": '{"a": "\u00bb"}',
     }
     return pl.DataFrame({name: [there.get(name, values[kind])] for name, kind in columns.iter_rows()}, strict=False)

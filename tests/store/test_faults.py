@@ -203,6 +203,7 @@ def commands(path, folder):
         "label": ["label", path],
         "match": ["match", path, "--sae-id", "0", "--to", "1"],
         "map": ["map", path],
+        "explore": ["explore", path, "--no-browser"],
         "query": ["query", path, "from topics"],
         "steer": ["steer", path, "sea", "The"],
         "score": ["score", path, "river", texts],
@@ -289,7 +290,10 @@ def test_a_number_format_is_one_of_those_that_weights_are_loaded_in(gpt2_folder)
 
 @pytest.mark.parametrize("storage", ["v1.0.0", "v1.2.0"])
 def test_a_file_that_the_released_version_made_opens_and_answers_as_one_of_today(storage, good_file, tmp_path):
-    path, good_file = tmp_path / "old.atlas", spoil(good_file, tmp_path / "good.atlas", "delete from labels")
+    path, good_file = (
+        tmp_path / "old.atlas",
+        spoil(good_file, tmp_path / "good.atlas", "delete from labels; delete from map"),
+    )
     with duckdb.connect() as connection:
         connection.execute(
             f"attach '{path}' as old (storage_version '{storage}'); attach '{good_file}' as good (read_only)"
