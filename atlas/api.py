@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
+    from atlas.background import Served
     from atlas.cards.neuron import Neuron
     from atlas.evaluation.evaluation_set import EvaluationSet
     from atlas.evaluation.runs import MethodSetting
@@ -645,6 +646,42 @@ class Atlas:
         wanted = [prompts] if isinstance(prompts, str) else list(prompts)
         found = steer_prompts(prepared, wanted, sampling=Sampling(**sampling), save=save, progress=progress)
         return show_steer(pl.DataFrame(found), f"Steered towards {topic}" if topic else "Steered")
+
+    def explore(
+        self,
+        *,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        browser: bool = True,
+        read_only: bool = False,
+        model: str | None = None,
+        release: str | None = None,
+        encoder: str | None = None,
+    ) -> Served:
+        """Open the page of `atlas explore` on this atlas, served by a process of its own; it shows itself as a link.
+
+        It lasts as long as this process, or until its `close`; a script ends with its `wait`. Needs the extra explore.
+
+        Args:
+            port: 0 for any that is free.
+            host: address to listen on; whoever reaches another than 127.0.0.1 sees the atlas.
+            browser: whether to open it in the browser.
+            read_only: whether visitors may store nothing.
+            model: where the language model is now; None for where it was at build.
+            release: the same of the SAEs.
+            encoder: the same of the sentence encoder.
+
+        Raises:
+            AtlasError: it cannot be served: the extra is missing, or the port is taken.
+        """
+        from atlas.background import Served
+
+        words = ["explore", str(self.store.file), "--port", str(port), "--host", host]
+        words += ["--no-browser"] if not browser else []
+        words += ["--read-only"] if read_only or self.store.read_only else []
+        for name, value in (("model", model), ("release", release), ("encoder", encoder)):
+            words += [f"--{name}", value] if value is not None else []
+        return Served(words)
 
     def evaluate(
         self,

@@ -80,6 +80,7 @@ SHOWS = {
             "atlas query {path} \"select * from compare_topics('medicine', 'cooking') limit 5\"",
             "atlas label {path}",
             "atlas score {path} MY_TOPIC MY_TEXTS.txt",
+            "atlas explore {path}",
         ),
     ),
     "smollm2": Show(
@@ -99,6 +100,7 @@ SHOWS = {
             "atlas query {path} \"select * from compare_topics('medicine', 'cooking') limit 5\"",
             "atlas label {path}",
             "atlas score {path} MY_TOPIC MY_TEXTS.txt",
+            "atlas explore {path}",
         ),
     ),
 }

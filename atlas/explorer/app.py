@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 from collections.abc import Collection
 from pathlib import Path
 
-import plotly
 from fastapi import FastAPI
 from nicegui import app as nicegui_app
 from nicegui import ui
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp
 
+from atlas.explorer.compare_page import add_compare_page
 from atlas.explorer.guard import Guard
 from atlas.explorer.neuron_page import add_neuron_page
 from atlas.explorer.search_page import add_search_page
@@ -22,8 +24,16 @@ from atlas.explorer.visit import Visit
 from atlas.explorer.why_page import add_why_page
 
 STATIC = Path(__file__).parent / "static"
-PLOTLY = Path(plotly.__file__).parent / "package_data/plotly.min.js"
-PAGES = (add_search_page, add_neuron_page, add_topics_page, add_why_page, add_steer_page, add_sql_page)
+PLOTLY = "package_data/plotly.min.js"  # in the package, which is not imported for it
+PAGES = (
+    add_search_page,
+    add_neuron_page,
+    add_topics_page,
+    add_compare_page,
+    add_why_page,
+    add_steer_page,
+    add_sql_page,
+)
 ICON = "🧭"
 
 
@@ -37,6 +47,7 @@ def make_app(visit: Visit, *, hosts: Collection[str] = (), any_address: bool = F
     """
     nicegui_app.add_static_files("/_atlas", STATIC, max_cache_age=0)
     nicegui_app.get("/_atlas_plotly.js")(_plotly)
+    nicegui_app.get("/_atlas_points/{name}")(functools.partial(_points, visit))
     for add_page in PAGES:
         add_page(visit)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
@@ -52,5 +63,13 @@ def make_app(visit: Visit, *, hosts: Collection[str] = (), any_address: bool = F
     return Guard(app, hosts=hosts, any_address=any_address)
 
 
+def _points(visit: Visit, name: str) -> Response:
+    content = visit.points.get(name)
+    if content is None:
+        return PlainTextResponse("these points are gone: load the page again", status_code=404)
+    return Response(content, media_type="application/octet-stream", headers={"cache-control": "no-store"})
+
+
 def _plotly() -> Response:
-    return FileResponse(PLOTLY, media_type="text/javascript", headers={"cache-control": "max-age=86400"})
+    (folder,) = importlib.util.find_spec("plotly").submodule_search_locations  # type: ignore[union-attr,misc]
+    return FileResponse(Path(folder) / PLOTLY, media_type="text/javascript", headers={"cache-control": "max-age=86400"})

@@ -142,4 +142,4 @@ def _row(number: int, row: dict[str, Any], why: Mapping[str, Any] | None) -> dic
 
 def words(tokens: Iterable[Any] | None) -> str:
     """Tokens side by side, in a cell."""
-    return "  ".join(str(token).strip() for token in tokens or ())
+    return "  ".join(dict.fromkeys(str(token).strip() for token in tokens or ()))

@@ -17,6 +17,7 @@ T = TypeVar("T")
 PAGES = {
     "/": ("Search", "search", "Neurons for any text"),
     "/topics": ("Topics", "topic", "The stored topics and their best neurons"),
+    "/compare": ("Compare", "compare_arrows", "One topic against another"),
     "/steer": ("Steer", "tune", "Generate text with neurons turned up"),
     "/sql": ("SQL", "terminal", "Ask the file anything, read-only"),
 }

@@ -73,6 +73,7 @@ def _ready(url: str, *, browser: bool, tell: Callable[[str], None]) -> None:
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens; AtlasError where the address cannot be had."""
+    found = None
     try:
         (family, kind, _, _, place), *_ = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -81,9 +82,10 @@ def listen(host: str, port: int) -> socket.socket:
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(place)
     except OSError as error:
+        if found is not None:
+            found.close()
         raise AtlasError(
-            f"{host}:{port} cannot be listened on ({error.strerror or error}): give another --port, or --port 0 for a "
-            "free one"
+            f"{host}:{port} cannot be listened on ({error.strerror or error}): give another --port, or --port 0 for a free one"
         ) from error
     return found
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from atlas.api import Atlas
+from atlas.explorer.points import Points
 from atlas.meaning.neuron_vectors import lacks_neuron_vectors
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Visit:
 
     def __init__(self, atlas: Atlas, *, places: Places = Places()) -> None:
         self.atlas, self.places = atlas, places
-        self.turns = Turns()
+        self.turns, self.points = Turns(), Points()
         self._embedding = threading.Lock()
 
     @property
@@ -73,6 +74,15 @@ class Visit:
     def topics(self) -> list[str]:
         """The names of the topics that are scored by distance, as steering wants them."""
         return sorted(set(self.ask("all_topics")["name"]))
+
+    def caption(self, sae_key: int, neuron: int) -> str:
+        """A neuron in a line: its number, and its label or what it fires on."""
+        found = self.ask("neuron_caption", sae_key=sae_key, neuron=neuron)
+        if found.is_empty():
+            return ""
+        row = found.row(0, named=True)
+        about = row["label"] or "  ".join(str(token) for token in row["fires_on"] or ()) or "never fired"
+        return f"neuron {neuron} of {row['sae_id']}: {about}"
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """The embeddings of texts; the encoder is loaded once, by whoever asks first."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,6 +34,7 @@ ORDERS = {  # selection rule -> what chooses and what orders the neurons in SQL,
         "(centroid_z - avg(centroid_z) over ()) / stddev(centroid_z) over () desc",
     ),
 }
+KINDS = {"sae": int, "strength": float, "count": int}  # of what may be None
 PYTHON = """import atlas
 from atlas.models.recorded import RecordedModels
 from atlas.steering.generation import Sampling
@@ -91,6 +93,18 @@ class Wish:
     top_k: int = 5
     top_p: float = 1.0
     seed: int = 0
+
+    @classmethod
+    def read(cls, given: Mapping[str, str]) -> Wish:
+        """What `link` wrote; what it could not have written is as usual."""
+        values: dict[str, Any] = {}
+        for name, usual in vars(cls()).items():
+            kind = KINDS.get(name, type(usual))
+            try:
+                values[name] = kind(given[name]) if kind is not bool else given[name] in ("1", "true", "True")
+            except (KeyError, ValueError):
+                values[name] = usual
+        return cls(**{**values, "method": values["method"] if values["method"] in METHODS else DEFAULT_METHOD})
 
     def link(self) -> str:
         """The page that restores it; what is as usual is left out."""

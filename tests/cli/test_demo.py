@@ -129,6 +129,11 @@ def test_the_demo_of_a_real_model_shows_where_neurons_fire_and_what_steering_cos
     assert re.search(r"original \(contamination 0\.\d\d\):", printed)
 
 
+def test_a_demo_ends_with_the_page_on_its_atlas(demo_output):
+    assert demo_output.splitlines()[-1] == "  atlas explore atlas-demo/pocket.atlas"
+    assert all(show.next[-1] == "atlas explore {path}" for show in SHOWS.values())
+
+
 def test_a_demo_of_two_folders_is_refused():
     for words in (["here", "there"], ["smollm2", "here", "there"]):
         result = CliRunner().invoke(cli, ["demo", *words])

@@ -1,0 +1,91 @@
+"""`atlas explore` and `a.explore()`: where they listen, what they say, and what an atlas of a stranger can do."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+from command import run
+from conftest import serving
+
+import atlas
+from atlas.errors import AtlasError
+from atlas.explorer.serve import address_of, listen
+
+
+def get(url, **headers):
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_the_command_serves_the_page_on_loopback_alone_and_holds_no_lock(scored_atlas, tmp_path):
+    import shutil
+
+    path = shutil.copy(scored_atlas, tmp_path / "own.atlas")
+    with serving(path) as url:
+        assert url.startswith("http://127.0.0.1:")
+        port = int(url.rpartition(":")[2])
+        assert get(url)[0] == 200
+        assert get(url, Host="evil.example")[0] == 421
+        assert get(url, Origin="http://evil.example")[0] == 403
+        assert get(f"{url}/_nicegui_ws/socket.io/?EIO=4&transport=polling", Origin="http://evil.example")[0] == 403
+        own = socket.gethostbyname(socket.gethostname())
+        if own != "127.0.0.1":
+            with pytest.raises(OSError), socket.create_connection((own, port), timeout=2):
+                pass
+        atlas.open(path).score("bread", ["Bread in the oven", "A loaf of bread"], null_topics=2)  # a writer beside it
+        assert "bread" in get(f"{url}/topics")[1]
+
+
+def test_a_port_that_is_taken_is_said_in_one_line(scored_atlas):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, _, err = run("explore", scored_atlas, "--no-browser", "--port", port, "--read-only")
+        assert code == 1
+        assert f"127.0.0.1:{port} cannot be listened on" in err
+        with pytest.raises(AtlasError, match="cannot be listened on"):
+            atlas.open(scored_atlas).explore(port=port, browser=False, read_only=True)
+
+
+def test_a_missing_extra_is_said_in_one_line(scored_atlas, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nicegui" else found(name))
+    code, _, err = run("explore", scored_atlas)
+    assert (code, err) == (1, "Error: the page needs nicegui: pip install 'neuron-atlas[explore]'\n")
+
+
+def test_other_commands_do_not_import_the_page():
+    code = (
+        "import sys; from atlas.cli.main import cli; cli.main(['--help'], standalone_mode=False); "
+        "assert not {'nicegui', 'fastapi', 'plotly'} & set(sys.modules), sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "explore" in done.stdout
+
+
+def test_the_address_is_one_that_a_browser_here_can_open():
+    for host, shown in (("0.0.0.0", "127.0.0.1"), ("localhost", "127.0.0.1"), ("127.0.0.1", "127.0.0.1")):
+        with listen(host, 0) as found:
+            assert address_of(found, host) == f"http://{shown}:{found.getsockname()[1]}"
+
+
+def test_python_opens_the_page_in_a_process_of_its_own(scored_atlas):
+    with atlas.open(scored_atlas).explore(browser=False, read_only=True) as served:
+        assert get(served.url)[0] == 200
+        assert served.url in served._repr_html_()
+    assert not served.is_open
+    assert repr(served) == "<page that is closed>"
+    with pytest.raises(AtlasError, match="no atlas at"):
+        atlas.open(scored_atlas).__class__(atlas.store.file.Store("gone.atlas")).explore(browser=False)
