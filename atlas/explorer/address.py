@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 def link(path: str, **values: Any) -> str:
     """A path with the values that are set: None, False and empty ones are left out, lists give a value each."""
-    kept = {name: value for name, value in values.items() if value not in (None, "", False, [], ())}
+    kept = {name: value for name, value in values.items() if value is not False and value not in (None, "", [], ())}
     query = urlencode({name: _plain(value) for name, value in kept.items()}, doseq=True, quote_via=quote)
     return f"{path}?{query}" if query else path
 

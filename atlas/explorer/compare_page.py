@@ -137,7 +137,8 @@ class CompareView:
         if found["x"].count() == 0 or found["y"].count() == 0:
             with self.place:
                 empty_state(
-                    f"These topics have no {self.compared.by} for the same SAE: score them again, or choose another measure."
+                    f"These topics have no {self.compared.by} for the same SAE: score them again, or choose"
+                    " another measure."
                 )
             return
         by = self.compared.by

@@ -30,6 +30,7 @@ class SteerForm:
     def __init__(self, visit: Visit, wish: Wish, changed: Callable[[], Awaitable[None]]) -> None:
         self._changed, self._quiet = changed, False
         self._raw: float | None = None
+        self._reach = 1.0  # of the slider
         self.fields: dict[str, Any] = {}
         self._prompt(wish)
         self._source(visit, wish)
@@ -133,10 +134,9 @@ class SteerForm:
         try:
             if wish.strength is not None:
                 given = self.fields["strength"].value
-                reach = max(
-                    abs(wish.strength) * FURTHEST, abs(self.slider.props["max"]) if given is not None else 0, 1e-3
-                )
-                self.slider.props(f"min={-reach / 2:.4g} max={reach:.4g} step={reach / 400:.4g}")
+                if given is None or abs(wish.strength) > self._reach:
+                    self._reach = max(abs(wish.strength) * FURTHEST, 1e-3)
+                self.slider.props.update({"min": -self._reach / 2, "max": self._reach, "step": self._reach / 400})
                 self.slider.value = wish.strength
                 self.fields["strength"].props(f'placeholder="{wish.strength:g}" stack-label')
                 self.raw.value = None if settled.raw is None else float(f"{wish.strength * settled.raw:.4g}")

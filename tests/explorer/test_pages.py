@@ -134,7 +134,10 @@ def test_two_topics_are_compared_and_what_stands_for_one_alone_is_listed(page, s
     page.goto("/compare?a=medicine&b=the%20sea&by=score")
     scatter = page.get_by_test_id("scatter")
     page.wait_for_selector("[data-drawn]")
-    counted = "select count(*) from scores x join scorings g using (scoring_id) join topics t using (topic_id) where t.name = 'medicine' and g.scorer = 'distance' and x.score is not null"
+    counted = (
+        "select count(*) from scores x join scorings g using (scoring_id) join topics t using (topic_id) "
+        "where t.name = 'medicine' and g.scorer = 'distance' and x.score is not null"
+    )
     assert int(scatter.get_attribute("data-drawn")) == shown.atlas.sql(counted).item()
     box = scatter.bounding_box()
     corners = [(0.02, 0.02), (0.98, 0.02), (0.98, 0.98), (0.02, 0.98), (0.02, 0.02)]
