@@ -52,6 +52,8 @@ LIBRARIES = {  # library -> the files that may import it
             "export",
             "frame",
             "keep",
+            "listed",
+            "map_page",
             "neuron_page",
             "search_page",
             "sql_page",

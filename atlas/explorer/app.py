@@ -13,8 +13,10 @@ from nicegui import ui
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp
 
+from atlas.cards.html import style
 from atlas.explorer.compare_page import add_compare_page
 from atlas.explorer.guard import Guard
+from atlas.explorer.map_page import add_map_page
 from atlas.explorer.neuron_page import add_neuron_page
 from atlas.explorer.search_page import add_search_page
 from atlas.explorer.sql_page import add_sql_page
@@ -30,6 +32,7 @@ PAGES = (
     add_neuron_page,
     add_topics_page,
     add_compare_page,
+    add_map_page,
     add_why_page,
     add_steer_page,
     add_sql_page,
@@ -47,6 +50,7 @@ def make_app(visit: Visit, *, hosts: Collection[str] = (), any_address: bool = F
     """
     nicegui_app.add_static_files("/_atlas", STATIC, max_cache_age=0)
     nicegui_app.get("/_atlas_plotly.js")(_plotly)
+    nicegui_app.get("/_atlas_cards.css")(_card_style)
     nicegui_app.get("/_atlas_points/{name}")(functools.partial(_points, visit))
     for add_page in PAGES:
         add_page(visit)
@@ -68,6 +72,10 @@ def _points(visit: Visit, name: str) -> Response:
     if content is None:
         return PlainTextResponse("these points are gone: load the page again", status_code=404)
     return Response(content, media_type="application/octet-stream", headers={"cache-control": "no-store"})
+
+
+def _card_style() -> Response:
+    return PlainTextResponse(style(), media_type="text/css")
 
 
 def _plotly() -> Response:

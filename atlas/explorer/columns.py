@@ -44,6 +44,9 @@ NUMBERS = {
     "weight": 5,
     "contribution": 5,
     "cosine": 3,
+    "colour": 3,
+    "a": 3,
+    "b": 3,
 }
 HEADER = """
 <q-th :props="props"><span class="hinted">{{ props.col.label }}<q-tooltip v-if="props.col.hint" max-width="22rem">

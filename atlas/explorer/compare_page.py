@@ -11,10 +11,8 @@ from nicegui import ui
 from starlette.requests import Request
 
 from atlas.explorer.address import link
-from atlas.explorer.columns import neuron_table
-from atlas.explorer.export import export_buttons
-from atlas.explorer.frame import attempt, code_block, empty_state, framed, later
-from atlas.explorer.keep import keep_in_list, picked, steer_with
+from atlas.explorer.frame import attempt, empty_state, framed, later
+from atlas.explorer.listed import list_neurons, pairs
 from atlas.explorer.scatter import Look, Scatter
 from atlas.explorer.spelled import literal
 from atlas.explorer.visit import Visit
@@ -156,32 +154,13 @@ class CompareView:
         """List the neurons of points."""
         rows = self.frame[[number for number in numbers if number < self.frame.height]].head(ROWS)
         if rows.height:
-            pairs = ", ".join(f"({row['sae_key']}, {row['neuron']})" for row in rows.iter_rows(named=True))
-            await self._list(f" and (ga.sae_key, x.neuron) in ({pairs})", f"{count:,} neurons", count > rows.height)
+            await self._list(
+                f" and (ga.sae_key, x.neuron) in ({pairs(rows)})", f"{count:,} neurons", count > rows.height
+            )
 
     async def pick_difference(self) -> None:
         """List the neurons that stand for A and not for B."""
         await self._list(self.compared.difference(), f"For {self.compared.a} and not for {self.compared.b}", more=False)
 
     async def _list(self, where: str, title: str, more: bool) -> None:
-        sql = self.compared.sql(where)
-        found = await attempt(self.visit.atlas.sql, sql)
-        if found is None:
-            return
-        self.place.clear()
-        with self.place:
-            ui.label(f"{title}: {found.height:,} rows{', the first of them' if more else ''}").classes("result").props(
-                'data-testid="compare-count"'
-            )
-            if found.is_empty():
-                empty_state("No neuron is so close to the one and so far from the other.")
-                return
-            table = neuron_table(found, SHOWN, pick=True, page=50, mark="compared")
-            with ui.row():
-                ui.button("Steer with the ticked", icon="tune", on_click=lambda: steer_with(table)).props(
-                    "outline no-caps"
-                )
-                keep_in_list(self.visit, lambda: picked(table))
-                export_buttons(self.visit, sql, "compare")
-            with ui.expansion("The SQL behind this table", icon="terminal").classes("w-full"):
-                code_block(sql)
+        await list_neurons(self.visit, self.place, self.compared.sql(where), shown=SHOWN, title=title, more=more)

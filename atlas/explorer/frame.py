@@ -18,6 +18,7 @@ PAGES = {
     "/": ("Search", "search", "Neurons for any text"),
     "/topics": ("Topics", "topic", "The stored topics and their best neurons"),
     "/compare": ("Compare", "compare_arrows", "One topic against another"),
+    "/map": ("Map", "scatter_plot", "All neurons, those that are alike together"),
     "/steer": ("Steer", "tune", "Generate text with neurons turned up"),
     "/sql": ("SQL", "terminal", "Ask the file anything, read-only"),
 }

@@ -69,9 +69,10 @@ class Scatter:
         """Give the same points other colours."""
         self._call("recolour", self._url(points), look)
 
-    def highlight(self, numbers: Sequence[int]) -> None:
-        """Let all but some points fade."""
-        self._run(f"highlight({json.dumps(self.id)}, {json.dumps(list(numbers))})")
+    def highlight(self, numbers: Sequence[int] | None) -> None:
+        """Let all but some points fade; none for None."""
+        shown = None if numbers is None else list(numbers)
+        self._run(f"highlight({json.dumps(self.id)}, {json.dumps(shown)})")
 
     def _url(self, points: pl.DataFrame) -> str:
         return f"/_atlas_points/{self._visit.points.put(points)}"

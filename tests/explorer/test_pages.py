@@ -146,7 +146,7 @@ def test_two_topics_are_compared_and_what_stands_for_one_alone_is_listed(page, s
         if not number:
             page.mouse.down()
     page.mouse.up()
-    rows = page.get_by_test_id("compared").locator("tbody tr")
+    rows = page.get_by_test_id("listed").locator("tbody tr")
     rows.first.wait_for()
     line = rows.first.locator("td").all_inner_texts()
     wanted = shown.atlas.sql(

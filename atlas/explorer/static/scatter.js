@@ -22,14 +22,15 @@ function marker(colour, look) {
 }
 
 function axis(name) {
-  return { title: { text: name }, zeroline: false, gridcolor: GREY, showticklabels: name !== "", automargin: true };
+  return { title: { text: name }, zeroline: false, showgrid: name !== "", gridcolor: GREY, showticklabels: name !== "", automargin: true };
 }
 
 export async function draw(id, url, look) {
+  const began = performance.now();
   const place = document.getElementById(id);
   const { x, y, colour } = await columns(url);
   const trace = { type: "scattergl", mode: "markers", x, y, hoverinfo: "none", marker: marker(colour, look),
-    selected: { marker: { opacity: 1 } }, unselected: { marker: { opacity: 0.12 } } };
+    selected: { marker: { opacity: 1, size: look.size * 1.6 } }, unselected: { marker: { opacity: 0.12 } } };
   const layout = { dragmode: "lasso", hovermode: "closest", margin: { l: 50, r: 10, t: 10, b: 42 }, font: { color: "#8a94a3" },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", xaxis: axis(look.x), yaxis: axis(look.y) };
   if (look.square) Object.assign(layout.yaxis, { scaleanchor: "x" });
@@ -47,6 +48,7 @@ export async function draw(id, url, look) {
     const found = numbers(event);
     emitEvent(`${id}-pick`, { numbers: found.slice(0, MOST), count: found.length });
   });
+  place.dataset.seconds = (performance.now() - began) / 1000;
   place.dataset.drawn = x.length;
 }
 
