@@ -64,6 +64,7 @@ SCORE = """
  Math.max(0, 100 * (props.value - props.row.se)) + ' 6H' + Math.min(100, 100 * (props.value + props.row.se))"/>
 </svg> <span class="figure" :title="props.value">{{ props.value === null ? '' : props.value.toFixed(3) }}</span></q-td>
 """
+EXACT = """<q-td :props="props" :title="props.row[props.col.field]">{{ props.value }}</q-td>"""
 WHY = """<q-td :props="props"><a :href="props.value">why?</a></q-td>"""
 WORDS = """<q-td :props="props" class="words"><span :title="props.value">{{ props.value }}</span></q-td>"""
 
@@ -101,6 +102,7 @@ def neuron_table(
     )
     table.props(f'data-testid="{mark}"')
     table.add_slot("header-cell", HEADER)
+    table.add_slot("body-cell", EXACT)
     table.add_slot("body-cell-neuron", LINKED)
     table.add_slot("body-cell-why", WHY)
     if "score" in shown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nicegui import ui
+from nicegui.events import KeyEventArguments
 from starlette.requests import Request
 
 from atlas.errors import AtlasError
@@ -46,10 +47,10 @@ class NeuronView:
         ui.keyboard(on_key=self._turn)
         later(self.show)
 
-    def _turn(self, event: object) -> None:
+    def _turn(self, event: KeyEventArguments) -> None:
         """The arrow keys lead to the neurons beside it."""
-        key = getattr(event, "key", None)
-        if key is not None and event.action.keydown and not event.modifiers.alt:
+        key = event.key
+        if event.action.keydown and not event.modifiers.alt:
             step = 1 if key.arrow_right else -1 if key.arrow_left else 0
             if step and self.neuron + step >= 0:
                 ui.navigate.to(neuron_link(self.sae_key, self.neuron + step))

@@ -31,7 +31,7 @@ class Asked:
     topic: str
     sae: int | None = None
     scorer: str = "distance"
-    by: str = "score"
+    by: str = ""  # z where the topic was compared with random ones, else score
     n: int = 20
 
     def sql(self) -> str:
@@ -40,7 +40,7 @@ class Asked:
         return (
             "select g.sae_key, t.*, n.density\n"
             f'from top_neurons({literal(self.topic)}, {self.n}{sae}, scorer := {literal(self.scorer)}, "by" := '
-            f"{literal(self.by)}) as t\n"
+            f"{literal(self.by or None)}) as t\n"
             "join scorings as g on g.scoring_id = t.scoring_id\n"
             "join neurons as n on n.sae_key = g.sae_key and n.neuron = t.neuron\n"
             "order by t.scoring_id, t.rank"
@@ -56,7 +56,7 @@ def add_topics_page(visit: Visit) -> None:
         topic: str = "",
         sae: int | None = None,
         scorer: str = "distance",
-        by: str = "score",
+        by: str = "",
         n: int = 20,
     ) -> None:
         with framed(visit, request, "/topics", topic or "Topics"):
@@ -75,7 +75,7 @@ def add_topics_page(visit: Visit) -> None:
             if not topic:
                 empty_state("Choose a topic to see the neurons that stand for it.")
                 return
-            TopicView(visit, Asked(topic, sae, scorer, by if by in ("score", "z") else "score", min(max(n, 1), 500)))
+            TopicView(visit, Asked(topic, sae, scorer, by if by in ("score", "z") else "", min(max(n, 1), 500)))
 
 
 class TopicView:
@@ -89,7 +89,7 @@ class TopicView:
             for name, options, label, width in (
                 ("sae", saes, "SAE", "w-64"),
                 ("scorer", scorers or ["distance"], "scorer", "w-36"),
-                ("by", {"score": "order by score", "z": "order by z"}, "order", "w-36"),
+                ("by", {"": "usual order", "score": "order by score", "z": "order by z"}, "order", "w-36"),
                 ("n", list(ROWS), "rows per SAE", "w-28"),
             ):
                 value = getattr(asked, name)

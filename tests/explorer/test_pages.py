@@ -153,4 +153,6 @@ def test_two_topics_are_compared_and_what_stands_for_one_alone_is_listed(page, s
         f"select topic, score from neuron_scores where neuron = {line[1]} and sae_id = '{line[2]}' and scorer = 'distance' "
         "and topic in ('medicine', 'the sea') order by topic"
     )
-    assert [float(line[3]), float(line[4])] == wanted["score"].to_list()
+    exact = [rows.first.locator("td").nth(place).get_attribute("title") for place in (3, 4)]
+    assert [float(value) for value in exact] == wanted["score"].to_list()
+    assert line[3:5] == [f"{value:.3f}" for value in wanted["score"]]
