@@ -350,6 +350,57 @@ class Atlas:
 
         return ensure_map(self.store, basis, decoder_rows=decoder_rows, seed=seed, again=again, progress=progress)
 
+    def notes(self, name: str | None = None) -> pl.DataFrame:
+        """What was said of neurons in a list, or in all: list, sae_id, neuron, text, created_at, and what they are known by."""
+        from atlas.meaning.notes import read_notes
+
+        return show_top(read_notes(self.store, name), name or "All lists")
+
+    def lists(self) -> pl.DataFrame:
+        """The lists of notes there are: list, neurons, changed_at."""
+        from atlas.meaning.notes import read_lists
+
+        return read_lists(self.store)
+
+    def add_notes(
+        self,
+        neurons: int | Sequence[int],
+        text: str | None = None,
+        *,
+        name: str = "notes",
+        sae_id: str | int | None = None,
+    ) -> pl.DataFrame:
+        """Put neurons into a list, with what is said of them, and give what the list holds.
+
+        Args:
+            neurons: one or several of one SAE; those that are in the list already stay there once.
+            text: what is said of each; None leaves what was said before.
+            name: the list; made when it is not there.
+            sae_id: whose neurons; None for the only SAE.
+        """
+        from atlas.meaning.notes import add_notes, checked_name
+
+        add_notes(self.store, self._places(neurons, sae_id), name=name, text=text)
+        return self.notes(checked_name(name))
+
+    def remove_notes(
+        self, name: str, neurons: int | Sequence[int] | None = None, *, sae_id: str | int | None = None
+    ) -> None:
+        """Take neurons of one SAE out of a list, or, where none is given, drop the list."""
+        from atlas.meaning.notes import remove_notes
+
+        remove_notes(self.store, name, None if neurons is None else self._places(neurons, sae_id))
+
+    def rename_list(self, old: str, new: str) -> None:
+        """Give a list of notes another name; AtlasError where there is one of that name."""
+        from atlas.meaning.notes import rename_list
+
+        rename_list(self.store, old, new)
+
+    def _places(self, neurons: int | Sequence[int], sae_id: str | int | None) -> dict[int, list[int]]:
+        own = [neurons] if isinstance(neurons, int) else [int(neuron) for neuron in neurons]
+        return {self._one_sae(sae_id, "sae_id"): own}
+
     def _one_sae(self, sae_id: str | int | None, name: str, left_out: int | None = None) -> int:
         """The key of an SAE; AtlasError when none is given and there is not just one, beside the one left out."""
         if sae_id is not None:
@@ -448,6 +499,53 @@ class Atlas:
         key = self._one_sae(sae_id, "sae_id")
         recorded = self.recorded(model=model, release=release) if live else None
         return read_neuron(self.store, key, neuron, recorded=recorded, save=save)
+
+    def export_page(
+        self,
+        path: str | Path,
+        *,
+        topic: str | None = None,
+        name: str | None = None,
+        n: int = 10,
+        sae_id: str | int | None = None,
+        scorer: str = "distance",
+        live: bool = True,
+        save: bool = True,
+        model: str | None = None,
+        release: str | None = None,
+        progress: Progress = silent,
+    ) -> list[Neuron]:
+        """Write a page of HTML, which needs no other file, about a topic's best neurons or those of a list; and give the neurons.
+
+        Args:
+            path: the file; it must not be there yet.
+            topic: a scored topic.
+            name: a list of notes, in a topic's stead.
+            n: neurons per SAE, of a topic.
+            sae_id: which SAE; None for all.
+            scorer: whose scores.
+            live: as in `neuron`, like save, model and release.
+            progress: called with (stage, done, total), in neurons.
+
+        Raises:
+            AtlasError: neither a topic nor a list is named, or both, or there is no neuron to show.
+            UnknownName: no such topic, list or SAE.
+            StoreError: the file is there already, or cannot be written.
+        """
+        from atlas.cards.static_page import write_static_page
+
+        if (topic is None) == (name is None):
+            raise AtlasError("a page is about a topic or about a list: name one of them")
+        if topic is not None:
+            listed, subtitle = self.top(topic, n, sae_id=sae_id, scorer=scorer), f"scorer {scorer}"
+        else:
+            listed, subtitle = self.notes(name), ""
+            listed = listed if sae_id is None else listed.filter(pl.col("sae_key") == self.sae_key(sae_id))
+        recorded = self.recorded(model=model, release=release) if live else None
+        title = str(topic if topic is not None else name)
+        return write_static_page(
+            self.store, path, listed, title, subtitle=subtitle, recorded=recorded, save=save, progress=progress
+        )
 
     def recorded(self, *, model: str | None = None, release: str | None = None) -> RecordedModels:
         """The language model and the SAEs that the atlas was built with, loaded when they are first used, and then kept.

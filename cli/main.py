@@ -30,6 +30,7 @@ COMMANDS = {
     "why": ("ask", "The reference prompts behind a neuron's score."),
     "neuron": ("neuron", "All there is to know of one neuron."),
     "map": ("map", "A place for every neuron, those that are alike near each other."),
+    "notes": ("notes", "Your own notes on neurons, in lists."),
     "steer": ("steer", "Generate text steered by a topic's stored scores."),
     "evaluate": ("evaluate", "How well a topic is found and steered to, with intervals and controls."),
     "contrast": ("contrast", "Make steering vectors of a behaviour from contrast pairs."),
@@ -37,7 +38,7 @@ COMMANDS = {
     "reproduce": ("reproduce", "The papers' tables and figures from an atlas, on one page."),
     "explore": ("explore", "A page on an atlas in the browser: search, see why, steer."),
     "query": ("ask", "Ask an atlas in SQL, read-only."),
-    "export": ("exchange", "Write an atlas as a folder of Parquet files."),
+    "export": ("exchange", "Write an atlas as a folder of Parquet files, or neurons as a page."),
     "import": ("exchange", "Make an atlas from such a folder."),
 }
 

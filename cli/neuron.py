@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from atlas.cards.neuron import Neuron
 
-PARTS = ("facts", "labels", "samples", "contexts", "histogram", "written", "neighbours", "topics")
+PARTS = ("facts", "labels", "samples", "contexts", "histogram", "written", "neighbours", "topics", "notes")
 SHOWN = {"meaning": "near in meaning", "co-firing": "fire together", "decoder": "write alike"}
 ROWS = 5  # of a part, in a table
 BARS = "▁▂▃▄▅▆▇█"
@@ -92,6 +92,7 @@ def print_neuron(found: Neuron) -> None:
         if own.height:
             echo(f"{side}: {'  '.join(written(token, logit) for token, logit in own.select('token', 'logit').rows())}")
     section("labels", found.labels)
+    section("your notes", found.notes.select("list", "text"))
     section("topics", found.topics.select("topic", "scorer", "score", "se", "z", "rank").head(ROWS))
     print_samples(found)
     for kind, title in SHOWN.items():

@@ -22,6 +22,7 @@ class NeuronFrames:
         written: side (promoted, suppressed), rank, token, logit; logits are null where no model was run.
         neighbours: kind (meaning, co-firing, decoder), sae_key, sae_id, neuron, cosine, support, fires_on, label.
         topics: topic, scorer, score, se, z, g, rank (of the score among the SAE's neurons).
+        notes: the lists it is in: list, text, created_at.
         notices: what could not be shown or kept, and why; a line each.
     """
 
@@ -33,6 +34,7 @@ class NeuronFrames:
     written: pl.DataFrame
     neighbours: pl.DataFrame
     topics: pl.DataFrame
+    notes: pl.DataFrame
     notices: tuple[str, ...] = ()
 
     @property

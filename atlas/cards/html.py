@@ -39,11 +39,6 @@ class Links:
     neuron: Callable[[int, int], str | None] = _nowhere
     topic: Callable[[str], str | None] = _nowhere
 
-    @property
-    def has_neurons(self) -> bool:
-        """Whether neurons lead anywhere."""
-        return self.neuron is not _nowhere
-
 
 NO_LINKS = Links()
 

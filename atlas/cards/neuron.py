@@ -89,6 +89,7 @@ def read_neuron(
         facts = session.ask("neuron_facts", **place)
         labels = session.ask("labels_of_neuron", **place)
         topics = session.ask("topics_of_neuron", **place)
+        notes = session.ask("notes_of_neuron", **place)
         histogram = session.ask("activation_histogram", **place, bins=BINS)
         contexts = session.ask("neuron_examples", neuron=neuron, sae=str(sae_key))
         draft = _read_draft(session, sae_key, neuron, list(rows), facts)
@@ -99,7 +100,9 @@ def read_neuron(
     with store.read() as session:
         neighbours = _described(session, pl.concat(draft.neighbours))
     samples = draft.samples.join(draft.kept, on="prompt_id", how="left", maintain_order="left")
-    return Neuron(facts, labels, samples, contexts, histogram, draft.written, neighbours, topics, tuple(draft.notices))
+    return Neuron(
+        facts, labels, samples, contexts, histogram, draft.written, neighbours, topics, notes, tuple(draft.notices)
+    )
 
 
 def _read_draft(session: Asks, sae_key: int, neuron: int, keys: list[int], facts: pl.DataFrame) -> _Draft:
@@ -151,7 +154,7 @@ def _complete(
             found = measure_token_logits(recorded.read_as(row), recorded.sae(row), neuron)
             if found.height:
                 fresh["token_logits"] = draft.written = found
-    if save and fresh:
+    if save and fresh and not store.read_only:
         with _told(draft, "what the model was run for is not kept"):
             keep(store, place, fresh)
 

@@ -45,6 +45,7 @@ def render_neuron(neuron: NeuronFrames, *, links: Links = NO_LINKS) -> str:
         "neuron.html",
         row=row,
         labels=neuron.labels.to_dicts(),
+        notes=neuron.notes.to_dicts(),
         dead=neuron.is_dead,
         previous=neuron.previous,
         next=neuron.next,
@@ -75,7 +76,8 @@ def render_topic(
     """Ranked neurons: what `top` and `search` give.
 
     Args:
-        frame: sae_id, neuron, and whichever there are of sae_key, rank, score, se, z, support, label, fires_on, top_tokens.
+        frame: sae_id, neuron, and whichever there are of sae_key, rank, score, se, z, support, label, fires_on, top_tokens,
+            text (a note).
         title: above them.
         subtitle: beside it.
         sae_keys: sae_id -> sae_key, for links, where the frame has no column of it.
@@ -83,7 +85,7 @@ def render_topic(
         links: where neurons lead to.
     """
     known = dict(sae_keys or {})
-    columns = ("score", "se", "z", "support", "fires_on", "top_tokens", "label", "sae_key", "rank")
+    columns = ("score", "se", "z", "support", "fires_on", "top_tokens", "label", "text", "sae_key", "rank")
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in frame.iter_rows(named=True):
         own = groups.setdefault(row["sae_id"], [])

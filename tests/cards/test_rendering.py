@@ -102,6 +102,7 @@ def hostile_neuron(text=HOSTILE, **facts) -> Neuron:
         topics=pl.DataFrame(
             {"topic": [text], "scorer": "distance", "score": 0.5, "se": 0.1, "z": -2.0, "g": 1.0, "rank": 4}
         ),
+        notes=pl.DataFrame({"list": [text], "text": text, "created_at": None}),
         notices=(text,),
     )
 

@@ -203,6 +203,7 @@ def commands(path, folder):
         "label": ["label", path],
         "match": ["match", path, "--sae-id", "0", "--to", "1"],
         "map": ["map", path],
+        "notes": ["notes", path],
         "explore": ["explore", path, "--no-browser"],
         "query": ["query", path, "from topics"],
         "steer": ["steer", path, "sea", "The"],
