@@ -181,7 +181,7 @@ class Atlas:
             require_scored(session, topic, scorer)
             found = session.ask("top_neurons", topic=topic, n=n, sae=sae, scorer=scorer, by=by)
             found = with_errors(session, found) if scorer == "centroid" else found
-        return show_top(found, topic, f"scorer {scorer}, by {by}")
+        return show_top(found, topic, f"scorer {scorer}" + ("" if by is None else f", by {by}"))
 
     def top_many(
         self, topics: Sequence[str], n: int = 10, *, sae_id: str | int | None = None, scorer: str = "distance"

@@ -163,14 +163,15 @@ def _pieces(tokens: Sequence[str], values: Sequence[float | None], highest: floa
         share = 0.0 if not value or not highest else min(max(value / highest, 0.0), 1.0)
         tint = FAINTEST + (FULLEST - FAINTEST) * share if share else 0.0
         title = "" if not value else f"{number(value)}, {percent(share)} of {number(highest)}"
-        pieces.append({"text": text, "value": value, "tint": tint, "title": title})
+        lead = text[: len(text) - len(text.lstrip(" "))] if text.strip() else ""  # spaces before a word have no tint
+        pieces.append({"text": text, "lead": lead, "value": value, "tint": tint, "title": title})
     return pieces
 
 
 def _sample(row: dict[str, Any], highest: float) -> dict[str, Any]:
     """A prompt on which a neuron fires; of a long one what is around its strongest token."""
     if row["tokens"] is None:
-        plain = [{"text": row["text"], "value": 0.0, "tint": 0.0, "title": ""}]
+        plain = [{"text": row["text"], "lead": "", "value": 0.0, "tint": 0.0, "title": ""}]
         return {**row, "value": row["act_max"], "pieces": plain, "short": None}
     pieces = _pieces(row["tokens"], row["activations"], highest)
     values = [value or 0.0 for value in row["activations"]]

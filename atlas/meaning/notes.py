@@ -26,7 +26,7 @@ def read_notes(store: Store, name: str | None = None) -> pl.DataFrame:
         require_complete(session, store)
         if name is not None:
             _require_list(session, name)
-        return session.ask("notes", list=name)
+        return session.ask("noted_neurons", list=name)
 
 
 def read_lists(store: Store) -> pl.DataFrame:
@@ -57,7 +57,7 @@ def add_notes(store: Store, places: Places, *, name: str = DEFAULT_LIST, text: s
     with store.write() as session:
         require_complete(session, store)
         _require_neurons(session, places)
-        before = session.ask("notes", list=name).select("sae_key", "neuron", "text", "created_at")
+        before = session.ask("noted_neurons", list=name).select("sae_key", "neuron", "text", "created_at")
         given = _as_frame(places).unique(maintain_order=True)
         rows = given.join(before, on=["sae_key", "neuron"], how="left", maintain_order="left")
         if text is None:
@@ -82,7 +82,7 @@ def remove_notes(store: Store, name: str, places: Places | None = None) -> None:
         if places is None:
             session.run("drop_notes", list=name, sae_key=None, neurons=None)
             return
-        there = set(session.ask("notes", list=name).select("sae_key", "neuron").iter_rows())
+        there = set(session.ask("noted_neurons", list=name).select("sae_key", "neuron").iter_rows())
         for key, neurons in places.items():
             for neuron in neurons:
                 if (key, neuron) not in there:

@@ -170,6 +170,11 @@ def test_the_fullest_tint_is_that_of_the_largest_value_and_none_is_that_of_no_va
     assert 'title="1.000, 50 % of 2.000"' in card
 
 
+def test_a_space_before_a_word_has_no_tint_and_one_alone_has():
+    card = render_text(["a", " b", "  "], [0.0, 1.0, 1.0])
+    assert re.search(r'a <span style="[^"]*" title="[^"]*">b</span><span style="[^"]*" title="[^"]*">  </span>', card)
+
+
 def test_contexts_stand_where_no_model_was_run():
     neuron = hostile_neuron("word")
     bare = neuron.samples.with_columns(
