@@ -53,6 +53,7 @@ LIBRARIES = {  # library -> the files that may import it
             "frame",
             "keep",
             "listed",
+            "lists_page",
             "map_page",
             "neuron_page",
             "search_page",

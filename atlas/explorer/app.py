@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from atlas.cards.html import style
 from atlas.explorer.compare_page import add_compare_page
 from atlas.explorer.guard import Guard
+from atlas.explorer.lists_page import add_lists_page
 from atlas.explorer.map_page import add_map_page
 from atlas.explorer.neuron_page import add_neuron_page
 from atlas.explorer.search_page import add_search_page
@@ -36,6 +37,7 @@ PAGES = (
     add_why_page,
     add_steer_page,
     add_sql_page,
+    add_lists_page,
 )
 ICON = "🧭"
 

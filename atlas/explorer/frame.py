@@ -21,6 +21,7 @@ PAGES = {
     "/map": ("Map", "scatter_plot", "All neurons, those that are alike together"),
     "/steer": ("Steer", "tune", "Generate text with neurons turned up"),
     "/sql": ("SQL", "terminal", "Ask the file anything, read-only"),
+    "/lists": ("Lists", "bookmarks", "Neurons that were kept, and notes on them"),
 }
 DARK = "atlas-dark"  # the cookie that remembers it
 

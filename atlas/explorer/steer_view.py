@@ -98,9 +98,10 @@ class SteerView:
     def _show_curve(self, wish: Wish) -> None:
         curve = strength_curve(self.visit, wish.topic, wish.method)
         if curve.is_empty():
+            path = self.visit.atlas.store.path
             ui.label(
-                f"Strength {wish.strength:g} is the default for this topic. How strength, perplexity and distance go together "
-                f"is measured by: atlas evaluate {self.visit.atlas.store.path} {wish.topic} --method {wish.method} --calibrate"
+                "How strength, perplexity and distance go together has not been measured for this topic. This measures it: "
+                f"atlas evaluate {path} {wish.topic} --method {wish.method} --calibrate"
             ).classes("soft small").props('data-testid="no-curve"')
             return
         with ui.element("div").classes("panel w-full"):
