@@ -76,8 +76,8 @@ class Drawn:
 
     def _value(self) -> str:
         return {
-            "density": "log10(n.density)",
-            "support": "log10(n.support)",
+            "density": "case when n.density > 0 then log10(n.density) end",
+            "support": "case when n.support > 0 then log10(n.support) end",
             "sae": "m.sae_key",
             "z": "s.z",
             "score": "s.score",

@@ -14,6 +14,7 @@ from atlas.errors import AtlasError, StoreError
 from atlas.explorer.points import Points, pack
 from atlas.explorer.sql_page import answer
 from atlas.explorer.why import searched_reasons, stored_reasons
+from atlas.meaning.notes import read_notes
 
 
 def test_the_topic_page_shows_the_best_neurons_as_the_command_does(page, shown):
@@ -156,3 +157,79 @@ def test_two_topics_are_compared_and_what_stands_for_one_alone_is_listed(page, s
     exact = [rows.first.locator("td").nth(place).get_attribute("title") for place in (3, 4)]
     assert [float(value) for value in exact] == wanted["score"].to_list()
     assert line[3:5] == [f"{value:.3f}" for value in wanted["score"]]
+
+
+def test_neurons_are_kept_in_a_list_noted_steered_with_and_taken_out_again(page, shown):
+    page.goto("/topics?topic=medicine&sae=0&n=10")
+    rows = page.get_by_test_id("top").locator("tbody tr")
+    rows.first.wait_for()
+    wanted = [int(rows.nth(place).locator("a.neuron").inner_text()) for place in (0, 2)]
+    for place in (0, 2):
+        rows.nth(place).locator(".q-checkbox").click()
+    page.get_by_test_id("keep").click()
+    page.get_by_test_id("list-name").fill("mine <i>&")
+    page.get_by_test_id("list-text").fill("<b>bold</b>")
+    page.get_by_test_id("list-keep").click()
+    page.locator(".q-notification").filter(has_text="kept in mine <i>&").wait_for()
+    kept = read_notes(shown.atlas.store, "mine <i>&")
+    assert sorted(kept["neuron"]) == sorted(wanted)
+    assert set(kept["text"]) == {"<b>bold</b>"}
+    page.goto("/lists?name=mine%20%3Ci%3E%26")
+    rows = page.get_by_test_id("list").locator("tbody tr")
+    rows.first.wait_for()
+    assert "<b>bold</b>" in rows.first.inner_text()
+    rows.first.locator(".q-checkbox").click()
+    page.get_by_test_id("take-out").click()
+    page.wait_for_function("document.querySelectorAll('[data-testid=list] tbody tr').length === 1")
+    page.get_by_text("Steer with the list").click()
+    page.wait_for_url(lambda url: "/steer?neurons=0%3A" in url)
+
+
+def test_a_neurons_page_shows_its_card_and_tries_a_text(page, shown):
+    neuron = shown.atlas.top("medicine", 1, sae_id=0).item(0, "neuron")
+    page.goto(f"/neuron/0/{neuron}?text=%3Cimg%20src=x%20onerror=alert(1)%3E%20doctor")
+    card = page.get_by_test_id("neuron").locator(".atlas-card")
+    card.wait_for()
+    page.get_by_test_id("own-result").locator(".atlas-card").wait_for()
+    assert "<img src=x onerror=alert(1)>" in page.get_by_test_id("own-result").inner_text()
+    assert page.locator("img").count() == 0
+    figures = shown.atlas.sql(
+        f"select support, max_activation from neurons where sae_key = 0 and neuron = {neuron}"
+    ).row(0)
+    assert f"{figures[0]} of 60 prompts" in " ".join(card.inner_text().split())
+    assert card.locator(".sample .tokens span").count() > 5
+    page.locator(".atlas-card .turn a").last.click()
+    page.wait_for_url(f"**/neuron/0/{neuron + 1}")
+
+
+def test_a_dead_neuron_and_one_that_is_not_there_say_so(page):
+    page.goto("/neuron/0/4")
+    page.get_by_text("Dead:").wait_for()
+    page.goto("/neuron/0/99")
+    page.locator(".q-notification").filter(has_text="unknown neuron '99': known are 0 to 23").wait_for()
+
+
+def test_the_map_is_made_from_the_page_coloured_by_a_topic_and_searched(page, shown):
+    page.goto("/map")
+    page.get_by_test_id("make-map").or_(page.locator("[data-drawn]")).first.wait_for()
+    if page.get_by_test_id("make-map").count():
+        page.get_by_test_id("make-map").click()
+    page.wait_for_selector("[data-drawn]", timeout=60_000)
+    assert int(page.get_by_test_id("scatter").get_attribute("data-drawn")) == shown.atlas.sql("from map").height
+    page.get_by_test_id("map-colour").click()
+    page.get_by_role("option", name="a topic's z").click()
+    page.wait_for_selector("[data-recoloured='z for medicine']")
+    word = shown.atlas.sql(
+        "select lower(token) from examples where regexp_matches(token, '^[a-z]{2,}$') order by 1 limit 1"
+    ).item()
+    page.get_by_test_id("map-find").fill(word)
+    rows = page.get_by_test_id("listed").locator("tbody tr")
+    rows.first.wait_for()
+    holding = shown.atlas.sql(
+        f"select distinct sae_key, neuron from examples where lower(token) like '%{word}%'"
+    ).height
+    assert rows.count() == min(holding, 50) > 0
+    page.goto("/map?colour=sql&sql=select%20sae_key%2C%20neuron%2C%20support%20from%20neurons")
+    page.wait_for_selector("[data-drawn]")
+    page.goto("/map?colour=sql&sql=select%201%20as%20one")
+    page.locator(".q-notification").filter(has_text="needs the columns sae_key and neuron").wait_for()

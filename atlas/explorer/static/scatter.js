@@ -14,7 +14,10 @@ async function columns(url) {
 }
 
 function marker(colour, look) {
-  const shown = { size: look.size, color: colour, opacity: look.opacity, line: { width: 0 } };
+  const middle = (look.low + look.high) / 2; // of points without a value, which are faint
+  const known = colour.map((value) => (Number.isNaN(value) ? middle : value));
+  const faint = colour.some(Number.isNaN) && Array.from(colour, (value) => (Number.isNaN(value) ? 0.12 : look.opacity));
+  const shown = { size: look.size, color: known, opacity: faint || look.opacity, line: { width: 0 } };
   if (look.scale) Object.assign(shown, { colorscale: look.scale, reversescale: look.reverse, cmin: look.low, cmax: look.high,
     showscale: true, colorbar: { title: { text: look.name, side: "right" }, thickness: 12, outlinewidth: 0 } });
   else Object.assign(shown, { color: "#4c6ef5", showscale: false });
