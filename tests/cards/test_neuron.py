@@ -182,6 +182,31 @@ def test_nothing_is_kept_where_that_is_not_wanted(opened):
     assert opened.store.path.read_bytes() == before
 
 
+def test_an_atlas_that_is_opened_for_reading_alone_keeps_nothing_and_shows_all(opened):
+    before = opened.store.path.read_bytes()
+    found = atlas.Atlas(Store(opened.store.path, read_only=True)).neuron(0, sae_id=0)
+    assert found.samples["tokens"].null_count() == 0
+    assert found.notices == ()
+    assert opened.store.path.read_bytes() == before
+
+
+def test_an_older_file_gets_the_tables_when_a_neuron_is_looked_at(opened):
+    tables = ("token_values", "token_logits", "map", "notes")
+    with duckdb.connect(str(opened.store.path)) as connection:
+        for table in tables:
+            connection.execute(f"drop table {table}")
+    before = opened.store.path.read_bytes()
+    assert opened.neuron(0, sae_id=0, live=False).notes.is_empty()
+    assert opened.notes().is_empty()
+    assert opened.info()["stale_maps"] == {}
+    assert opened.store.path.read_bytes() == before
+    assert opened.neuron(0, sae_id=0).notices == ()
+    with duckdb.connect(str(opened.store.path), read_only=True) as connection:
+        found = {name for (name,) in connection.sql("select table_name from duckdb_tables()").fetchall()}
+    assert set(tables) <= found
+    assert opened.sql("from token_values").height
+
+
 def test_a_file_that_cannot_be_written_shows_all_and_says_that_it_is_not_kept(opened):
     with duckdb.connect(str(opened.store.path), read_only=True):
         found = opened.neuron(0, sae_id=0)
