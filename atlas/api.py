@@ -846,10 +846,11 @@ class Atlas:
 
         def embed(found: Sequence[str]) -> pl.DataFrame:
             from atlas.models.embeddings import count_cut, embed_frame
-            from atlas.models.encoders import check_encoder, load_encoder
+            from atlas.models.encoders import check_encoder
+            from atlas.models.recorded_encoder import recorded_encoder
 
             if name not in self._encoders:
-                self._encoders[name] = load_encoder(name)
+                self._encoders[name] = recorded_encoder(built, encoder, tell)
             check_encoder(self._encoders[name], built)
             cut = count_cut(self._encoders[name], found)
             if cut:

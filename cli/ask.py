@@ -15,6 +15,7 @@ from atlas.cli.labelled import labelled, tokens_option
 from atlas.cli.output import echo, format_option, print_batches, print_frame, print_table
 
 from atlas.errors import StoreError
+from atlas.models.encoder_copies import describe_embedding
 
 ROWS = 1000  # of a query on a terminal, unless told
 OPENINGS = {  # saes.prepend_bos -> what build, score, evaluate and steer put before a text
@@ -54,6 +55,7 @@ def info(atlas: str, engine: str, master: str, style: str) -> None:
     echo(f"{found['prompts']:,} prompts, {found['rows']:,} activation rows, {found['generations']:,} generations")
     if "encoder" in found:
         echo(f"sentence encoder {found['encoder']} (from {found['encoder_source']})")
+        echo(f"texts are embedded by {describe_embedding(found['encoder_hash'])}")
         echo(f"built {found['created_at']:%Y-%m-%d %H:%M} UTC with {found['libraries']}")
     for model in found["saes"]["model"].unique(maintain_order=True):
         echo(f"model {model}")

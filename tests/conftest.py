@@ -6,11 +6,15 @@ import functools
 import multiprocessing
 import os
 import shutil
+import tempfile
 from multiprocessing import forkserver
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # tests never leave the machine
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["ATLAS_PATIENCE"] = "0"  # who finds a file taken is told at once
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the cache of the process that started them
+    CACHE = tempfile.TemporaryDirectory(prefix="atlas-cache-", ignore_cleanup_errors=True)
+    os.environ["ATLAS_CACHE"] = CACHE.name
 
 import pytest
 import tiny

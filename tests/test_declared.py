@@ -43,8 +43,8 @@ def imported(*folders):
 @pytest.mark.parametrize(
     ("folders", "extras"),
     [
-        (("atlas", "cli", "sql"), ("explore", "gguf", "minilm", "plots", "spark")),
-        (("tests", "data"), ("explore", "gguf", "minilm", "plots", "spark", "test")),
+        (("atlas", "cli", "sql"), ("explore", "gguf", "minilm", "onnx", "plots", "spark")),
+        (("tests", "data"), ("explore", "gguf", "minilm", "onnx", "plots", "spark", "test")),
     ],
     ids=["program", "tests"],
 )
@@ -53,5 +53,5 @@ def test_every_package_that_is_imported_is_declared(folders, extras):
 
 
 def test_every_declared_package_is_imported_or_asked_for_by_another():
-    by_another = {"accelerate", "plotly"}  # by the Trainer of Transformers; by the browser, for its script
-    assert declared("explore", "gguf", "plots", "spark") - imported("atlas", "cli") - by_another == set()
+    by_another = {"accelerate", "onnxscript", "plotly"}  # by the Trainer, by torch.onnx; by the browser, for its script
+    assert declared("explore", "gguf", "onnx", "plots", "spark") - imported("atlas", "cli") - by_another == set()

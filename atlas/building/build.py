@@ -17,6 +17,7 @@ from atlas.building.plan import write_plan
 from atlas.building.shards import BuildModels, RunShards, run_here
 from atlas.errors import AtlasError, ModelError, StoreError
 from atlas.models.agreement import check_hooks
+from atlas.models.encoder_export import keep_copy
 from atlas.models.encoders import DEFAULT_ENCODER, check_encoder, load_encoder
 from atlas.models.fingerprints import check_identity
 from atlas.models.loading import load_language_model
@@ -150,6 +151,7 @@ def _build(
     models = BuildModels(language_model, loaded, sentence_encoder, batch_size, device, dtype)
     shards = run_shards(store, models, progress)
     settled = finish_build(store, language_model, progress)
+    keep_copy(sentence_encoder, progress)
     new_saes = sum(key >= len(known) for key in loaded)
     return _report(
         store,

@@ -13,7 +13,6 @@ import numpy as np
 
 from atlas.errors import ModelError, StoreError
 from atlas.models.checkpoints import require_safetensors
-from atlas.models.fingerprints import hash_encoder
 from atlas.models.load_failures import loading
 from atlas.models.quiet import quiet
 
@@ -27,8 +26,9 @@ class Encoder:
 
     Attributes:
         name: as it was named.
-        source: "cache", "hub", "package" or "folder".
+        source: "cache", "hub", "package" or "folder"; "copy" for one that ONNX Runtime runs (atlas.models.encoder_copies).
         encoder_hash: hash of its weights and vocabulary.
+        model: a SentenceTransformer, or an EncoderCopy.
     """
 
     name: str
@@ -56,6 +56,8 @@ def load_encoder(name: str = DEFAULT_ENCODER, *, device: str = "cpu") -> Encoder
         require_encoder_folder(Path(name).expanduser())
     with quiet():
         from sentence_transformers import SentenceTransformer
+
+        from atlas.models.fingerprints import hash_encoder
 
         def load(place: str, **options: Any) -> Any:
             return SentenceTransformer(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from atlas.errors import StoreError
+from atlas.models.digests import LINE, digest_sample, hash_words, join_digests, join_hashes, sampling_step
 
 
 def check_identity(row: dict[str, Any], model_hash: str, tokenizer_hash: str, sae_hash: str | None = None) -> None:
@@ -26,9 +27,6 @@ def check_identity(row: dict[str, Any], model_hash: str, tokenizer_hash: str, sa
             )
 
 
-SAMPLED = 1 << 20  # values per tensor that go into a hash
-
-
 def hash_encoder(model: Any) -> str:
     """A hash of a sentence encoder's weights and vocabulary; of its modules' settings where it has no tokenizer."""
     tokenizer = getattr(model, "tokenizer", None)
@@ -39,7 +37,7 @@ def hash_encoder(model: Any) -> str:
         vocabulary: Any = getattr(tokenizer, "get_vocab", dict)()
         listed = sorted(vocabulary.items()) if isinstance(vocabulary, dict) else list(vocabulary)
         words = hashlib.sha256(repr((settings, listed)).encode()).hexdigest()
-    return hashlib.sha256((hash_tensors(model.state_dict().values()) + words).encode()).hexdigest()
+    return join_hashes(hash_tensors(model.state_dict().values()), words)
 
 
 def hash_model(model: nn.Module) -> str:
@@ -84,21 +82,21 @@ def hash_sae(sae: Any) -> str:
 def hash_tensors(tensors: Iterable[Tensor]) -> str:
     """A hash of tensors, whatever their names, order, and number format down to bfloat16.
 
-    Of each tensor at most SAMPLED evenly spaced values are read, so that a large model takes a second or two.
+    Of each tensor a million or two evenly spaced values are read, so that a large model takes a second or two.
     """
-    digests = []
-    for tensor in tensors:
-        flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // SAMPLED)].to("cpu", torch.bfloat16)
-        digests.append(hashlib.sha256(repr(tuple(tensor.shape)).encode() + sample.view(torch.int16).numpy().tobytes()))
-    return hashlib.sha256(b"".join(sorted(digest.digest() for digest in digests))).hexdigest()
+    return join_digests(map(digest_tensor, tensors))
+
+
+def digest_tensor(tensor: Tensor) -> bytes:
+    """The digest of a tensor."""
+    flat = tensor.detach().reshape(-1)
+    sample = flat[:: sampling_step(flat.numel())].to("cpu", torch.bfloat16)
+    return digest_sample(tensor.shape, sample.view(torch.int16).numpy().tobytes())
 
 
 def hash_tokenizer(tokenizer: Any) -> str:
     """A hash of a tokenizer's vocabulary and of how it splits a line of text."""
-    ids = tokenizer('The quick brown fox, 1984: it\'s "Übermut"!', add_special_tokens=False)["input_ids"]
-    vocabulary = sorted(tokenizer.get_vocab().items())
-    return hashlib.sha256(repr((vocabulary, list(ids))).encode()).hexdigest()
+    return hash_words(tokenizer.get_vocab(), tokenizer(LINE, add_special_tokens=False)["input_ids"])
 
 
 def check_model(model: nn.Module, tokenizer: Any, row: dict[str, Any]) -> None:

@@ -17,15 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from platformdirs import user_cache_dir
 
 from atlas.errors import ModelError
+from atlas.models.cache import VARIABLE, cache_folder
 from atlas.models.checkpoints import load_weights, model_class
 from atlas.models.gguf_header import GgufHeader, read_header
 from atlas.models.load_failures import loading
 from atlas.models.quiet import quiet
 
-VARIABLE = "ATLAS_CACHE"  # environment: another folder than the platform's for caches
 CONVERSION = 1  # to be raised when the same file would be converted otherwise: folders of older conversions stay unused
 DIGITS_APART = (
     "smollm",
@@ -39,11 +38,6 @@ DIGITS_APART = (
 SOURCE = "source.json"  # in the folder: which file it was
 DAMAGED = "get the file again from where it came"
 BYTES = 4  # of a value, as it is stored: float32 holds every quantised value exactly
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: ATLAS_CACHE, else the platform's folder for caches."""
-    return Path(os.environ.get(VARIABLE) or user_cache_dir("neuron-atlas", appauthor=False)).expanduser().absolute()
 
 
 def convert_gguf(path: Path) -> Path:

@@ -18,7 +18,7 @@ from atlas.meaning.neuron_vectors import add_neuron_vectors, lacks_neuron_vector
 from atlas.scoring.centroids import closed_null, topic_means
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.distances import distance_matrix, make_distances, raise_distances
-from atlas.scoring.model_evidence import Evidence, Probe, gather_evidence
+from atlas.scoring.evidence import Evidence, Probe, gather_evidence
 from atlas.scoring.products import columns_at_once, sum_distances
 from atlas.scoring.random_topics import ensure_null
 from atlas.scoring.resolution import check_scores, resolution

@@ -9,7 +9,7 @@ import polars as pl
 
 from atlas.errors import StoreError
 from atlas.scoring.config import ScoringConfig
-from atlas.scoring.model_evidence import Evidence
+from atlas.scoring.evidence import Evidence
 from atlas.store.session import Asks, Session, now
 from atlas.texts.names import require_name
 from atlas.texts.prompts import TextSet

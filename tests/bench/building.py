@@ -116,7 +116,7 @@ def topic(setting: Setting) -> Iterator[Figure]:
 
 
 def cli(setting: Setting) -> Iterator[Figure]:
-    """`atlas top` and `atlas score` as whole processes, against the imports they cannot do without."""
+    """`atlas top`, `search` and `score` as whole processes, against the imports of libraries."""
     path = setting.folder / "cli.atlas"
     build_loaded(path, some_prompts(512))
     topics = bundled.read_topics()
@@ -131,6 +131,7 @@ def cli(setting: Setting) -> Iterator[Figure]:
         {
             "top": lambda: run(*command, "top", str(path), TOPIC),
             "score": lambda: run(*command, "score", str(path), f"{TOPIC} {next(COUNTER)}", str(texts)),
+            "search": lambda: run(*command, "search", str(path), "a pain in the chest"),
             "light": lambda: run("-c", LIGHT),
             "heavy": lambda: run("-c", HEAVY),
         }
@@ -138,4 +139,6 @@ def cli(setting: Setting) -> Iterator[Figure]:
     yield figure("atlas top", seconds["top"], "s")
     yield figure(f'atlas top / python -c "{LIGHT}"', seconds["top"] / seconds["light"], at_most=1.5)
     yield figure("atlas score", seconds["score"], "s")
-    yield figure(f'atlas score / python -c "{HEAVY}"', seconds["score"] / seconds["heavy"], at_most=1.5)
+    yield figure(f'atlas score / python -c "{HEAVY}"', seconds["score"] / seconds["heavy"], at_most=0.25)
+    yield figure("atlas search", seconds["search"], "s")
+    yield figure(f'atlas search / python -c "{HEAVY}"', seconds["search"] / seconds["heavy"], at_most=0.25)

@@ -277,6 +277,7 @@ def test_an_atlas_is_built_with_a_gguf_file_and_steered_wherever_the_file_is_now
     gguf_file, llama_folder, sae_folder, tmp_path, encoder, monkeypatch
 ):
     monkeypatch.setattr("atlas.building.build.load_encoder", lambda *args, **options: encoder)
+    monkeypatch.setattr("atlas.building.build.keep_copy", lambda *args: None)  # which the cache of every other test has
     file = Path(shutil.copy(gguf_file, tmp_path / "tiny.gguf"))
     made = tmp_path / "tiny.atlas"
     texts = collect_texts(tiny.PROMPTS[:8])
