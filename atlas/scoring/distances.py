@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 
@@ -49,12 +50,15 @@ def measure_distances(
     topics = session.ask("topic_vectors", topic_ids=list(topic_ids))
     texts = stack_vectors(topics["vector"])
     ids, starts = np.unique(topics["topic_id"].to_numpy(), return_index=True)
-    first = 0
-    while (prompts := session.ask("embedding_batch", first=first, count=BATCH)).height:
+    for first in itertools.count(0, BATCH):
+        prompts = session.ask("embedding_batch", first=first, count=BATCH)
+        if not prompts.height:
+            return
         vectors = stack_vectors(prompts["vector"], texts.shape[1])
         nearest = np.minimum.reduceat(squared_distances(vectors, texts), starts, axis=1)
         yield ids, prompts["prompt_id"].to_numpy(), np.sqrt(nearest)
-        first += BATCH
+        if prompts.height < BATCH:
+            return
 
 
 def raise_distances(euclidean: np.ndarray, distance: str, power: float) -> np.ndarray:

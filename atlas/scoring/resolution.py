@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import polars as pl
+
 from atlas.errors import AtlasError
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.distances import error_of_power
-from atlas.store.session import Session
 
 ACTIVATION_NOISE = 1e-5  # share of an activation that 32-bit rounding moves it by, from one batch to another
 
 
-def check_scores(session: Session, names: Mapping[int, str], config: ScoringConfig) -> None:
-    """Raise AtlasError unless the scores in `computed` are finite numbers that differ by more than rounding."""
-    for row in session.ask("score_ranges").to_dicts():
+def check_scores(ranges: pl.DataFrame, names: Mapping[int, str], config: ScoringConfig) -> None:
+    """Raise AtlasError unless the scores in `computed` are finite numbers that differ by more than rounding.
+
+    Args:
+        ranges: the rows of sql/scoring/score_ranges.sql.
+        names: of the topics, by their ids.
+        config: how they were scored.
+    """
+    for row in ranges.to_dicts():
         topic, eligible = f"topic {names[row['topic_id']]!r}", row["eligible"]
         if not row["finite"]:
             raise AtlasError(

@@ -167,7 +167,7 @@ def _score(store: Store, work: _Work, *, bootstraps: int = 0) -> dict[str, list[
 def _chunks(session: Session, ids: Mapping[str, int], work: _Work) -> Iterator[dict[str, int]]:
     """Name -> topic_id, of as many topics at a time as one pass over the activations serves."""
     size = TOPICS_PER_SCAN
-    if work.scan is scan_here and work.config.scorer == "distance":
+    if len(ids) > size and work.scan is scan_here and work.config.scorer == "distance":
         size = max(size, columns_at_once(session.ask("atlas_size").item(0, "prompts")))
     names = list(ids)
     for start in range(0, len(names), size):
@@ -188,24 +188,30 @@ def _score_chunk(session: Session, ids: Mapping[str, int], work: _Work) -> None:
     for key, some in todo.items():
         if some:
             columns = None if distances is None else distances[:, [fresh.index(i) for i in some.values()]]
-            _compute(session, some, key, work, columns)
-            _store_scores(session, some, key, work)
+            ranges = _compute(session, some, key, work, columns)
+            _store_scores(session, some, key, work, ranges)
 
 
 def _without_scoring(session: Session, ids: Mapping[str, int], sae_key: int, work: _Work) -> dict[str, int]:
     """The topics without an equal scoring over today's prompts; those of the others become the current ones."""
     settings = {"sae_key": sae_key, "reference_hash": work.reference_hash, **work.config.columns()}
     found = session.ask("same_scorings", topic_ids=list(ids.values()), **settings)
-    make_current(session, found["topic_id"].to_list(), sae_key, work.config, found["scoring_id"].to_list())
+    if found.height:
+        make_current(session, found["topic_id"].to_list(), sae_key, work.config, found["scoring_id"].to_list())
     have = set(found["topic_id"])
     return {name: topic_id for name, topic_id in ids.items() if topic_id not in have}
 
 
-def _compute(session: Session, ids: Mapping[str, int], sae_key: int, work: _Work, distances: np.ndarray | None) -> None:
-    """The temporary table `computed` of an SAE and several topics (name -> id), in one pass over its activations.
+def _compute(
+    session: Session, ids: Mapping[str, int], sae_key: int, work: _Work, distances: np.ndarray | None
+) -> pl.DataFrame:
+    """Make the temporary table `computed` of an SAE and several topics (name -> id), in one pass over its activations.
 
     Args:
         distances: of the prompts to the topics [prompt, topic]; None where the temporary table `distances` has them.
+
+    Returns:
+        The rows of sql/scoring/score_ranges.sql.
     """
     config, evidence = work.config, work.evidence
     settings = {"sae_key": sae_key, "summary": config.summary, "min_support": config.min_support}
@@ -225,7 +231,9 @@ def _compute(session: Session, ids: Mapping[str, int], sae_key: int, work: _Work
             work.scan(session, "compute_contrast", **settings)
         else:
             session.run("compute_strawman", **settings)
-    check_scores(session, {topic_id: name for name, topic_id in ids.items()}, config)
+    ranges = session.ask("score_ranges")
+    check_scores(ranges, {topic_id: name for name, topic_id in ids.items()}, config)
+    return ranges
 
 
 def _sum_distances(
@@ -242,8 +250,8 @@ def _sum_distances(
         work.scan(session, "sum_distances", sae_key=sae_key, summary=summary)
 
 
-def _store_scores(session: Session, ids: Mapping[str, int], sae_key: int, work: _Work) -> None:
-    """Store what `computed` holds, as the current scorings."""
+def _store_scores(session: Session, ids: Mapping[str, int], sae_key: int, work: _Work, ranges: pl.DataFrame) -> None:
+    """Store what `computed` holds, as the current scorings; `ranges` as `_compute` gives them."""
     config, topic_ids = work.config, list(ids.values())
     nulls: dict[int, int | None] = {}
     if config.scorer == "distance":
@@ -253,7 +261,7 @@ def _store_scores(session: Session, ids: Mapping[str, int], sae_key: int, work: 
                 session, sae_key, texts=count, reference_hash=work.reference_hash, scan=work.scan, **settings
             )
     first = session.next_id("scoring_id")
-    highest = dict(session.ask("score_ranges").select("topic_id", "highest").iter_rows())
+    highest = dict(ranges.select("topic_id", "highest").iter_rows())
     numbered = topic_frame(topic_ids).with_columns(
         scoring_id=pl.Series(range(first, first + len(ids)), dtype=pl.UInt32),
         null_id=pl.Series([nulls.get(len(work.texts.wanted[name])) for name in ids], dtype=pl.UInt32),

@@ -48,7 +48,7 @@ class SparkStore(Store):
         """There is no file; see _connect."""
 
     @contextmanager
-    def _connect(self, *, read_only: bool, threads: int | None = None) -> Iterator[NoReturn]:
+    def _connect(self, *, read_only: bool, threads: int | None = None, spoils: bool = False) -> Iterator[NoReturn]:
         """Refused: whatever else a Store does is done to the file of an atlas."""
         raise StoreError(f"{self.path} is an export, which is only read: make an atlas of it with `atlas import` first")
         yield

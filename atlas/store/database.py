@@ -3,12 +3,14 @@
 Sealed means: nothing but the file, its log and what the caller allows can be read or written, no extension is fetched or
 loaded, and no setting can be changed. It is sealed before it looks at the file, so that nothing in a file runs unsealed.
 In memory, because DuckDB wants one configuration per file and process, and a user's own connection has another.
+Making an instance takes five times as long as attaching a file to it: it is kept for a while, without the file.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ import sqlalchemy
 from duckdb_engine import ConnectionWrapper
 from sqlalchemy.pool import NullPool
 
-from atlas.store.spill import reading_limit, remove_spill, spill_folder
+from atlas.store.spill import reading_limit, remove_spill, spill_folder, use_again
 
 try:
     import fcntl
@@ -39,6 +41,8 @@ SETTINGS = {
 ADJUSTABLE = ("disabled_optimizers", "perfect_ht_threshold")  # what atlas.store sets for a scan
 # Names are looked up among DuckDB's own first: a function of the file can never stand in for one of those.
 SEARCH_PATH = f"system.main,{NAME}.main"
+KEPT = 4  # instances at most that wait for their file's next session
+KEPT_FOR = 120.0  # seconds since they were made: free disk, by which they were limited, is another later
 LOGS = ("", ".wal", ".wal.checkpoint", ".wal.recovery")  # of an attached file
 
 
@@ -63,12 +67,23 @@ class Access:
 
 @dataclass
 class _Instance:
-    """An open instance, and how many sessions use it."""
+    """An open instance, and how many sessions use it.
+
+    Attributes:
+        root: DuckDB's connection.
+        engine: gives sessions theirs.
+        spill: folder for what does not fit into its memory.
+        made: when, in seconds.
+        sessions: how many have the file open.
+        spoiled: whether something may be left in it that later sessions must not meet.
+    """
 
     root: Any
     engine: sqlalchemy.Engine
     spill: Path
+    made: float = field(default_factory=time.monotonic)
     sessions: int = 0
+    spoiled: bool = False
 
 
 @dataclass
@@ -86,23 +101,31 @@ class _Users:
 _changed = threading.Condition(threading.RLock())
 _users: dict[Path, _Users] = {}
 _instances: dict[Access, _Instance] = {}
+_kept: dict[Access, _Instance] = {}  # without their file
+_forked: list[_Instance] = []  # of the process that this one was forked from: never to be used or closed here
 _locks: dict[Path, int] = {}  # file -> the descriptor that holds the lock on it for a user's own connection
 
 
 @contextmanager
-def connect(access: Access) -> Iterator[sqlalchemy.Connection]:
+def connect(access: Access, *, spoils: bool = False) -> Iterator[sqlalchemy.Connection]:
     """A connection to a file. Waits for other threads of this process while they write it, or read what it would write.
+
+    Args:
+        access: how the file is opened.
+        spoils: whether anybody's SQL runs in it, which later sessions must not meet the traces of.
 
     Raises:
         duckdb.Error: the file cannot be opened.
     """
     with _turn(access):
         instance = _enter(access)
+        failed = True
         try:
             with instance.engine.connect() as connection:
                 yield connection
+            failed = False
         finally:
-            _leave(access, instance)
+            _leave(access, instance, spoiled=failed or spoils)
 
 
 @contextmanager
@@ -127,27 +150,82 @@ def _enter(access: Access) -> _Instance:
     with _changed:
         instance = _instances.get(access)
         if instance is None:
-            spill = spill_folder(access.path)
-            root = _open(access, spill)
-            engine = sqlalchemy.create_engine(
-                "duckdb://",
-                creator=lambda: _join(root),
-                poolclass=NullPool,
-                pool_reset_on_return=None,  # closing drops a transaction; after an error DuckDB can't roll back any more
-            )
-            instance = _instances[access] = _Instance(root, engine, spill)
+            instance = _instances[access] = _take_kept(access) or _make(access)
         instance.sessions += 1
         return instance
 
 
-def _leave(access: Access, instance: _Instance) -> None:
+def _make(access: Access) -> _Instance:
+    spill = spill_folder(access.path)
+    root = _open(access, spill)
+    engine = sqlalchemy.create_engine(
+        "duckdb://",
+        creator=lambda: _join(root),
+        poolclass=NullPool,
+        pool_reset_on_return=None,  # closing drops a transaction; after an error DuckDB can't roll back any more
+    )
+    return _Instance(root, engine, spill)
+
+
+def _take_kept(access: Access) -> _Instance | None:
+    """The instance that was kept for this access, its file attached again; None where there is none."""
+    instance = _kept.pop(access, None)
+    if instance is None:
+        return None
+    if time.monotonic() - instance.made > KEPT_FOR:
+        instance.root.close()
+        return None
+    try:
+        instance.root.execute(_attaching(access))
+    except BaseException:
+        instance.root.close()
+        raise
+    use_again(instance.spill, access.path)
+    return instance
+
+
+def _leave(access: Access, instance: _Instance, *, spoiled: bool) -> None:
     with _changed:
         instance.sessions -= 1
+        instance.spoiled |= spoiled
         if not instance.sessions:
             del _instances[access]
-            instance.root.close()
+            _keep(access, instance)
             _lock_for_others(access.path)
             remove_spill(instance.spill)
+
+
+def _keep(access: Access, instance: _Instance) -> None:
+    """Detach the file of an instance and keep it, or close it: one that has spilled would miss its folder."""
+    if instance.spoiled or instance.spill.exists() or _attached(instance.root) != {NAME}:
+        instance.root.close()
+        return
+    try:
+        instance.root.execute(f"detach {NAME}")
+    except BaseException:
+        instance.root.close()
+        raise
+    _kept[access] = instance
+    while len(_kept) > KEPT:
+        _kept.pop(next(iter(_kept))).root.close()
+
+
+def _attached(root: Any) -> set[str]:
+    """The files of an instance, by their names in it."""
+    rows = root.execute(
+        "select d.database_name from duckdb_databases() as d where not d.internal and d.path is not null"
+    )
+    return {name for (name,) in rows.fetchall()}
+
+
+def _forget_kept() -> None:
+    """In a process that was forked: DuckDB's threads are not there, so that the instances are of no use."""
+    _forked.extend(_kept.values())
+    _kept.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_kept)
 
 
 def _lock_for_others(path: Path) -> None:
@@ -201,9 +279,13 @@ def _sealing(access: Access) -> list[str]:
         f"set allowed_directories = [{', '.join(quote(f'{path}{os.sep}') for path in access.allowed)}]",
         f"set allowed_configs = [{', '.join(map(quote, ADJUSTABLE))}]",
         "set enable_external_access = false",
-        f"attach {quote(access.path)} as {NAME}{' (read_only)' if access.read_only else ''}",
+        _attaching(access),
         "set lock_configuration = true",
     ]
+
+
+def _attaching(access: Access) -> str:
+    return f"attach {quote(access.path)} as {NAME}{' (read_only)' if access.read_only else ''}"
 
 
 def _join(root: Any) -> ConnectionWrapper:

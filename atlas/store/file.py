@@ -115,16 +115,20 @@ class Store:
             yield session
 
     @contextmanager
-    def read_file(self) -> Iterator[Session]:
-        """The same of the file itself, on DuckDB: it can write Parquet, and read frames and a user's SQL."""
+    def read_file(self, *, spoils: bool = False) -> Iterator[Session]:
+        """The same of the file itself, on DuckDB: it can write Parquet, and read frames and a user's SQL.
+
+        Args:
+            spoils: whether it is for a user's SQL, of which no later session must meet a trace.
+        """
         self._require_file()
-        with self._transaction(read_only=True) as session:
+        with self._transaction(read_only=True, spoils=spoils) as session:
             self._require_atlas(session)
             yield session
 
     def query(self, text: str) -> pl.DataFrame:
         """Rows of a user's SQL in a read-only session; StoreError for what is wrong with it. Ctrl-C stops it."""
-        with self.read_file() as session, self._own_words():
+        with self.read_file(spoils=True) as session, self._own_words():
             self._require_functions(session)
             return session.query(text)
 
@@ -140,7 +144,7 @@ class Store:
             stopped: asked again and again, in another thread, whether DuckDB is to stop, with a StoreError; None for never.
         """
         with (
-            self.read_file() as session,
+            self.read_file(spoils=True) as session,
             session.stopping(stopped),
             closing(self._batches(session, text, limit)) as batches,
         ):
@@ -205,7 +209,7 @@ class Store:
             things = session.ask("catalog").rows() if needed and not self.own else None
             if things is not None:
                 require_table(self.path, things, "atlas", "schema_version")
-            version = session.value("schema_version")
+            version = session.value("schema_version") if needed else None
             if version is not None and version != SCHEMA_VERSION:
                 raise StoreError(
                     f"{self.path} has schema version {shown(version)}, this program reads version {SCHEMA_VERSION}: "
@@ -241,12 +245,14 @@ class Store:
             raw.execute(f"checkpoint {NAME}")
 
     @contextmanager
-    def _transaction(self, *, read_only: bool, threads: int | None = None) -> Iterator[Session]:
-        with self._connect(read_only=read_only, threads=threads) as connection, connection.begin():
+    def _transaction(self, *, read_only: bool, threads: int | None = None, spoils: bool = False) -> Iterator[Session]:
+        with self._connect(read_only=read_only, threads=threads, spoils=spoils) as connection, connection.begin():
             yield Session(connection.connection.driver_connection)
 
     @contextmanager
-    def _connect(self, *, read_only: bool, threads: int | None = None) -> Iterator[sqlalchemy.Connection]:
+    def _connect(
+        self, *, read_only: bool, threads: int | None = None, spoils: bool = False
+    ) -> Iterator[sqlalchemy.Connection]:
         allowed = tuple(way for path in self.allowed for way in {path.absolute(), path.resolve()})
         require_plain_name(self.file)
         access = Access(follow(self.file), read_only, self.memory_limit, threads or self.threads, allowed)
@@ -255,7 +261,7 @@ class Store:
 
             def attempt() -> sqlalchemy.Connection:
                 with explained(self.path):
-                    return stack.enter_context(connect(access))
+                    return stack.enter_context(connect(access, spoils=spoils))
 
             connection = keep_trying(attempt, patience)
             with explained(self.path):

@@ -6,11 +6,13 @@ DuckDB does not notice Ctrl-C by itself: it runs in a thread, so that the main o
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from typing import TYPE_CHECKING, Any, TypeVar
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import duckdb
 
@@ -133,16 +135,9 @@ def _only_reads(connection: Any, statement: Any) -> bool:
 
 def stoppable(connection: Any, work: Callable[[], T]) -> T:
     """The result of what DuckDB does; on Ctrl-C it is interrupted, and KeyboardInterrupt raised when it has stopped."""
-    result: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(work())
-        except BaseException as error:
-            result.set_exception(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
+    if threading.current_thread() is not threading.main_thread():
+        return work()  # Python tells the main thread alone of Ctrl-C
+    result = _Worker.idle().begin(work)
     try:
         while not result.done():
             wait([result], LISTEN)  # not for ever: a signal that another thread was given wakes nobody up
@@ -153,6 +148,49 @@ def stoppable(connection: Any, work: Callable[[], T]) -> T:
                 connection.interrupt()
                 wait([result], PATIENCE)
         raise
+
+
+class _Worker:
+    """A thread that does one thing after another: to begin one takes several times as long as most statements do."""
+
+    waiting: ClassVar[list[_Worker]] = []
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        threading.Thread(target=self._work, daemon=True, name="atlas-duckdb").start()
+
+    @classmethod
+    def idle(cls) -> _Worker:
+        """One that has nothing to do."""
+        try:
+            return cls.waiting.pop()
+        except IndexError:
+            return cls()
+
+    def begin(self, work: Callable[[], T]) -> Future[T]:
+        """Begin something; its result."""
+        result: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                found = work()
+            except BaseException as error:
+                self.waiting.append(self)
+                result.set_exception(error)
+            else:
+                self.waiting.append(self)
+                result.set_result(found)
+
+        self._jobs.put(run)
+        return result
+
+    def _work(self) -> None:
+        while True:
+            self._jobs.get()()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Worker.waiting.clear)  # their threads are not there
 
 
 def explain_error(error: Exception, memory_limit: str) -> StoreError | None:

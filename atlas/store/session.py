@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -28,6 +29,7 @@ SCANNING = {  # for the queries that read all activations of an SAE
 }
 FOREIGN = re.compile(r"\b(INTERVAL|UNION)\b")  # types of DuckDB that Polars cannot read
 WORD = re.compile(r"\w+")
+COMMENT = re.compile("--.*")  # in our own texts, which have none inside of quotes
 COMPOSED = re.compile(r"\bquery(_table)?\b", re.IGNORECASE)  # table functions whose text is made as a query runs
 BROKEN = re.compile("[\ud800-\udfff]")  # half a surrogate pair: a byte of the command line that is no text, say
 QUOTED = re.compile("""'[^']*'|"[^"]*\"""")
@@ -52,10 +54,21 @@ def _damaged(path: str, error: duckdb.Error) -> StoreError:
     return StoreError(f"{path} is damaged ({' '.join(str(error).split())[:200]}): copy the export again")
 
 
-def named_definitions(text: str) -> list[str]:
-    """The views and macros of ours that a text may use, in the order in which they can be made."""
+@cache
+def own_definitions(name: str) -> list[str]:
+    """The views and macros that the named text in sql/ uses: what its comments say is not used."""
+    return named_definitions(COMMENT.sub("", read_sql(name)), composed=False)
+
+
+def named_definitions(text: str, *, composed: bool = True) -> list[str]:
+    """The views and macros of ours that a text may use, in the order in which they can be made.
+
+    Args:
+        text: SQL.
+        composed: whether a text that DuckDB puts together as a query runs may use any of them.
+    """
     statements = read_definitions()  # views first, for macros use them
-    words = set(statements) if COMPOSED.search(text) else set(WORD.findall(text.lower()))
+    words = set(statements) if composed and COMPOSED.search(text) else set(WORD.findall(text.lower()))
     used = words.union(*(WORD.findall(statements[name]) for name in statements if name in words))
     return [name for name in statements if name in used]
 
@@ -85,13 +98,17 @@ class Session:
 
     def ask(self, name: str, /, **parameters: Any) -> pl.DataFrame:
         """Rows of the named query in sql/; parameters are bound to its $names."""
-        return self.sql(read_sql(name), **parameters)
+        self._define(own_definitions(name))
+        return self._rows(read_sql(name), parameters)
 
     def sql(self, text: str, **parameters: Any) -> pl.DataFrame:
         """Rows of an SQL text; StoreError when it holds no query, or a column's type is one that Polars does not have."""
+        self._define(named_definitions(text))
+        return self._rows(text, parameters)
+
+    def _rows(self, text: str, parameters: dict[str, Any]) -> pl.DataFrame:
         import polars as pl
 
-        self._define(text)
         found = self._connection.sql(text, params=_writable(parameters))
         if found is None:
             raise StoreError("the SQL text holds no query: give one, such as 'from atlas'")
@@ -113,7 +130,7 @@ class Session:
 
     def batches(self, text: str, limit: int | None) -> Iterator[pl.DataFrame]:
         """The same, a batch at a time."""
-        self._define(text)
+        self._define(named_definitions(text))
         return read_batches(self._connection, text, limit=limit)
 
     @contextmanager
@@ -140,7 +157,7 @@ class Session:
     def run(self, name: str, /, **parameters: Any) -> None:
         """Run the named statements in sql/ that give no rows; each is given the parameters that it names."""
         text = read_sql(name)
-        self._define(text)
+        self._define(own_definitions(name))
         statements = self._connection.extract_statements(text)  # DuckDB binds parameters in the last of a text alone
         named = set[str]().union(*(statement.named_parameters for statement in statements))
         if named != parameters.keys():
@@ -153,8 +170,8 @@ class Session:
         """Run statements that Ctrl-C may stop; their rows, of which there are few."""
         return stoppable(self._connection, lambda: self._connection.execute(text, parameters).fetchall())
 
-    def _define(self, text: str) -> None:
-        for name in named_definitions(text):
+    def _define(self, names: Iterable[str]) -> None:
+        for name in names:
             if name not in self._defined:
                 self._defined.add(name)
                 self._execute(read_definitions()[name])
@@ -166,7 +183,9 @@ class Session:
 
     def next_id(self, column: str) -> int:
         """The next free id of the kind that is kept in this column, such as run_id."""
-        return int(self.ask("next_ids")[column].item())
+        return int(
+            self._rows(f'select n."{column}" from ({read_sql("next_ids")}) as n', {}).item()
+        )  # DuckDB leaves out the rest
 
     @contextmanager
     def frame(self, name: str, frame: pl.DataFrame) -> Iterator[None]:

@@ -32,6 +32,12 @@ def spill_folder(atlas: Path) -> Path:
     return folder
 
 
+def use_again(folder: Path, atlas: Path) -> None:
+    """Let the name of a folder that was removed be in use again, for the same DuckDB; DuckDB makes it when it needs it."""
+    clear_left(atlas)
+    _in_use.add(folder)
+
+
 def reading_limit(atlas: Path) -> str:
     """What sessions that only read may put on the disk, as DuckDB takes it."""
     try:
