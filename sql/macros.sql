@@ -157,22 +157,25 @@ create or replace macro search_neurons(vector, n, sae := null, texts := 1, "by" 
 with wanted as (
     select
         vector::float[] as wanted_vector, n as wanted_n, sae::varchar as wanted_sae, texts as wanted_texts, "by" as wanted_by
-), near as (
+), products as (  -- of their own, before anything is joined: vectors are not carried along
     select
-        v.sae_key, v.neuron, r.support, r.top_tokens, v.expected_g, v.spread, w.wanted_n, w.wanted_texts, w.wanted_by,
+        v.sae_key, v.neuron, v.expected_g, v.spread, w.wanted_n, w.wanted_sae, w.wanted_texts, w.wanted_by,
         v.square + 1 - 2 * coalesce(list_inner_product(v.vector, w.wanted_vector), 'nan')::double as g
     from wanted as w
     join neuron_vectors as v on true
-    join neurons as r on r.sae_key = v.sae_key and r.neuron = v.neuron
-    join saes as e on e.sae_key = v.sae_key
-    where r.support >= 20 and coalesce(e.sae_id = w.wanted_sae or e.sae_key::varchar = w.wanted_sae, true)
+), near as (
+    select p.*, r.support
+    from products as p
+    join neurons as r on r.sae_key = p.sae_key and r.neuron = p.neuron
+    join saes as e on e.sae_key = p.sae_key
+    where r.support >= 20 and coalesce(e.sae_id = p.wanted_sae or e.sae_key::varchar = p.wanted_sae, true)
 ), means as (
     select x.sae_key, min(x.g) as lowest, max(x.g) as highest, avg(x.g) as mean_g, avg(x.expected_g) as mean_expected_g
     from near as x
     group by x.sae_key
 ), scored as (
     select
-        x.sae_key, x.neuron, x.support, x.top_tokens, x.g, x.wanted_n, x.wanted_by,
+        x.sae_key, x.neuron, x.support, x.g, x.wanted_n, x.wanted_by,
         1 - (x.g - m.lowest) / nullif(m.highest - m.lowest, 0) as score,
         (x.g - m.mean_g - x.expected_g + m.mean_expected_g) * sqrt(x.wanted_texts) / nullif(2 * x.spread, 0) as z
     from near as x
@@ -196,9 +199,10 @@ with wanted as (
     from words as v
     group by v.sae_key, v.neuron
 )
-select e.release, e.sae_id, b.sae_key, b.rank, b.neuron, b.z, b.score, b.g, b.support, f.fires_on, b.top_tokens, l.label
+select e.release, e.sae_id, b.sae_key, b.rank, b.neuron, b.z, b.score, b.g, b.support, f.fires_on, n.top_tokens, l.label
 from best as b
 join saes as e on e.sae_key = b.sae_key
+join neurons as n on n.sae_key = b.sae_key and n.neuron = b.neuron
 left join fires as f on f.sae_key = b.sae_key and f.neuron = b.neuron
 left join neuron_labels as l on l.sae_key = b.sae_key and l.neuron = b.neuron
 order by b.sae_key, b.rank;

@@ -12,9 +12,11 @@ import polars as pl
 import pytest
 import tiny
 from command import run
+from polars.testing import assert_frame_equal
 from test_degenerate import ACTIVATIONS, CASES, EMBEDDINGS, TOPICS, odd_numbers
 
 import atlas
+import atlas.meaning.search
 from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.meaning.search import search_topics
 from atlas.models.embeddings import embed_frame
@@ -135,12 +137,20 @@ def test_a_search_finds_what_the_scorer_would_store(store, topic, by):
     assert found["topic"].unique().to_list() == [topic]
 
 
-def test_a_search_for_several_topics_gives_each_its_own(store):
+@pytest.mark.parametrize("by", ["z", "score"])
+@pytest.mark.parametrize("sae", ["0", None])
+@pytest.mark.parametrize("values", [1 << 24, 40])
+def test_a_search_for_several_topics_gives_each_its_own(store, by, sae, values, monkeypatch):
+    monkeypatch.setattr(atlas.meaning.search, "VALUES", values)  # runs of a few neurons too
     vectors = {name: [EMBED.vectors[text] for text in texts.texts] for name, texts in SETS.items()}
     with store.read() as session:
-        both = search_topics(session, vectors, 4, sae="0", by="z")
+        both = search_topics(session, vectors, 4, sae=sae, by=by)
+        assert both["topic"].unique(maintain_order=True).to_list() == list(vectors)
         for name, own in vectors.items():
-            assert both.filter(pl.col("topic") == name).equals(search_topics(session, {name: own}, 4, sae="0", by="z"))
+            alone = search_topics(session, {name: own}, 4, sae=sae, by=by)
+            assert_frame_equal(
+                both.filter(pl.col("topic") == name), alone, check_dtypes=False, abs_tol=1e-5, rel_tol=1e-5
+            )
 
 
 @pytest.mark.parametrize(
@@ -161,10 +171,11 @@ def test_a_vector_that_is_none_is_damage_in_one_line(store, tmp_path, spoil):
         connection.execute(f"update neuron_vectors set vector = {spoil} where neuron = 3")
     spoiled = Store(path)
     texts = [EMBED.vectors[text] for text in SETS["five"].texts]
-    said = "is damaged .*(a vector is of another width|vector is no number)"
-    with pytest.raises(StoreError, match=said) as caught, spoiled.read() as session:
-        search_topics(session, {"five": texts}, 3, sae=None, by="z")
-    assert "\n" not in str(caught.value)
+    said = r"is damaged .*(of another width|is no number)"
+    for topics in ({"five": texts}, {"five": texts, "again": texts}):
+        with pytest.raises(StoreError, match=said) as caught, spoiled.read() as session:
+            search_topics(session, topics, 3, sae=None, by="z")
+        assert "\n" not in str(caught.value)
     more, embed = handmade.make_topics(RNG, more=3)
     with pytest.raises(AtlasError, match="is damaged|are not finite numbers"):
         score_topics(spoiled, more, embed=embed, config=ScoringConfig(scorer="centroid"))
