@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from spark_here import QUICK, needs_spark
 
 from tests.bench import __main__ as bench
-from tests.bench import building, detection, measure, scoring, spark, steering
+from tests.bench import building, detection, matching, meaning, measure, scoring, spark, steering
 
 SMALL = [name for name in bench.BENCHMARKS if name not in bench.WHOLE_PROCESS]
 
@@ -24,6 +24,9 @@ def less_data(monkeypatch, encoder):
     monkeypatch.setattr(scoring, "MANY", (2, 3))
     monkeypatch.setitem(scoring.GROWTH, "small", (64, [2000, 4000]))
     monkeypatch.setitem(building.PROMPTS, "small", 4)
+    monkeypatch.setitem(meaning.PROMPTS, "small", 4)
+    monkeypatch.setitem(matching.TRAINED, "small", (48, 16, 12))
+    monkeypatch.setitem(meaning.SAES, "small", ((2, 32),))
     monkeypatch.setattr(building, "encoder", lambda: encoder)
     monkeypatch.setitem(steering.TOKENS, "small", 2)
 

@@ -25,6 +25,11 @@ BENCHMARKS = {  # name -> module of this folder that has a function of that name
     "score": "scoring",
     "score_many": "scoring",
     "uncertainty": "scoring",
+    "small_topic": "meaning",
+    "search": "meaning",
+    "vectors": "meaning",
+    "vector_build": "meaning",
+    "matching": "matching",
     "topic": "building",
     "cli": "building",
     "storage": "scoring",
@@ -38,7 +43,7 @@ BENCHMARKS = {  # name -> module of this folder that has a function of that name
     "spark": "spark",
 }
 WHOLE_PROCESS = ("cli", "build_memory", "build_smollm2", "steer_smollm2", "spark")  # not at the small scale
-JUDGED_SMALL = ("steer", "topic")  # the other targets are meant for the paper's scale
+JUDGED_SMALL = ("steer", "topic", "small_topic")  # the other targets are meant for the paper's scale
 
 
 def run_benchmarks(names: Sequence[str], setting: Setting) -> list[dict[str, object]]:
