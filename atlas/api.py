@@ -68,7 +68,7 @@ class Atlas:
         self._recorded: dict[tuple[str | None, str | None], RecordedModels] = {}
 
     def info(self) -> dict[str, Any]:
-        """What is in it: the row of `atlas`, counts, the frames `saes` (with coverage) and `topics`, and stale maps.
+        """What is in it: the row of `atlas`, counts, the frames `saes`, `topics` and `outdated_labels`, and stale maps.
 
         `stale_maps` says, for each basis that has a map, how many of its SAEs have places made of other neurons than today's.
         """
@@ -83,6 +83,7 @@ class Atlas:
                 "saes": saes,
                 "topics": session.ask("all_topics"),
                 "stale_maps": stale_maps(session),
+                "outdated_labels": session.ask("outdated_labels"),
             }
 
     def score(
@@ -298,6 +299,26 @@ class Atlas:
         keys = None if sae_id is None else [self.sae_key(sae_id)]
         label_neurons(self.store, embed=self._embedder(encoder, tell), sae_keys=keys, progress=progress)
         return self._ask("labelled_neurons", source=SOURCE, sae=self._checked(sae_id))
+
+    def import_labels(
+        self, path: str | Path, *, sae_id: str | int | None = None, tell: Callable[[str], None] = warnings.warn
+    ) -> pl.DataFrame:
+        """Store explanations of neurons from a file or folder of Neuronpedia's exports as their labels, and give them.
+
+        They have the source `neuronpedia`, take the place of those of an earlier import, and are shown before labels of words.
+
+        Args:
+            path: a .jsonl or .jsonl.gz file, or a folder of them.
+            sae_id: the SAE that they are of; None for the one that has their id at Neuronpedia.
+            tell: called with a line per SAE: how many there were, and what was left out.
+
+        Returns:
+            A row per neuron, as `label` gives them.
+        """
+        from atlas.meaning.label_import import SOURCE, import_labels
+
+        keys = import_labels(self.store, path, sae_key=None if sae_id is None else self.sae_key(sae_id), tell=tell)
+        return self._ask("labelled_neurons", source=SOURCE, sae=None).filter(pl.col("sae_key").is_in(keys))
 
     def match(
         self, other: Atlas | str | Path | None = None, *, sae_id: str | int | None = None, to: str | int | None = None

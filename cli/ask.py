@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import click
 from atlas.cli.engine import engine_options, open_on
-from atlas.cli.labelled import labelled, tokens_option
+from atlas.cli.labelled import labelled, outdated_lines, tokens_option
 from atlas.cli.output import echo, format_option, print_batches, print_frame, print_table
 
 from atlas.errors import StoreError
@@ -66,6 +66,8 @@ def info(atlas: str, engine: str, master: str, style: str) -> None:
         echo(f"{whose}{OPENINGS[policy]}")
     for basis, saes in found.get("stale_maps", {}).items():
         echo(f"{describe_stale(basis, saes)}: atlas map {atlas} --basis {basis}")
+    for line in outdated_lines(found["outdated_labels"]):
+        echo(line)
     columns = [
         "sae_key",
         "sae_id",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 from atlas.cli.engine import master_option
+from atlas.cli.labelled import outdated_lines
 from atlas.cli.output import Progress, echo
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def build(
     echo(
         f"{prompts}: {len(texts.texts):,} prompts" + (f"; dropped {' and '.join(dropped)}" if dropped else ""), err=True
     )
+    import atlas as library
     from atlas.building.build import build_atlas
     from atlas.building.shards import run_here
 
@@ -146,6 +148,8 @@ def build(
             "them apart",
             err=True,
         )
+    for line in outdated_lines(library.open(atlas).info()["outdated_labels"]):
+        echo(line, err=True)
     if report.shards or report.new_saes or report.sorted:
         echo(f"{atlas}: {report.prompts:,} prompts, {report.rows:,} activation rows. Next: atlas info {atlas}")
     else:

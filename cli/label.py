@@ -19,34 +19,57 @@ DRAWN = 10  # labels that are shown
 
 @click.command()
 @click.argument("atlas", type=click.Path())
-@click.option("--sae-id", default=None, help="Which SAE, by id or key.  [default: all]")
+@click.option(
+    "--from",
+    "path",
+    type=click.Path(),
+    default=None,
+    help="Import Neuronpedia's explanations from this file or folder.",
+)
+@click.option(
+    "--sae-id", default=None, help="Which SAE, by id or key.  [default: all; with --from the one of their id]"
+)
 @click.option(
     "--compare", is_flag=True, help="Measure tokens and random words beside the labels, on 200 neurons per SAE."
 )
 @encoder_option
 @format_option
-def label(atlas: str, sae_id: str | None, compare: bool, encoder: str | None, style: str) -> None:
+def label(atlas: str, path: str | None, sae_id: str | None, compare: bool, encoder: str | None, style: str) -> None:
     """Label every neuron of ATLAS by a few words of the prompts it fires on, and say how good the labels are.
 
     A label's quality is measured on prompts kept out of its making: how often one of the ten on which the neuron fires most is
     closer to the label than another prompt is (AUROC; 0.5 is chance). Labels of 0.75 or more are shown by top, why and search
     in the place of tokens; all are in the table `labels`. As a table, ten are printed, drawn at random; as JSON or CSV, all.
 
+    With --from, labels are not made but imported: from a .jsonl or .jsonl.gz file of Neuronpedia's exports (such as
+    explanations/batch-0.jsonl.gz), or a folder of them. They are shown before labels of words, and their quality is not measured.
+
     \b
     Examples:
       atlas label pocket.atlas
       atlas label pocket.atlas --sae-id 0 --compare
+      atlas label gpt2.atlas --from explanations/
     """
     import atlas as library
 
+    if path is not None and (compare or encoder is not None):
+        raise click.UsageError("--compare and --encoder are about labels of words: leave them out with --from")
     opened = library.open(atlas)
 
     def tell(line: str) -> None:
         echo(line, err=True)
 
+    if path is not None:
+        show(opened, opened.import_labels(path, sae_id=sae_id, tell=tell), None, style)
+        return
     with closing(Progress()) as progress:
         found = opened.label(sae_id=sae_id, encoder=encoder, tell=tell, progress=progress)
         compared = opened.compare_labels(sae_id=sae_id, encoder=encoder, tell=tell) if compare else None
+    show(opened, found, compared, style)
+
+
+def show(opened: Atlas, found: pl.DataFrame, compared: pl.DataFrame | None, style: str) -> None:
+    """Print labels: all of them, or as a table their figures and some of them."""
     if style != "table":
         print_frame(found, style)
         return

@@ -31,3 +31,12 @@ def labelled(frame: pl.DataFrame, *columns: str, tokens: bool = False) -> pl.Dat
         return frame.select(*columns, "label", *TOKENS)
     fires_on = flatten_lists(frame.select("fires_on"))["fires_on"]
     return frame.select(*columns, pl.coalesce("label", pl.format("({})", fires_on)).alias("label"))
+
+
+def outdated_lines(outdated: pl.DataFrame) -> list[str]:
+    """What is to be said of labels, given the rows of sql/meaning/outdated_labels.sql."""
+    said = {True: "were made before its last prompts were read", False: "are missing"}
+    return [
+        f"labels of SAE {row['sae_key']} ({row['sae_id']}) {said[row['outdated']]}: `atlas label` makes them"
+        for row in outdated.iter_rows(named=True)
+    ]
