@@ -2,8 +2,7 @@
 
 In reading order: `neuron_vectors` (each neuron's vector, and what random topics are like, kept in the file), `search` (the
 neurons that are closest to texts), `terms` (the words and phrases of texts), `label_quality` (whether a label tells the prompts
-on which its neuron fires), `labels` (a few words for every neuron), `label_comparison` (their quality beside that of tokens and
-random words), `matching` (the neurons of the same meaning elsewhere),
-`neuron_map` (two numbers for every neuron, so that those that are alike lie together), `notes` (what a person says of neurons, in
-lists).
+on which its neuron fires), `labels` (a few words for every neuron), `label_import` (labels from elsewhere), `label_comparison`
+(their quality beside that of tokens and random words), `matching` (the neurons of the same meaning elsewhere), `neuron_map`
+(two numbers for every neuron, so that those that are alike lie together), `notes` (what a person says of neurons, in lists).
 """
