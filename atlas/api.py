@@ -242,19 +242,22 @@ class Atlas:
         tell: Callable[[str], None] = warnings.warn,
     ) -> pl.DataFrame:
         """The same for several topics, in one call of the encoder; a column `topic` says whose neuron a row is."""
-        from atlas.meaning.neuron_vectors import ensure_neuron_vectors
+        from atlas.meaning.neuron_vectors import add_neuron_vectors, lacks_neuron_vectors
         from atlas.meaning.search import search_topics
 
         if by not in ORDERS:
             raise UnknownName("order", by, ORDERS)
         sae = self._checked(sae_id)
         sets = {name: list(_as_text_set(texts, name).texts) for name, texts in topics.items()}
-        ensure_neuron_vectors(self.store)
-        embed = self._embedder(encoder, tell)
+        embed = self._embedder(encoder, tell)  # which refuses an unfinished atlas
         every = list(dict.fromkeys(text for texts in sets.values() for text in texts))
         vectors = dict(zip(every, embed(every)["vector"].to_list(), strict=True)) if every else {}
+        own = {name: [vectors[text] for text in texts] for name, texts in sets.items()}
         with self.store.read() as session:
-            own = {name: [vectors[text] for text in texts] for name, texts in sets.items()}
+            if not lacks_neuron_vectors(session):
+                return search_topics(session, own, n, sae=sae, by=by)
+        add_neuron_vectors(self.store)
+        with self.store.read() as session:
             return search_topics(session, own, n, sae=sae, by=by)
 
     def embed(

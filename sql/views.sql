@@ -15,6 +15,24 @@ from (
 group by s.sae_key, s.neuron;
 comment on view neuron_labels is 'A neuron that has a label to show: a user''s own, else an imported one, else the one of words, where its quality is 0.75 or more';
 
+create or replace view neuron_sums as
+with weights as (
+    select
+        a.sae_key, a.neuron, a.act_count, a.act_max,
+        a.act_sum / p.sum_total as mean, a.act_max / p.max_total as peak, a.act_count / p.count_total as share
+    from activations as a
+    join prompt_totals as p on p.sae_key = a.sae_key and p.prompt_id = a.prompt_id
+)
+select
+    w.sae_key, w.neuron, count(*) as support,
+    sum(w.mean) as mass_mean, sum(w.peak) as mass_max, sum(w.share) as mass_count,
+    -- squares as products: pow() would take longer than all the rest
+    sum(w.mean * w.mean) as square_mean, sum(w.peak * w.peak) as square_max, sum(w.share * w.share) as square_count,
+    sum(w.act_count) as tokens, max(w.act_max) as max_activation
+from weights as w
+group by w.sae_key, w.neuron;
+comment on view neuron_sums is 'A neuron that fired, and what `neurons` says of it, summed over the activations anew';
+
 create or replace view neuron_scores as
 select
     t.name as topic, e.model, e.release, e.sae_id, g.scorer, g.summary, s.neuron, n.support, s.g, s.score, s.se, s.z,
