@@ -202,9 +202,9 @@ def _keep(access: Access, instance: _Instance) -> None:
         return
     try:
         instance.root.execute(f"detach {NAME}")
-    except BaseException:
+    except duckdb.Error:  # no room to move the log into the file: what was committed stays in the log, as when it is closed
         instance.root.close()
-        raise
+        return
     _kept[access] = instance
     while len(_kept) > KEPT:
         _kept.pop(next(iter(_kept))).root.close()

@@ -209,7 +209,7 @@ class Store:
             things = session.ask("catalog").rows() if needed and not self.own else None
             if things is not None:
                 require_table(self.path, things, "atlas", "schema_version")
-            version = session.value("schema_version") if needed else None
+            version = session.value("schema_version")
             if version is not None and version != SCHEMA_VERSION:
                 raise StoreError(
                     f"{self.path} has schema version {shown(version)}, this program reads version {SCHEMA_VERSION}: "
