@@ -202,7 +202,9 @@ def _keep(access: Access, instance: _Instance) -> None:
         return
     try:
         instance.root.execute(f"detach {NAME}")
-    except duckdb.Error:  # no room to move the log into the file: what was committed stays in the log, as when it is closed
+    except (
+        duckdb.Error
+    ):  # no room to move the log into the file: what was committed stays in the log, as when it is closed
         instance.root.close()
         return
     _kept[access] = instance
