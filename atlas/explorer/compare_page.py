@@ -49,7 +49,8 @@ class Compared:
         """The same with what a plot needs."""
         sae = "" if self.sae is None else f" and ga.sae_key = {self.sae}"
         return (
-            f"select ga.sae_key, x.neuron, x.{self.by} as x, y.{self.by} as y, case when n.density > 0 then log10(n.density) end as colour\n"
+            f"select ga.sae_key, x.neuron, x.{self.by} as x, y.{self.by} as y,\n"
+            "    case when n.density > 0 then log10(n.density) end as colour\n"
             f"{self._joins()}where {self._scored()}{sae}\norder by ga.sae_key, x.neuron"
         )
 
