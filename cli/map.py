@@ -48,7 +48,9 @@ def map(atlas: str, basis: str, seed: int | None, again: bool, release: str | No
     if style != "table":
         print_frame(found, style)
         return
-    print_table(found.group_by("sae_id", maintain_order=True).agg(neurons=pl.len(), labels=pl.col("label").count()))
+    print_table(
+        found.group_by("sae_key", "sae_id", maintain_order=True).agg(neurons=pl.len(), labels=pl.col("label").count())
+    )
     echo(
         f"{found.height:,} neurons are on the map of {basis}: atlas query {atlas} \"from map where basis = '{basis}'\""
     )

@@ -96,7 +96,7 @@ def print_neuron(found: Neuron) -> None:
     section("topics", found.topics.select("topic", "scorer", "score", "se", "z", "rank").head(ROWS))
     print_samples(found)
     for kind, title in SHOWN.items():
-        own = found.neighbours.filter(pl.col("kind") == kind).group_by("sae_id", maintain_order=True).head(ROWS)
+        own = found.neighbours.filter(pl.col("kind") == kind).group_by("sae_key", maintain_order=True).head(ROWS)
         names = ("sae_id", "neuron", "cosine", "support", "fires_on", "label")
         section(title, own.select(name for name in names if name != "label" or own["label"].count()))
 

@@ -17,7 +17,7 @@ from atlas.cards.rendering import render_neuron
 from atlas.cards.token_values import measure_token_values
 from atlas.cards.written_tokens import SCHEMA as LOGITS
 from atlas.cards.written_tokens import measure_token_logits
-from atlas.errors import AtlasError, UnknownName
+from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.meaning.neuron_vectors import lacks_neuron_vectors
 from atlas.models.codec import Codec
 from atlas.models.recorded import RecordedModels
@@ -91,6 +91,7 @@ def read_neuron(
         topics = session.ask("topics_of_neuron", **place)
         notes = session.ask("notes_of_neuron", **place)
         histogram = session.ask("activation_histogram", **place, bins=BINS)
+        _require_sound(store, facts, histogram)
         contexts = session.ask("neuron_examples", neuron=neuron, sae=str(sae_key))
         draft = _read_draft(session, sae_key, neuron, list(rows), facts)
     if recorded is not None:
@@ -103,6 +104,16 @@ def read_neuron(
     return Neuron(
         facts, labels, samples, contexts, histogram, draft.written, neighbours, topics, notes, tuple(draft.notices)
     )
+
+
+def _require_sound(store: Store, facts: pl.DataFrame, histogram: pl.DataFrame) -> None:
+    """Raise StoreError where a neuron has not the activations that its support says, or some that are no numbers."""
+    support, counted = facts.item(0, "support"), int(histogram["prompts"].sum())
+    if support != counted:
+        raise StoreError(
+            f"{store.path} is damaged (neuron {facts.item(0, 'neuron')} fires on {support} prompts, and has {counted} activations "
+            "that are numbers): build it again, or get the file again from where it came"
+        )
 
 
 def _read_draft(session: Asks, sae_key: int, neuron: int, keys: list[int], facts: pl.DataFrame) -> _Draft:

@@ -86,15 +86,16 @@ def render_topic(
     """
     known = dict(sae_keys or {})
     columns = ("score", "se", "z", "support", "fires_on", "top_tokens", "label", "text", "sae_key", "rank")
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[tuple[str | None, str], list[dict[str, Any]]] = {}
     for row in frame.iter_rows(named=True):
-        own = groups.setdefault(row["sae_id"], [])
+        own = groups.setdefault((row.get("release"), row["sae_id"]), [])  # two releases may have SAEs of one name
         filled = {**dict.fromkeys(columns), "sae_key": known.get(row["sae_id"], -1), "rank": len(own) + 1, **row}
         own.append(_with_interval(filled))
     has = {name: name in frame.columns and frame[name].count() > 0 for name in columns}
     whiskers = any(row["low"] is not None for rows in groups.values() for row in rows)
     shared = {"title": title, "subtitle": subtitle, "notices": notices, "links": links}
-    return render("topic.html", groups=list(groups.items()), has=has, whiskers=whiskers, **shared)
+    named = [(sae_id, rows) for (_, sae_id), rows in groups.items()]
+    return render("topic.html", groups=named, has=has, whiskers=whiskers, **shared)
 
 
 def render_why(frame: pl.DataFrame, title: str = "", *, prompts: int = PROMPTS, notices: Sequence[str] = ()) -> str:
@@ -212,10 +213,10 @@ def _bars(histogram: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _by_sae(frame: pl.DataFrame) -> list[tuple[str, list[dict[str, Any]]]]:
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[int, list[dict[str, Any]]] = {}
     for row in frame.iter_rows(named=True):
-        groups.setdefault(row["sae_id"], []).append(row)
-    return [(sae_id, rows[:NEAREST]) for sae_id, rows in groups.items()]
+        groups.setdefault(row["sae_key"], []).append(row)
+    return [(rows[0]["sae_id"], rows[:NEAREST]) for rows in groups.values()]
 
 
 def _with_interval(row: dict[str, Any]) -> dict[str, Any]:

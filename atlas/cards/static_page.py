@@ -31,7 +31,7 @@ def write_static_page(
     Args:
         store: a finished atlas.
         path: the file; it must not be there yet.
-        listed: the neurons, best first: sae_id, neuron and what `render_topic` takes.
+        listed: the neurons, best first: neuron, sae_key or release and sae_id, and what `render_topic` takes.
         title: of the page, such as the topic's name.
         subtitle: beside it.
         recorded: the language model and the SAEs, for what the file does not have; None to show only what it has.
@@ -46,9 +46,11 @@ def write_static_page(
         raise StoreError(f"{path} is there already: remove it, or name another file")
     if listed.is_empty():
         raise AtlasError(f"there is no neuron to show for {title!r}")
-    with store.read() as session:
-        keys = dict(session.ask("all_saes").select("sae_id", "sae_key").iter_rows())
-    places = [(_key(row, keys), row["neuron"]) for row in listed.iter_rows(named=True)]
+    if "sae_key" not in listed.columns:  # two releases may have SAEs of one name
+        with store.read() as session:
+            keys = session.ask("all_saes").select("release", "sae_id", "sae_key")
+        listed = listed.join(keys, on=["release", "sae_id"], how="left", maintain_order="left")
+    places = list(listed.select("sae_key", "neuron").iter_rows())
     there = set(places)
     links = Links(lambda key, neuron: f"#neuron-{key}-{neuron}" if (key, neuron) in there else None)
     found: list[Neuron] = []
@@ -56,10 +58,6 @@ def write_static_page(
         progress("neurons", done, len(places))
         found.append(read_neuron(store, key, neuron, recorded=recorded, save=save))
     progress("neurons", len(places), len(places))
-    cards = [render_topic(listed, title, subtitle=subtitle, sae_keys=keys, links=links)]
+    cards = [render_topic(listed, title, subtitle=subtitle, links=links)]
     write_page(path, title, cards + [render_neuron(neuron, links=links) for neuron in found])
     return found
-
-
-def _key(row: dict[str, object], keys: dict[str, int]) -> int:
-    return int(str(row["sae_key"])) if "sae_key" in row else keys[str(row["sae_id"])]

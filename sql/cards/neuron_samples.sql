@@ -8,9 +8,9 @@ with fired as (
         row_number() over (order by hash(a.prompt_id, $neuron::uinteger), a.prompt_id) as drawn,
         row_number() over (order by hash($neuron::uinteger, a.prompt_id), a.prompt_id) as drawn_from_all
     from activations as a
-    where a.sae_key = $sae_key and a.neuron = $neuron and a.act_max > 0
+    where a.sae_key = $sae_key and a.neuron = $neuron and isfinite(a.act_max)
 ), ranged as (
-    select f.*, least(floor(f.act_max / f.highest * $ranges::integer), $ranges::integer - 1)::integer as part
+    select f.*, least(floor(coalesce(f.act_max / nullif(f.highest, 0), 0) * $ranges::integer), $ranges::integer - 1)::integer as part
     from fired as f
 ), shared as (
     select r.*, count(*) over (partition by r.part) / r.support as share

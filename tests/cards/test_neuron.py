@@ -17,7 +17,7 @@ import atlas.cards.neuron
 from atlas.cards.neighbours import nearest_in_writing
 from atlas.cards.neuron import RANDOM, STRONGEST, Neuron, read_neuron
 from atlas.cards.token_values import BATCH_TOKENS, batches, measure_token_values
-from atlas.errors import AtlasError, ModelError, UnknownName
+from atlas.errors import AtlasError, ModelError, StoreError, UnknownName
 from atlas.models.activations import encode_entries, run_model, tokenize
 from atlas.models.embeddings import embed_frame
 from atlas.models.recorded import RecordedModels
@@ -264,6 +264,24 @@ def test_labels_of_every_source_are_there_the_shown_one_first(opened):
     found = opened.neuron(0, sae_id=0, live=False)
     assert found.labels.select("label", "shown").rows() == [("b", True), ("a", False)]
     assert found.row["label"] == "b"
+
+
+@pytest.mark.parametrize("value", ["'nan'", "'inf'", "null"])
+def test_activations_that_are_no_numbers_are_said_in_one_line(opened, value):
+    with opened.store.write() as session:
+        session._execute(f"update activations set act_max = {value} where sae_key = 0 and neuron = 0 and prompt_id < 3")
+    with pytest.raises(
+        StoreError, match=r"is damaged \(neuron 0 fires on \d+ prompts, and has \d+ activations that are numbers"
+    ):
+        opened.neuron(0, sae_id=0, live=False)
+    assert opened.neuron(1, sae_id=0, live=False).samples.height
+
+
+def test_activations_of_0_have_a_place_too(opened):
+    with opened.store.write() as session:
+        session._execute("update activations set act_max = 0 where sae_key = 0 and neuron = 0")
+    found = opened.neuron(0, sae_id=0, live=False)
+    assert found.histogram["prompts"].to_list()[0] == found.row["support"]
 
 
 def test_two_readers_at_once_keep_one_row(opened, monkeypatch):

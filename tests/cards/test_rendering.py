@@ -221,6 +221,13 @@ def test_links_lead_where_they_are_told_to_and_nowhere_else():
     assert {own["href"] for tag, own in read(keyed).tags if tag == "a"} == {"/neuron/7/3", "/neuron/7/5"}
 
 
+def test_saes_of_one_name_in_two_releases_are_told_apart():
+    both = pl.concat([TOP.with_columns(release=pl.lit(name), sae_key=key) for key, name in enumerate("ab")])
+    card = render_topic(both, links=Links(lambda key, neuron: f"/{key}/{neuron}"))
+    assert card.count("<h3>") == 2
+    assert re.findall('href="([^"]*)"', card) == ["/0/3", "/0/5", "/1/3", "/1/5"]
+
+
 def test_columns_that_a_frame_lacks_are_left_out():
     text = read(render_topic(TOP.select("sae_id", "neuron", "z"))).text
     assert "score" not in text

@@ -193,7 +193,7 @@ def test_progress_is_told(opened):
 def test_the_command_says_what_is_on_the_map_and_prints_all_places(opened):
     code, stdout, _ = run("map", opened.store.path)
     assert code == 0
-    assert stdout.splitlines()[1].split() == ["residual", "22", "0"]
+    assert stdout.splitlines()[1].split() == ["0", "residual", "22", "0"]
     code, stdout, _ = run("map", opened.store.path, "--format", "csv")
     assert stdout.splitlines()[0] == "sae_key,sae_id,neuron,x,y,support,density,label"
     assert len(stdout.splitlines()) == 58
