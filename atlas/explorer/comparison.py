@@ -14,6 +14,7 @@ from atlas.evaluation.controls import controlled_saes
 from atlas.evaluation.metrics import text_perplexities
 from atlas.explorer.visit import Visit
 from atlas.explorer.wish import PLAIN, Wish
+from atlas.steering.calibrations import picked_strength
 from atlas.steering.methods import METHODS
 from atlas.steering.prepare import PreparedSteering, prepare_steering
 from atlas.steering.settings import Options
@@ -36,12 +37,14 @@ class Settled:
         wish: the wish with its strength and number of neurons.
         raw: the activation that strength 1 stands for, as a mean over the neurons that steer; None where it stands for none.
         neurons: how many steer.
+        picked: the strength that a calibration picked; None where there was none.
     """
 
     prepared: PreparedSteering
     wish: Wish
     raw: float | None
     neurons: int
+    picked: float | None = None
 
 
 @dataclass
@@ -95,6 +98,8 @@ def settle(visit: Visit, wish: Wish, going: Comparison) -> Settled | None:
             progress=progress,
         )
     options = prepared.options[wish.method]
+    with visit.atlas.store.read() as session:
+        picked = picked_strength(session, prepared.calibration_key(session, wish.method, options))
     targets = [sae.target for sae in prepared.saes]
     count = options.neurons
     used = [target.max_activation[target.best[:count]] for target in targets]
@@ -105,6 +110,7 @@ def settle(visit: Visit, wish: Wish, going: Comparison) -> Settled | None:
         wish.settled(options),
         raw if own.neurons is not None and wish.method in ("add", "clamp") else None,
         sum(len(one) for one in used),
+        picked,
     )
 
 

@@ -17,8 +17,8 @@ def strength_curve(visit: Visit, topic: str, method: str) -> pl.DataFrame:
     return visit.ask("strength_curve", topic=topic, method=method)
 
 
-def curve_figure(curve: pl.DataFrame, strength: float | None, mark: str) -> dict[str, Any]:
-    """A curve as Plotly has it, a line at the strength that is used, and what it is called."""
+def curve_figure(curve: pl.DataFrame, strength: float | None, picked: float | None) -> dict[str, Any]:
+    """A curve as Plotly has it, with a line at the strength that is used and at the one that the calibration picked."""
     lines = []
     for name, shown in NAMES.items():
         own = curve.filter(pl.col("name") == name)
@@ -39,15 +39,20 @@ def curve_figure(curve: pl.DataFrame, strength: float | None, mark: str) -> dict
         "font": {"color": "#8a94a3"},
         "xaxis": {"title": {"text": "strength"}, "gridcolor": "rgba(128,128,128,.2)"},
         "yaxis": {"title": {"text": NAMES["perplexity"]}, "gridcolor": "rgba(128,128,128,.2)"},
-        "yaxis2": {"title": {"text": NAMES["distance_topic"]}, "overlaying": "y", "side": "right"},
+        "yaxis2": {"title": {"text": NAMES["distance_topic"]}, "overlaying": "y", "side": "right", "showgrid": False},
         "legend": {"orientation": "h", "y": 1.2},
     }
-    if strength is not None:
-        line = {"color": "#2f9e44", "dash": "dot"}
-        layout["shapes"] = [
-            {"type": "line", "x0": strength, "x1": strength, "y0": 0, "y1": 1, "yref": "paper", "line": line}
-        ]
-        layout["annotations"] = [
-            {"x": strength, "y": 1, "yref": "paper", "text": mark, "showarrow": False, "xanchor": "left"}
-        ]
+    places = {"in use": strength, "picked by calibration": picked}
+    if picked == strength:
+        places = {"in use, picked by calibration": picked}
+    known = [(text, place) for text, place in places.items() if place is not None]
+    line = {"color": "#2f9e44", "dash": "dot"}
+    layout["shapes"] = [
+        {"type": "line", "x0": place, "x1": place, "y0": 0, "y1": 1, "yref": "paper", "line": line}
+        for _, place in known
+    ]
+    layout["annotations"] = [
+        {"x": place, "y": 1 - 0.12 * row, "yref": "paper", "text": text, "showarrow": False, "xanchor": "left"}
+        for row, (text, place) in enumerate(known)
+    ]
     return {"data": lines, "layout": layout, "config": {"displayModeBar": False, "responsive": True}}

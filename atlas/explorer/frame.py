@@ -59,6 +59,11 @@ def framed(visit: Visit, request: Request, path: str, title: str) -> Iterator[No
         yield
 
 
+def from_elsewhere(request: Request) -> bool:
+    """Whether a link on another site led here: then nothing is stored, and no model run, until the visitor asks for it."""
+    return request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+
+
 def _turn(dark: ui.dark_mode) -> None:
     dark.value = not dark.value
     ui.run_javascript(f"document.cookie='{DARK}={int(dark.value)};path=/;max-age=31536000;samesite=strict'")

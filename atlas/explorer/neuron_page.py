@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from atlas.errors import AtlasError
 from atlas.explorer.address import link, neuron_link, selection
-from atlas.explorer.frame import attempt, framed, later
+from atlas.explorer.frame import attempt, framed, from_elsewhere, later
 from atlas.explorer.keep import keep_in_list
 from atlas.explorer.visit import Visit
 
@@ -22,14 +22,14 @@ def add_neuron_page(visit: Visit) -> None:
     def page(request: Request, sae_key: int, neuron: int, text: str = "") -> None:
         with framed(visit, request, "", f"Neuron {neuron}"):
             ui.add_head_html('<link rel="stylesheet" href="/_atlas_cards.css">')
-            NeuronView(visit, sae_key, neuron, text[:LONGEST])
+            NeuronView(visit, sae_key, neuron, text[:LONGEST], live=not from_elsewhere(request))
 
 
 class NeuronView:
     """A neuron as one visitor sees it."""
 
-    def __init__(self, visit: Visit, sae_key: int, neuron: int, text: str) -> None:
-        self.visit, self.sae_key, self.neuron = visit, sae_key, neuron
+    def __init__(self, visit: Visit, sae_key: int, neuron: int, text: str, *, live: bool) -> None:
+        self.visit, self.sae_key, self.neuron, self.live = visit, sae_key, neuron, live
         with ui.row().classes("items-center"):
             go = link("/steer", neurons=selection({sae_key: [neuron]}))
             ui.button("Steer with it", icon="tune", on_click=lambda: ui.navigate.to(go)).props("outline no-caps")
@@ -63,13 +63,13 @@ class NeuronView:
             self.state.text = ""
             return
         self.card.content = card[0]
-        if not card[1]:
+        if not card[1] and self.live:
             self.state.text = "the model reads the prompts ..."
             whole = await attempt(neuron_card, self.visit, self.sae_key, self.neuron, live=True)
             if whole is not None:
                 self.card.content = whole[0]
         self.state.text = ""
-        if self.box.value:
+        if self.box.value and self.live:
             await self.try_text()
 
     async def try_text(self) -> None:

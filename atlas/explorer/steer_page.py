@@ -7,7 +7,7 @@ import importlib
 from nicegui import ui
 from starlette.requests import Request
 
-from atlas.explorer.frame import attempt, framed, later
+from atlas.explorer.frame import attempt, framed, from_elsewhere, later
 from atlas.explorer.visit import Visit
 
 
@@ -32,6 +32,6 @@ def add_steer_page(visit: Visit) -> None:
                 place.clear()
                 if view is not None:
                     with place:
-                        view.SteerView(visit, view.Wish.read(dict(given)))
+                        view.SteerView(visit, view.Wish.read(dict(given)), begin=not from_elsewhere(request))
 
             later(build)

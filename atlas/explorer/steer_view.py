@@ -25,7 +25,7 @@ LOOK = 0.15  # seconds between two looks at texts that grow
 class SteerView:
     """A visitor's wish and its texts."""
 
-    def __init__(self, visit: Visit, wish: Wish) -> None:
+    def __init__(self, visit: Visit, wish: Wish, *, begin: bool) -> None:
         self.visit, self.going = visit, Comparison()
         self.settled: Settled | None = None
         self.wanted = wish  # what was settled
@@ -49,7 +49,8 @@ class SteerView:
         self.below = ui.column().classes("w-full")
         ui.timer(LOOK, self.look)
         ui.context.client.on_disconnect(self.halt)
-        later(self.changed)
+        if begin:
+            later(self.changed)
 
     def halt(self) -> None:
         """End what is being generated, or the waiting for it."""
@@ -83,7 +84,7 @@ class SteerView:
         self.below.clear()
         with self.below:
             if wish.topic and METHODS[wish.method].strength is not None:
-                self._show_curve(wish)
+                self._show_curve(settled)
             if not wish.prompt:
                 return
             places = self.visit.places
@@ -95,7 +96,8 @@ class SteerView:
                 with ui.expansion(name, icon="content_copy").classes("w-full copies"):
                     code_block(text)
 
-    def _show_curve(self, wish: Wish) -> None:
+    def _show_curve(self, settled: Settled) -> None:
+        wish = settled.wish
         curve = strength_curve(self.visit, wish.topic, wish.method)
         if curve.is_empty():
             path = self.visit.atlas.store.path
@@ -106,7 +108,7 @@ class SteerView:
             return
         with ui.element("div").classes("panel w-full"):
             ui.html("<h2>What strength costs and brings</h2>", sanitize=False)
-            ui.plotly(curve_figure(curve, wish.strength, "in use")).classes("w-full").props('data-testid="curve"')
+            ui.plotly(curve_figure(curve, wish.strength, settled.picked)).classes("w-full").props('data-testid="curve"')
 
     async def generate(self) -> None:
         """Fill the three columns."""

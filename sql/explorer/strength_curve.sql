@@ -2,7 +2,7 @@
 with strengths as (
     select
         r.run_id, r.evaluation_id, r.method,
-        case when r.method = $method then (r.parameters::json ->> 'strength')::double else 0 end as strength
+        case when r.method = $method then (r.parameters::json -> 'options' ->> 'strength')::double else 0 end as strength
     from runs as r
     where r.topic = $topic and r.method in ('original', $method)
 ), curves as (

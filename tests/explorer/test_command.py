@@ -11,11 +11,15 @@ import urllib.request
 
 import pytest
 from command import run
-from conftest import serving
+from conftest import looking, serving
 
 import atlas
-from atlas.errors import AtlasError
+from atlas.api import Atlas
+from atlas.errors import AtlasError, StoreError
 from atlas.explorer.serve import address_of, listen
+from atlas.explorer.visit import Visit
+from atlas.meaning.notes import add_notes
+from atlas.store.file import Store
 
 
 def get(url, **headers):
@@ -44,6 +48,24 @@ def test_the_command_serves_the_page_on_loopback_alone_and_holds_no_lock(scored_
                 pass
         atlas.open(path).score("bread", ["Bread in the oven", "A loaf of bread"], null_topics=2)  # a writer beside it
         assert "bread" in get(f"{url}/topics")[1]
+
+
+def test_a_page_that_is_read_only_stores_nothing_whatever_is_asked_of_it(scored_atlas, chromium):
+    before = scored_atlas.read_bytes()
+    with serving(scored_atlas, "--read-only") as url, looking(chromium, url) as page:
+        page.goto("/topics?topic=medicine")
+        page.get_by_text("read-only").wait_for()
+        page.get_by_test_id("top").locator("tbody tr").first.wait_for()
+        assert page.get_by_test_id("keep").is_disabled()
+    visit = Visit(Atlas(Store(scored_atlas, read_only=True)))
+    for attempt in (
+        lambda: visit.atlas.score("bread", ["Bread in the oven"], null_topics=2),
+        lambda: add_notes(visit.atlas.store, {0: [1]}),
+        lambda: visit.atlas.map("vectors", again=True),
+    ):
+        with pytest.raises(StoreError, match="was opened read-only"):
+            attempt()
+    assert scored_atlas.read_bytes() == before
 
 
 def test_a_port_that_is_taken_is_said_in_one_line(scored_atlas):
@@ -88,4 +110,4 @@ def test_python_opens_the_page_in_a_process_of_its_own(scored_atlas):
     assert not served.is_open
     assert repr(served) == "<page that is closed>"
     with pytest.raises(AtlasError, match="no atlas at"):
-        atlas.open(scored_atlas).__class__(atlas.store.file.Store("gone.atlas")).explore(browser=False)
+        Atlas(Store("gone.atlas")).explore(browser=False)

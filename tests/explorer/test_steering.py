@@ -13,6 +13,7 @@ from time import sleep
 import pytest
 from command import run
 
+from atlas.evaluation.runs import MethodSetting
 from atlas.explorer.address import link, read_selection, selection
 from atlas.explorer.comparison import Comparison, compare_texts, settle
 from atlas.explorer.curve import curve_figure, strength_curve
@@ -20,6 +21,7 @@ from atlas.explorer.tokens import tint_range, token_html
 from atlas.explorer.visit import Turns
 from atlas.explorer.wish import ORDERS, Wish
 from atlas.steering.selection import RULES
+from atlas.steering.settings import Options
 from atlas.steering.streaming import Token
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>&amp;\"'"
@@ -148,8 +150,8 @@ def test_a_stored_calibration_is_drawn_with_the_strength_in_use(shown):
     with shown.atlas.store.write() as session:
         import polars as pl
 
-        rows = [(900 + n, 90, "medicine", "original" if not n else "add", json.dumps({"strength": n / 10 if n else None}), 0)
-                for n in range(4)]  # fmt: skip
+        settings = [MethodSetting("add" if n else "original", Options(n / 10 if n else None)) for n in range(4)]
+        rows = [(900 + n, 90, "medicine", one.method, json.dumps(one.flat()), 0) for n, one in enumerate(settings)]
         schema = {"run_id": pl.UInt32, "evaluation_id": pl.UInt32, "topic": pl.String, "method": pl.String,
                   "parameters": pl.String, "seed": pl.UInt64}  # fmt: skip
         frame = pl.DataFrame(rows, schema=schema, orient="row").with_columns(created_at=pl.lit(None, pl.Datetime))
@@ -164,8 +166,12 @@ def test_a_stored_calibration_is_drawn_with_the_strength_in_use(shown):
         session.append("metrics", pl.DataFrame(values, schema=kinds, orient="row"))
     curve = strength_curve(shown, "medicine", "add")
     assert curve.filter(pl.col("name") == "perplexity")["strength"].to_list() == [0, 0.1, 0.2, 0.3]
-    figure = curve_figure(curve, 0.25, "in use")
-    assert figure["layout"]["shapes"][0]["x0"] == 0.25
+    figure = curve_figure(curve, 0.25, 0.2)
+    assert [(one["text"], one["x"]) for one in figure["layout"]["annotations"]] == [
+        ("in use", 0.25),
+        ("picked by calibration", 0.2),
+    ]
+    assert curve_figure(curve, 0.2, 0.2)["layout"]["annotations"][0]["text"] == "in use, picked by calibration"
     assert figure["data"][0]["y"] == [1, 2, 3, 4]
 
 
@@ -193,10 +199,13 @@ def test_the_page_steers_side_by_side_and_hostile_texts_stay_texts(page, shown):
     assert dialogs == []
 
 
-def test_a_text_can_be_stopped_on_the_page(page):
+def test_a_visitor_who_waits_is_told_so_and_can_stop(page, shown):
     page.goto(replace(WISH, tokens=20).link())
     page.get_by_test_id("settled").filter(has_text="steer").wait_for()
-    page.get_by_test_id("generate").click()
-    page.get_by_test_id("stop").click()
-    page.wait_for_function("!document.querySelector('[data-testid=generate]').disabled")
+    with shown.turns.wait(object(), threading.Event()):  # somebody else generates
+        page.get_by_test_id("generate").click()
+        page.get_by_test_id("state").filter(has_text="waiting: 1 before you").wait_for()
+        page.get_by_test_id("stop").click()
+        page.wait_for_function("!document.querySelector('[data-testid=generate]').disabled")
     assert page.get_by_test_id("state").inner_text() == ""
+    assert page.get_by_test_id("unsteered").locator(".t").count() == 0
