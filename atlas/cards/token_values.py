@@ -7,20 +7,17 @@ from typing import Any
 
 import polars as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from atlas.errors import AtlasError
 from atlas.models.agreement import unhooked_twin
 from atlas.models.codec import Codec
-from atlas.models.hooks import find_site, require_finite, require_ran
+from atlas.models.hooks import catch_activations
 from atlas.models.loaded import LoadedModel
 from atlas.models.tokens import pad_rows, special_ids, token_pieces
 
 BATCH_TOKENS = 2048  # read at once
 SCHEMA: dict[str, Any] = {"prompt_id": pl.UInt32, "tokens": pl.List(pl.String), "activations": pl.List(pl.Float32)}
-
-
-class _Enough(Exception):
-    """The model has come as far as it need."""
 
 
 def measure_token_values(model: LoadedModel, codec: Codec, neuron: int, prompts: pl.DataFrame) -> pl.DataFrame:
@@ -36,18 +33,23 @@ def measure_token_values(model: LoadedModel, codec: Codec, neuron: int, prompts:
         Rows for `token_values` without sae_key and neuron: prompt_id, tokens, activations (null for special tokens).
 
     Raises:
+        AtlasError: a text has no token.
         ModelError: the model has no such hook, or its activations are not finite.
     """
     if prompts.is_empty():
         return pl.DataFrame(schema=SCHEMA)
     texts = prompts["text"].to_list()
     rows = model.rows(texts)
+    if not all(rows):
+        raise AtlasError("a text has no token: give some text")
     pieces = token_pieces(model.tokenizer, texts, rows)
     special = special_ids(model.tokenizer)
     twin = unhooked_twin(model.transformer)
+    device = next(twin.parameters()).device
     values: dict[int, list[float | None]] = {}
     for batch in batches(rows):
-        x = activations_of(twin, model.tokenizer, [rows[place] for place in batch], codec.hook_name)
+        ids, mask = pad_rows(model.tokenizer, [rows[place] for place in batch], device)
+        x = catch_activations(twin, ids, mask, [codec.hook_name])[codec.hook_name]
         for row, place in enumerate(batch):
             values[place] = _values(codec, x[row, : len(rows[place])], neuron, [i in special for i in rows[place]])
     found = {"prompt_id": prompts["prompt_id"], "tokens": pieces, "activations": [values[i] for i in range(len(rows))]}
@@ -66,27 +68,6 @@ def batches(rows: Sequence[Sequence[int]]) -> list[list[int]]:
 
 
 @torch.no_grad()
-def activations_of(model: nn.Module, tokenizer: object, rows: Sequence[Sequence[int]], hook_name: str) -> Tensor:
-    """The activation at a hook [row, token, ...]; the model runs no further than that."""
-    batch, mask = pad_rows(tokenizer, rows, next(model.parameters()).device)
-    caught: dict[str, Tensor] = {}
-
-    def catch(x: Tensor) -> Tensor:
-        caught[hook_name] = x
-        raise _Enough
-
-    handle = find_site(model, hook_name).edit(catch)
-    try:
-        model(batch, attention_mask=mask.long(), use_cache=False)
-    except _Enough:
-        pass
-    finally:
-        handle.remove()
-    require_ran(caught, [hook_name])
-    require_finite(caught[hook_name][mask], hook_name)
-    return caught[hook_name]
-
-
 def _values(codec: Codec, x: Tensor, neuron: int, special: Sequence[bool]) -> list[float | None]:
     """The values of a neuron on the tokens of x [token, ...]; None for special ones."""
     acts = codec.encode(x).acts[:, neuron].abs().float().tolist()

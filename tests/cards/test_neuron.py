@@ -314,6 +314,12 @@ def test_prompts_go_through_the_model_in_batches_of_their_length():
     assert batches(rows) == [[3, 0, 2], [1]]
 
 
+def test_a_text_without_a_token_is_said(opened):
+    reader = opened.recorded().read_as({"prepend_bos": False})
+    with pytest.raises(AtlasError, match="a text has no token: give some text"):
+        measure_token_values(reader, None, 0, pl.DataFrame({"prompt_id": [0], "text": [""]}))
+
+
 def test_a_hook_that_never_runs_is_said(opened, language_model):
     reader = opened.recorded().read_as({"prepend_bos": True})
     codec = replace_hook(
