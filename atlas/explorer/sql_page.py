@@ -23,7 +23,8 @@ ROWS, SECONDS = 1000, 30.0  # of a query at most
 LONGEST_CELL = 500  # characters
 EXACT = 2**53  # integers that JavaScript has
 START = (
-    "select topic, sae_id, neuron, score, support\nfrom neuron_scores\nwhere rank <= 3\norder by topic, sae_id, rank"
+    "select topic, sae_key, neuron, score, z, support\nfrom neuron_signals\nwhere score is not null\n"
+    "order by z, score desc\nlimit 50"
 )
 SAMPLES = {
     "Best neurons": START,

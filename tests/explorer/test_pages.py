@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import threading
 
 import numpy as np
 import polars as pl
@@ -11,10 +13,12 @@ import tiny
 from command import run
 
 from atlas.errors import AtlasError, StoreError
+from atlas.explorer.export import table_file
 from atlas.explorer.points import Points, pack
-from atlas.explorer.sql_page import answer
+from atlas.explorer.sql_page import SAMPLES, answer
 from atlas.explorer.why import searched_reasons, stored_reasons
 from atlas.meaning.notes import read_notes
+from atlas.store.session import now
 
 
 def test_the_topic_page_shows_the_best_neurons_as_the_command_does(page, shown):
@@ -107,8 +111,6 @@ def test_sql_that_does_more_than_ask_the_file_is_refused_in_one_line(page, sql, 
 
 
 def test_a_query_that_takes_long_is_stopped_and_one_with_many_rows_is_cut(shown):
-    import threading
-
     never, at_once = threading.Event(), threading.Event()
     cut = answer(shown, "select * from range(5000)", never, rows=100)
     assert (cut.frame.height, cut.more) == (100, True)
@@ -118,6 +120,55 @@ def test_a_query_that_takes_long_is_stopped_and_one_with_many_rows_is_cut(shown)
     at_once.set()
     with pytest.raises(StoreError, match="the query was stopped"):
         answer(shown, endless, at_once)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_the_queries_that_are_offered_run(shown, name):
+    found = answer(shown, SAMPLES[name].replace("cooking", "the sea"), threading.Event())
+    assert found.frame.width > 1
+
+
+def test_a_table_is_given_as_the_csv_that_the_command_prints_and_as_parquet(shown):
+    sql = "select neuron, top_tokens, label, '=1+1' as risky, density from neurons where sae_key = 0 order by neuron"
+    code, out, _ = run("query", shown.atlas.store.path, sql, "--format", "csv")
+    assert code == 0
+    assert table_file(shown, sql, "csv").decode() == out
+    assert pl.read_parquet(io.BytesIO(table_file(shown, sql, "parquet"))).equals(shown.atlas.sql(sql))
+
+
+def test_a_file_of_a_table_is_downloaded(page):
+    page.goto("/topics?topic=medicine&sae=0")
+    page.get_by_test_id("top").locator("tbody tr").first.wait_for()
+    with page.expect_download() as given:
+        page.get_by_test_id("csv").click()
+    assert given.value.suggested_filename == "medicine.csv"
+
+
+def test_labels_with_markup_stay_texts_wherever_neurons_are_listed(page, shown):
+    markup = "<img src=x onerror=alert(1)><b>label</b>"
+    neuron = shown.atlas.top("medicine", 1, sae_id=0).item(0, "neuron")
+    with shown.atlas.store.write() as session:
+        row = {"sae_key": [0], "neuron": [neuron], "source": ["user"], "label": [markup], "quality": [0.9]}
+        kinds = {
+            "sae_key": pl.UInt32,
+            "neuron": pl.UInt32,
+            "source": pl.String,
+            "label": pl.String,
+            "quality": pl.Float32,
+        }
+        session.append("labels", pl.DataFrame(row, schema=kinds).with_columns(created_at=pl.lit(now())))
+    dialogs = []
+    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+    for address in (
+        "/topics?topic=medicine&sae=0",
+        "/?q=a%20doctor&sae=0&n=100",
+        f"/neuron/0/{neuron}",
+        "/sql?q=from%20labels",
+    ):
+        page.goto(address)
+        page.get_by_text(markup, exact=False).first.wait_for()
+        assert page.locator("img").count() == 0
+    assert dialogs == []
 
 
 def test_points_are_packed_as_numbers_of_32_bits_and_the_oldest_are_dropped():
