@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import duckdb
 import handmade
 import numpy as np
