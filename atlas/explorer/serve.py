@@ -15,6 +15,7 @@ from atlas.explorer.app import make_app
 from atlas.explorer.guard import LOOPBACK
 from atlas.explorer.visit import Visit
 from atlas.meaning.neuron_vectors import ensure_neuron_vectors
+from atlas.store.state import require_complete
 
 HOST, PORT = "127.0.0.1", 8765
 EVERY_ADDRESS = ("0.0.0.0", "::", "")
@@ -38,8 +39,10 @@ def serve(
         tell: called with the page's address once it answers.
 
     Raises:
-        AtlasError: the address cannot be listened on.
+        AtlasError: the address cannot be listened on, or the atlas is unfinished.
     """
+    with visit.atlas.store.read() as session:
+        require_complete(session, visit.atlas.store)
     if not visit.read_only:
         ensure_neuron_vectors(visit.atlas.store)
     listening = listen(host, port)

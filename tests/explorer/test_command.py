@@ -80,6 +80,16 @@ def test_a_port_that_is_taken_is_said_in_one_line(scored_atlas):
             atlas.open(scored_atlas).explore(port=port, browser=False, read_only=True)
 
 
+def test_an_unfinished_atlas_is_not_shown(scored_atlas, tmp_path):
+    import shutil
+
+    path = shutil.copy(scored_atlas, tmp_path / "half.atlas")
+    with Store(path).write() as session:
+        session._execute("update atlas set state = 'building'")
+    code, _, err = run("explore", path, "--no-browser", "--port", 0)
+    assert (code, "is unfinished" in err) == (1, True)
+
+
 def test_a_missing_extra_is_said_in_one_line(scored_atlas, monkeypatch):
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "nicegui" else found(name))
