@@ -66,7 +66,7 @@ def info(atlas: str, engine: str, master: str, style: str) -> None:
         echo(f"{whose}{OPENINGS[policy]}")
     for basis, saes in found.get("stale_maps", {}).items():
         echo(f"{describe_stale(basis, saes)}: atlas map {atlas} --basis {basis}")
-    for line in outdated_lines(found["outdated_labels"]):
+    for line in outdated_lines(found["outdated_labels"].rows()):
         echo(line)
     columns = [
         "sae_key",

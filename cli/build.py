@@ -106,7 +106,6 @@ def build(
     echo(
         f"{prompts}: {len(texts.texts):,} prompts" + (f"; dropped {' and '.join(dropped)}" if dropped else ""), err=True
     )
-    import atlas as library
     from atlas.building.build import build_atlas
     from atlas.building.shards import run_here
 
@@ -148,7 +147,7 @@ def build(
             "them apart",
             err=True,
         )
-    for line in outdated_lines(library.open(atlas).info()["outdated_labels"]):
+    for line in outdated_lines(report.outdated_labels):
         echo(line, err=True)
     if report.shards or report.new_saes or report.sorted:
         echo(f"{atlas}: {report.prompts:,} prompts, {report.rows:,} activation rows. Next: atlas info {atlas}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
@@ -33,10 +34,7 @@ def labelled(frame: pl.DataFrame, *columns: str, tokens: bool = False) -> pl.Dat
     return frame.select(*columns, pl.coalesce("label", pl.format("({})", fires_on)).alias("label"))
 
 
-def outdated_lines(outdated: pl.DataFrame) -> list[str]:
+def outdated_lines(outdated: Iterable[tuple[int, str, bool]]) -> list[str]:
     """What is to be said of labels, given the rows of sql/meaning/outdated_labels.sql."""
     said = {True: "were made before its last prompts were read", False: "are missing"}
-    return [
-        f"labels of SAE {row['sae_key']} ({row['sae_id']}) {said[row['outdated']]}: `atlas label` makes them"
-        for row in outdated.iter_rows(named=True)
-    ]
+    return [f"labels of SAE {key} ({name}) {said[old]}: `atlas label` makes them" for key, name, old in outdated]

@@ -44,6 +44,7 @@ class BuildReport:
         rows: activation rows in the atlas now.
         cut_by_encoder: prompts longer than the sentence encoder reads, of those this build planned.
         same_embeddings: prompts in the atlas now whose embedding an earlier one has too.
+        outdated_labels: key and id of SAEs whose labels of words were made before (True), or that have none and others have.
     """
 
     prompts: int
@@ -55,6 +56,7 @@ class BuildReport:
     rows: int
     cut_by_encoder: int = 0
     same_embeddings: int = 0
+    outdated_labels: tuple[tuple[int, str, bool], ...] = ()
 
 
 @patient()
@@ -247,6 +249,7 @@ def _report(
     with store.read() as session:
         size = session.ask("atlas_size").to_dicts()[0]
         same = int(session.value("same_embeddings"))
+        outdated = tuple(session.ask("outdated_labels").rows())
     return BuildReport(
-        size["prompts"], new_prompts, new_saes, shards, sorted, truncated, size["rows"], cut_by_encoder, same
+        size["prompts"], new_prompts, new_saes, shards, sorted, truncated, size["rows"], cut_by_encoder, same, outdated
     )
