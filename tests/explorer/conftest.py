@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import threading
-from contextlib import contextmanager
 
 import pytest
 import tiny
 import uvicorn
+from browser import looking
 
 import atlas
 from atlas.explorer.app import make_app
@@ -19,23 +17,6 @@ from atlas.explorer.serve import Server, address_of, listen
 from atlas.explorer.visit import Visit
 
 CHROMIUM = os.environ.get("ATLAS_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-HARMLESS = ("GPU stall due to ReadPixels",)  # what software rendering says of itself
-
-
-@contextmanager
-def serving(path, *words):
-    """The address of a page that `atlas explore` serves in a process of its own."""
-    command = [sys.executable, "-m", "atlas.cli.main", "explore", str(path), "--no-browser", "--port", "0", *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        line = process.stdout.readline()
-        assert "http" in line, line + process.stderr.read()
-        yield line.split(": ")[-1].split()[0]
-    finally:
-        process.terminate()
-        _, errors = process.communicate(timeout=30)
-    assert "Traceback" not in errors, errors
-    assert errors.replace("stopped", "").strip() == "", errors
 
 
 @pytest.fixture(scope="session")
@@ -83,30 +64,6 @@ def chromium():
         browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
-
-
-@contextmanager
-def looking(chromium, url, **settings):
-    """A browser's page that may ask nothing of another machine, and whose console stays without errors."""
-    context = chromium.new_context(base_url=url, viewport={"width": 1360, "height": 900}, **settings)
-    context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
-    page, faults, outside = context.new_page(), [], []
-    page.on("console", lambda said: faults.append(said.text) if said.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on(
-        "request", lambda asked: None if asked.url.startswith((url, "data:", "blob:")) else outside.append(asked.url)
-    )
-    page.on(
-        "websocket",
-        lambda socket: (
-            None if socket.url.split("://")[1].startswith(url.split("://")[1]) else outside.append(socket.url)
-        ),
-    )
-    page.set_default_timeout(25_000)
-    yield page
-    assert outside == []
-    assert [fault for fault in faults if not any(word in fault for word in HARMLESS)] == []
-    context.close()
 
 
 @pytest.fixture

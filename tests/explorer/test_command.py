@@ -10,8 +10,8 @@ import urllib.error
 import urllib.request
 
 import pytest
+from browser import looking, serving
 from command import run
-from conftest import looking, serving
 
 import atlas
 from atlas.api import Atlas

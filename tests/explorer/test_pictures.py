@@ -11,7 +11,7 @@ import shlex
 from pathlib import Path
 
 import pytest
-from conftest import looking, serving
+from browser import looking, serving
 
 import atlas.explorer
 

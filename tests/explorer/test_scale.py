@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 import tiny
-from conftest import looking, serving
+from browser import looking, serving
 
 import atlas
 from atlas.store.file import Store

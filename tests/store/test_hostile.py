@@ -300,6 +300,6 @@ def test_a_file_is_checked_once_and_again_when_it_has_changed(good_file, tmp_pat
     opened.info()
     assert len(asked) == 1  # what this program writes it need not check
     with duckdb.connect(str(path)) as connection:
-        connection.execute("create table notes (a integer)")
+        connection.execute("create table one_more (a integer)")
     opened.info()
     assert len(asked) == 2

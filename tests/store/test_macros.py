@@ -71,11 +71,15 @@ def test_parameters_choose_topic_sae_and_scoring(ask, call, scorings):
 
 
 @pytest.mark.parametrize("scoring", range(8))
-def test_top_neurons_are_the_highest_scores_in_order(ask, scoring):
+@pytest.mark.parametrize("by", ["score", "z", None])
+def test_top_neurons_are_the_highest_scores_or_lowest_z_in_order(ask, scoring, by):
     topic = ("fire", "ice")[scoring % 2]
     every = ask(f"from scores where scoring_id = {scoring} and score is not null")
-    expected = every.sort(["score", "neuron"], descending=[True, False]).head(4)
-    found = ask(f"from top_neurons('{topic}', 4, scoring := {scoring})")
+    assert every["z"].null_count() == 0, "where there is a z, it is the order when none is named"
+    order = ["score"] if by == "score" else ["z"]
+    expected = every.sort([*order, "neuron"], descending=[by == "score", False]).head(4)
+    named = "" if by is None else f", by := '{by}'"
+    found = ask(f"from top_neurons('{topic}', 4, scoring := {scoring}{named})")
     for column in ("neuron", "score", "g"):
         assert found[column].to_list() == expected[column].to_list()
     assert found["rank"].to_list() == [1, 2, 3, 4]
@@ -181,7 +185,9 @@ def test_the_view_of_scores_shows_current_ones_ranked_like_top_neurons(ask):
     assert view.group_by("topic", "sae_id").len().sort("topic", "sae_id")["len"].to_list() == [10, 13, 10, 13]
     assert view["summary"].unique().to_list() == ["mean"]
     for topic in ("fire", "ice"):
-        best = ask(f"from top_neurons('{topic}', 99)").select("topic", "sae_id", "neuron", "rank", "score")
+        best = ask(f"from top_neurons('{topic}', 99, by := 'score')").select(
+            "topic", "sae_id", "neuron", "rank", "score"
+        )
         ranked = view.filter(pl.col("rank").is_not_null(), pl.col("topic") == topic).select(best.columns)
         assert ranked.sort("sae_id", "rank").rows() == best.sort("sae_id", "rank").rows()
     assert view.filter(pl.col("score").is_null())["rank"].null_count() == view["score"].null_count() > 0

@@ -351,7 +351,7 @@ def connection(tmp_path_factory):
         "numbered": {"topic_id": [0], "scoring_id": [0], "null_id": [None], "noise": [1e-5], "texts": [1.0]},
         "means": {"topic_id": [0], "vector": [vectors[0].tolist()], "square": [1.0]},
         "closed_null": {"neuron": [0], "mean": [0.0], "spread": [1.0]},
-        "shown": {"scoring_id": [0], "neuron": [0]},
+        "shown": {"scoring_id": [0], "sae_key": [0], "neuron": [0], "g": [1.0]},
         "candidates": {"topic_id": [0], "neuron": [1]},
         "outputs": {"neuron": [1], "output": [0.5]},
         "counts": {"text_id": [0], "n_tokens": [3]},
