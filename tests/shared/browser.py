@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 HARMLESS = ("GPU stall due to ReadPixels",)  # what software rendering says of itself
 
 
 @contextmanager
-def serving(path, *words):
+def serving(path: str | Path, *words: str) -> Iterator[str]:
     """The address of a page that `atlas explore` serves in a process of its own."""
     command = [sys.executable, "-m", "atlas.cli.main", "explore", str(path), "--no-browser", "--port", "0", *words]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout and process.stderr
     try:
         line = process.stdout.readline()
         assert "http" in line, line + process.stderr.read()
@@ -26,7 +33,7 @@ def serving(path, *words):
 
 
 @contextmanager
-def looking(chromium, url, **settings):
+def looking(chromium: Browser, url: str, **settings: Any) -> Iterator[Page]:
     """A browser's page that may ask nothing of another machine, and whose console stays without errors."""
     context = chromium.new_context(base_url=url, viewport={"width": 1360, "height": 900}, **settings)
     context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
