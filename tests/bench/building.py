@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from atlas.models.activations import run_model, tokenize
 from atlas.models.embeddings import embed_frame
 from atlas.models.encoders import Encoder, load_encoder
 from atlas.models.loading import LanguageModel, load_language_model
-from atlas.models.saes import load_sae
+from atlas.models.saes import LoadedSae, load_sae
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.score import score_topics
 from atlas.store.file import Store
@@ -40,6 +41,11 @@ encoder = cache(load_encoder)
 first_sae = cache(lambda: load_sae(str(bundled.SAES), bundled.sae_ids()[0]))
 
 
+def run_python(*arguments: str) -> None:
+    """Run a Python process to its end."""
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+
+
 def some_prompts(count: int, characters: int | None = None) -> TextSet:
     """So many of the bundled prompts, each cut to so many characters; numbered when there are too few."""
     texts = read_texts(bundled.PROMPTS).texts
@@ -48,30 +54,55 @@ def some_prompts(count: int, characters: int | None = None) -> TextSet:
     return collect_texts(list(dict.fromkeys(text[:characters] for text in numbered))[:count])
 
 
-def build_loaded(path: Path, prompts: TextSet) -> None:
-    """`build` of the first bundled SAE, with everything loaded already."""
+@dataclass(frozen=True)
+class Loaded:
+    """What a build loads, loaded already.
+
+    Attributes:
+        bundle: whose model and SAEs they are.
+        model: the language model.
+        saes: sae_id -> SAE.
+        encoder: the sentence encoder.
+    """
+
+    bundle: bundled.Bundle
+    model: LanguageModel
+    saes: Mapping[str, LoadedSae]
+    encoder: Encoder
+
+
+def pocket() -> Loaded:
+    """The small bundled model with its first SAE."""
+    return Loaded(bundled.BUNDLES["pocket"], language_model(), {bundled.sae_ids()[0]: first_sae()}, encoder())
+
+
+def build_loaded(path: Path, prompts: TextSet, loaded: Loaded | None = None) -> None:
+    """`build` with everything loaded already; None for pocket()."""
+    own = loaded or pocket()
     loaders: dict[str, Any] = {
-        "load_language_model": lambda *a, **k: language_model(),
-        "load_encoder": lambda *a, **k: encoder(),
-        "load_sae": lambda *a, **k: first_sae(),
+        "load_language_model": lambda *a, **k: own.model,
+        "load_encoder": lambda *a, **k: own.encoder,
+        "load_sae": lambda _release, sae_id, **k: own.saes[sae_id],
     }
     path.unlink(missing_ok=True)
     with patch.multiple(atlas.building.build, **loaders):
-        atlas.building.build.build_atlas(
-            path, prompts, model=str(bundled.MODEL), saes=[(str(bundled.SAES), bundled.sae_ids()[0])]
-        )
+        saes = [(str(own.bundle.saes), sae_id) for sae_id in own.saes]
+        atlas.building.build.build_atlas(path, prompts, model=own.bundle.model, saes=saes)
 
 
-def run_bare(model: LanguageModel, sentence_encoder: Encoder, sae: Any, prompts: TextSet) -> None:
-    """The forward passes of model, SAE and encoder over the batches of a build, and nothing else."""
-    ids, _ = tokenize(model, prompts.texts, prepend_bos=sae.prepend_bos)
+def run_bare(loaded: Loaded, prompts: TextSet) -> None:
+    """The forward passes of model, SAEs and encoder over the batches of a build, and nothing else."""
+    saes = list(loaded.saes.values())
+    hook_names = [sae.hook_name for sae in saes]
+    ids, _ = tokenize(loaded.model, prompts.texts, prepend_bos=saes[0].prepend_bos)
     for first in range(0, len(ids), SHARD_PROMPTS):
         shard = sorted(ids[first : first + SHARD_PROMPTS], key=len)
-        sentence_encoder.embed(prompts.texts[first : first + SHARD_PROMPTS])
+        loaded.encoder.embed(prompts.texts[first : first + SHARD_PROMPTS])
         for start in range(0, len(shard), BATCH):
-            x = run_model(model, shard[start : start + BATCH], [sae.hook_name])[sae.hook_name]
-            for row in x:
-                sae.codec.encode(row)
+            caught = run_model(loaded.model, shard[start : start + BATCH], hook_names)
+            for sae in saes:
+                for row in caught[sae.hook_name]:
+                    sae.codec.encode(row)
 
 
 def build(setting: Setting) -> Iterator[Figure]:
@@ -80,7 +111,7 @@ def build(setting: Setting) -> Iterator[Figure]:
     seconds = setting.time_all(
         {
             "build": lambda: build_loaded(setting.folder / "build.atlas", prompts),
-            "bare": lambda: run_bare(language_model(), encoder(), first_sae(), prompts),
+            "bare": lambda: run_bare(pocket(), prompts),
         }
     )
     count = len(prompts.texts)
@@ -123,17 +154,14 @@ def cli(setting: Setting) -> Iterator[Figure]:
     score_topics(Store(path), {TOPIC: topics[TOPIC]}, embed=partial(embed_frame, encoder()))
     texts = bundled.TOPICS / "20" / f"{TOPIC}.txt"
 
-    def run(*arguments: str) -> None:
-        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-
     command = ("-m", "atlas.cli.main")
     seconds = setting.time_all(
         {
-            "top": lambda: run(*command, "top", str(path), TOPIC),
-            "score": lambda: run(*command, "score", str(path), f"{TOPIC} {next(COUNTER)}", str(texts)),
-            "search": lambda: run(*command, "search", str(path), "a pain in the chest"),
-            "light": lambda: run("-c", LIGHT),
-            "heavy": lambda: run("-c", HEAVY),
+            "top": lambda: run_python(*command, "top", str(path), TOPIC),
+            "score": lambda: run_python(*command, "score", str(path), f"{TOPIC} {next(COUNTER)}", str(texts)),
+            "search": lambda: run_python(*command, "search", str(path), "a pain in the chest"),
+            "light": lambda: run_python("-c", LIGHT),
+            "heavy": lambda: run_python("-c", HEAVY),
         }
     )
     yield figure("atlas top", seconds["top"], "s")
