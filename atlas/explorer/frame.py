@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ from nicegui import run, ui
 from starlette.requests import Request
 
 from atlas.errors import AtlasError
+from atlas.explorer.address import link
 from atlas.explorer.visit import Visit
 
 T = TypeVar("T")
@@ -74,6 +75,21 @@ def empty_state(text: str, *, icon: str = "info") -> None:
     with ui.row().classes("empty items-center no-wrap"):
         ui.icon(icon)
         ui.label(text)
+
+
+def chips(path: str, parameter: str, hints: Mapping[str, str], chosen: str) -> None:
+    """Links to a page's stored things, the chosen one marked.
+
+    Args:
+        path: the page.
+        parameter: of its address, which names one of them.
+        hints: name -> what is said of it where the pointer rests on it.
+        chosen: the one that is shown; empty for none.
+    """
+    with ui.row().classes("chips"):
+        for name, hint in hints.items():
+            chip = ui.link(name, link(path, **{parameter: name})).classes("sample")
+            chip.classes("chosen" if name == chosen else "").tooltip(hint)
 
 
 def say(error: Exception) -> None:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from atlas.explorer.address import link, selection
 from atlas.explorer.columns import neuron_table
 from atlas.explorer.export import export_buttons
-from atlas.explorer.frame import attempt, empty_state, framed, later
+from atlas.explorer.frame import attempt, chips, empty_state, framed, later
 from atlas.explorer.keep import NONE, Picked, picked
 from atlas.explorer.spelled import literal
 from atlas.explorer.visit import Visit
@@ -36,10 +36,8 @@ def add_lists_page(visit: Visit) -> None:
                     "own page has the same button."
                 )
                 return
-            with ui.row().classes("chips"):
-                for row in lists.iter_rows(named=True):
-                    chip = ui.link(row["list"], link("/lists", name=row["list"])).classes("sample")
-                    chip.classes("chosen" if row["list"] == name else "").tooltip(f"{row['neurons']} neurons")
+            hints = {row["list"]: f"{row['neurons']} neurons" for row in lists.iter_rows(named=True)}
+            chips("/lists", "name", hints, name)
             if name:
                 ListView(visit, name)
             else:

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from atlas.explorer.address import link
 from atlas.explorer.columns import neuron_table
 from atlas.explorer.export import export_buttons
-from atlas.explorer.frame import attempt, code_block, empty_state, framed, later
+from atlas.explorer.frame import attempt, chips, code_block, empty_state, framed, later
 from atlas.explorer.keep import keep_in_list, picked, steer_with
 from atlas.explorer.spelled import literal
 from atlas.explorer.visit import Visit
@@ -68,10 +68,8 @@ def add_topics_page(visit: Visit) -> None:
                     "`atlas score ATLAS TOPIC TEXTS`."
                 )
                 return
-            with ui.row().classes("chips"):
-                for row in topics.iter_rows(named=True):
-                    chip = ui.link(row["name"], link("/topics", topic=row["name"])).classes("sample")
-                    chip.classes("chosen" if row["name"] == topic else "").tooltip(f"{row['texts']} texts")
+            hints = {row["name"]: f"{row['texts']} texts" for row in topics.iter_rows(named=True)}
+            chips("/topics", "topic", hints, topic)
             if not topic:
                 empty_state("Choose a topic to see the neurons that stand for it.")
                 return
