@@ -18,6 +18,7 @@ from atlas.cards.token_values import measure_token_values
 from atlas.cards.written_tokens import SCHEMA as LOGITS
 from atlas.cards.written_tokens import measure_token_logits
 from atlas.errors import AtlasError, StoreError, UnknownName
+from atlas.meaning.described import describe
 from atlas.meaning.neuron_vectors import lacks_neuron_vectors
 from atlas.models.codec import Codec
 from atlas.models.recorded import RecordedModels
@@ -207,5 +208,6 @@ def keep(store: Store, place: dict[str, int], fresh: Mapping[str, pl.DataFrame])
 
 def _described(session: Asks, found: pl.DataFrame) -> pl.DataFrame:
     """Neighbours with what a reader knows them by."""
-    shown = session.ask("shown_neurons", keys=found["sae_key"].to_list(), neurons=found["neuron"].to_list())
-    return found.hstack(shown).select("kind", "sae_key", "sae_id", "neuron", "cosine", "support", "fires_on", "label")
+    return describe(session, found).select(
+        "kind", "sae_key", "sae_id", "neuron", "cosine", "support", "fires_on", "label"
+    )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import polars as pl
 
 from atlas.errors import AtlasError, UnknownName
+from atlas.meaning.described import describe
 from atlas.store.file import Store
 from atlas.store.session import Asks, now
 from atlas.store.state import require_complete
@@ -26,7 +27,10 @@ def read_notes(store: Store, name: str | None = None) -> pl.DataFrame:
         require_complete(session, store)
         if name is not None:
             _require_list(session, name)
-        return session.ask("noted_neurons", list=name)
+        found = describe(session, session.ask("notes_of_lists", list=name))
+    return found.select(
+        "list", "sae_key", "sae_id", "neuron", "text", "created_at", "support", "fires_on", "top_tokens", "label"
+    )
 
 
 def read_lists(store: Store) -> pl.DataFrame:
@@ -57,7 +61,7 @@ def add_notes(store: Store, places: Places, *, name: str = DEFAULT_LIST, text: s
     with store.write() as session:
         require_complete(session, store)
         _require_neurons(session, places)
-        before = session.ask("noted_neurons", list=name).select("sae_key", "neuron", "text", "created_at")
+        before = session.ask("notes_of_lists", list=name).drop("list")
         given = _as_frame(places).unique(maintain_order=True)
         rows = given.join(before, on=["sae_key", "neuron"], how="left", maintain_order="left")
         if text is None:
@@ -82,7 +86,7 @@ def remove_notes(store: Store, name: str, places: Places | None = None) -> None:
         if places is None:
             session.run("drop_notes", list=name, sae_key=None, neurons=None)
             return
-        there = set(session.ask("noted_neurons", list=name).select("sae_key", "neuron").iter_rows())
+        there = set(session.ask("notes_of_lists", list=name).select("sae_key", "neuron").iter_rows())
         for key, neurons in places.items():
             for neuron in neurons:
                 if (key, neuron) not in there:

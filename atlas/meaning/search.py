@@ -13,6 +13,7 @@ import numpy as np
 import polars as pl
 
 from atlas.errors import AtlasError, StoreError
+from atlas.meaning.described import describe
 from atlas.meaning.neuron_vectors import SUPPORT
 from atlas.store.contents import stack_vectors
 from atlas.store.session import Asks
@@ -80,16 +81,14 @@ def _search_several(session: Asks, names: Sequence[str], wanted: _Wanted, sae: s
     keys = [key for key in session.ask("all_saes")["sae_key"] if sae is None or str(key) == sae]
     frames = [_search_sae(session, key, wanted) for key in keys]
     best = pl.concat([frame for frame in frames if frame is not None] or [pl.DataFrame(schema=_SCHEMA)])
-    pairs = best.select("sae_key", "neuron").unique()
-    described = session.ask("described_neurons", sae_keys=pairs["sae_key"].to_list(), neurons=pairs["neuron"].to_list())
     order = pl.DataFrame({"place": pl.Series(range(len(names)), dtype=pl.UInt32), "topic": list(names)})
-    joined = best.join(described, on=["sae_key", "neuron"], how="left").join(order, on="place", how="left")
+    joined = describe(session, best).join(order, on="place", how="left")
     return joined.sort("place", "sae_key", "rank").select(COLUMNS)
 
 
 _SCHEMA = {
     "place": pl.UInt32, "sae_key": pl.UInt32, "rank": pl.Int64, "neuron": pl.UInt32, "z": pl.Float64, "score": pl.Float64,
-    "g": pl.Float64, "support": pl.UInt32,
+    "g": pl.Float64,
 }  # fmt: skip
 
 
@@ -124,7 +123,6 @@ def _search_sae(session: Asks, sae_key: int, wanted: _Wanted) -> pl.DataFrame | 
             "z": pl.Series(z).fill_nan(None),
             "score": pl.Series(score).fill_nan(None),
             "g": found,
-            "support": kept["support"].gather(chosen),
         },
         schema=_SCHEMA,
     )

@@ -1,4 +1,5 @@
--- a neuron of the pairs $sae_keys, $neurons: its SAE, five tokens that it fires on most, those that it writes, and its label
+-- a neuron of the pairs $sae_keys, $neurons, each given once: what a reader knows it by, that is its SAE, its support, five tokens
+-- that it fires on most, those that it writes, and its label
 with wanted as (
     select unnest($sae_keys::uinteger[]) as sae_key, unnest($neurons::uinteger[]) as neuron
 ), words as (
@@ -11,7 +12,7 @@ with wanted as (
     from words as v
     group by v.sae_key, v.neuron
 )
-select w.sae_key, w.neuron, e.release, e.sae_id, f.fires_on, n.top_tokens, l.label
+select w.sae_key, w.neuron, e.release, e.sae_id, n.support, f.fires_on, n.top_tokens, l.label
 from wanted as w
 join saes as e on e.sae_key = w.sae_key
 join neurons as n on n.sae_key = w.sae_key and n.neuron = w.neuron
