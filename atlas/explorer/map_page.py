@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -158,12 +159,17 @@ def add_map_page(visit: Visit) -> None:
             ui.label("Map").classes("title")
             topics = visit.topics()
             known = topic if topic in topics else (topics[0] if topics else "")
-            colour = (
-                colour
-                if colour in COLOURS and (known or colour not in ("z", "score")) and (sql or colour != "sql")
-                else "density"
-            )
+            colour = colour if colour in colours_for(topics, sql) else "density"
             MapView(visit, topics, Drawn(basis if basis in BASES else "vectors", colour, known, sae, find, sql))
+
+
+def colours_for(topics: Sequence[str], sql: str) -> dict[str, str]:
+    """Those of COLOURS that there is something for: a topic to be scored by, a query to colour by."""
+    return {
+        name: shown
+        for name, shown in COLOURS.items()
+        if (topics or name not in ("z", "score")) and (sql or name != "sql")
+    }
 
 
 class MapView:
@@ -174,11 +180,7 @@ class MapView:
         self.points = pl.DataFrame()
         saes = {None: "all SAEs", **{row["sae_key"]: row["sae_id"] for row in visit.saes()}}
         drawn.sae = drawn.sae if drawn.sae in saes else None
-        colours = {
-            name: shown
-            for name, shown in COLOURS.items()
-            if (topics or name not in ("z", "score")) and (drawn.sql or name != "sql")
-        }
+        colours = colours_for(topics, drawn.sql)
         with ui.row().classes("controls items-center"):
             for name, options, label, width in (
                 ("basis", BASES, "alike in", "w-40"), ("colour", colours, "coloured by", "w-40"),
