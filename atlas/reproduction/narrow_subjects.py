@@ -36,8 +36,11 @@ if TYPE_CHECKING:
 SIZES = (20, 6, 1)  # texts that a subject is scored by
 TEST_TEXTS = 12  # of each subject, to be found among those of all subjects
 BEST = (20, 5)  # neurons whose activation is summed
+NO_SAE = (
+    "embeddings alone"  # the ranking without neurons: texts by the closeness of their embeddings to the topic's mean
+)
 NO_NEURON = 0.5  # AUROC of a rule that leaves no neuron: it tells nothing
-SHOWN = ("score", DEFAULT_RULE)  # rankings that are said in a line, beside the best
+SHOWN = (NO_SAE, "score", DEFAULT_RULE)  # rankings that are said in a line, beside the best
 SCHEMA = {
     "sae_id": pl.String, "ranking": pl.String, "texts": pl.Int64, "neurons": pl.Int64, "value": pl.Float64, "low": pl.Float64,
     "high": pl.Float64, "worst": pl.Float64, "worst_subject": pl.String, "subjects": pl.Int64,
@@ -145,13 +148,32 @@ def narrow_subjects(inputs: ExhibitInputs) -> pl.DataFrame:
         for done, size in enumerate(SIZES):
             inputs.progress(f"finding narrow subjects, {row['sae_id']}", done, len(SIZES))
             best = {subject: rank_neurons(atlas, row["sae_key"], name_of(subject, size)) for subject in subjects.own}
-            for ranking in next(iter(best.values())):
-                for count in BEST:
+            for count in BEST:
+                for ranking in next(iter(best.values())):
                     found = {name: area(means, owners == name, one[ranking][:count]) for name, one in best.items()}
-                    worst = min(found, key=lambda name: found[name])
-                    mean = mean_interval(list(found.values())) or (None, None, None)
-                    rows.append((row["sae_id"], ranking, size, count, *mean, found[worst], worst, len(found)))
+                    rows.append((row["sae_id"], ranking, size, count, *_sum_up(found)))
+                rows.append((row["sae_id"], NO_SAE, size, count, *_sum_up(areas_of_embeddings(texts, subjects, size))))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
+
+
+def _sum_up(found: Mapping[str, float]) -> tuple[float | str | None, ...]:
+    """Of an area per subject the mean with its interval, the smallest and whose it is, and how many there are."""
+    worst = min(found, key=lambda name: found[name])
+    return (*(mean_interval(list(found.values())) or (None, None, None)), found[worst], worst, len(found))
+
+
+def areas_of_embeddings(texts: TextActivations, subjects: Subjects, size: int) -> dict[str, float]:
+    """Subject -> AUROC of its test texts by the product of their embeddings with the mean of its first texts', without neurons.
+
+    It is what the encoder knows of a subject, by which neurons are scored.
+    """
+    tests = np.stack(texts.embed(subjects.tests["text"].to_list())["vector"].to_list())
+    owners = subjects.tests["subject"].to_numpy()
+    found = {}
+    for name, own in subjects.own.items():
+        closeness = tests @ np.mean(np.stack(texts.embed(own[:size])["vector"].to_list()), axis=0)
+        found[name] = auroc(closeness[owners == name], closeness[owners != name])
+    return found
 
 
 def draw_subjects(texts: Mapping[str, Sequence[str]], prompts: Container[str]) -> Subjects:
@@ -276,7 +298,8 @@ EXHIBITS = {
         "Texts of each subject are kept out of the reference set: by 20, 6 or 1 of them it "
         "is scored, and 12 are to be found among those of all subjects by the summed activation of the 20 or 5 best neurons. "
         "AUROC, mean and 95 % interval over subjects; rankings are the rules of --select and the other scorers. A rule that leaves "
-        "no neuron counts as 0.5.",
+        f"no neuron counts as 0.5. {NO_SAE.capitalize()}: without neurons, by the texts' own embeddings, which is all that a score "
+        "made of embeddings knows of a subject.",
         narrow_subjects,
         say_narrow_subjects,
         _draw,

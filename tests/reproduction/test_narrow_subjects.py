@@ -151,7 +151,7 @@ def test_every_rule_and_scorer_that_needs_no_model_is_ranked_and_areas_are_count
     frame, copy = found
     assert set(frame["ranking"]) == (set(RULES) - {"writes"}) | {
         f"scorer {name}" for name in ("centroid", "contrast", "strawman")
-    }
+    } | {narrow.NO_SAE}
     assert set(frame.select("texts", "neurons").iter_rows()) == {(4, 3), (4, 1), (1, 3), (1, 1)}
     subjects = drawn()
     ids, owners = ids_of(subjects.tests["text"]), subjects.tests["subject"].to_numpy()
@@ -168,6 +168,21 @@ def test_every_rule_and_scorer_that_needs_no_model_is_ranked_and_areas_are_count
         assert row["value"] == pytest.approx(np.mean(list(areas.values())))
         assert row["worst"] == pytest.approx(min(areas.values())) == areas[row["worst_subject"]]
         assert row["low"] <= row["value"] <= row["high"] and row["subjects"] == SUBJECTS
+
+
+def test_the_embeddings_alone_are_ranked_by_their_product_with_the_mean_of_the_subjects_texts(inputs, found):
+    subjects = drawn()
+    vectors = dict(inputs.atlas.sql("select text, vector from prompts join embeddings using (prompt_id)").iter_rows())
+    tests = subjects.tests.rows()
+    areas = []
+    for subject, own in subjects.own.items():
+        mean = np.mean([vectors[text] for text in own[:4]], axis=0)
+        close = [(float(np.dot(vectors[text], mean)), owner == subject) for text, owner in tests]
+        wins = [(a > b) + 0.5 * (a == b) for a, mine in close if mine for b, other in close if not other]
+        areas.append(np.mean(wins))
+    rows = found[0].filter((pl.col("ranking") == narrow.NO_SAE) & (pl.col("texts") == 4))
+    assert rows["value"].to_list() == pytest.approx([np.mean(areas)] * 2), "the same however many neurons"
+    assert rows["worst"].to_list() == pytest.approx([min(areas)] * 2)
 
 
 def test_the_planted_neurons_find_their_subjects(found):
