@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from atlas.steering.settings import SteeringSettings
     from atlas.texts.bundled import Bundle
 
+BY_LABELS = "by their labels (in brackets: no good one, but the tokens they fire on)"
 WIDTH = 60  # characters of the text around a token
 
 
@@ -56,6 +57,7 @@ class Show:
     next: tuple[str, ...]
 
 
+SEARCHED = "She missed the last train home."  # a text about none of the topics
 NEXT = (
     "atlas info {path}",
     'atlas search {path} "a pain in the chest"',
@@ -78,7 +80,6 @@ SHOWS = {
             *NEXT,
             'atlas steer {path} films "Yesterday my friend told me about" --method original --method add',
             "atlas query {path} \"select * from compare_topics('medicine', 'cooking') limit 5\"",
-            "atlas label {path}",
             "atlas score {path} MY_TOPIC MY_TEXTS.txt",
             "atlas explore {path}",
         ),
@@ -89,7 +90,7 @@ SHOWS = {
         in_context=True,
         steered=("medicine", "space", "cooking"),
         methods=("add",),
-        strength=0.1,
+        strength=0.08,
         prompts=("I want to tell you about",),
         questions=("What did you do at the weekend?",),
         max_new_tokens=40,
@@ -98,7 +99,6 @@ SHOWS = {
             *NEXT,
             'atlas steer {path} films "What should I do tomorrow?" --chat --method original --method add',
             "atlas query {path} \"select * from compare_topics('medicine', 'cooking') limit 5\"",
-            "atlas label {path}",
             "atlas score {path} MY_TOPIC MY_TEXTS.txt",
             "atlas explore {path}",
         ),
@@ -134,6 +134,7 @@ def demo(arguments: tuple[str, ...]) -> None:
         show = SHOWS[name]
         for topic in show.topics:
             show_neurons(atlas, topic, show)
+        show_search(atlas, SEARCHED, show.neurons)
         show_texts(atlas, show, progress)
     echo("\nNext:")
     neuron = atlas.top("medicine", 1).item(0, "neuron")
@@ -155,21 +156,35 @@ def build_and_score(path: Path, bundle: Bundle, progress: Told) -> Atlas:
     atlas = library.open(path)
     topics = bundled.read_topics()
     atlas.score_many(topics)
+    label_neurons(atlas, progress)
     echo(f"{path}: {report.prompts:,} prompts, {report.rows:,} activation rows, {len(topics)} topics scored")
     return atlas
+
+
+def label_neurons(atlas: Atlas, progress: Told) -> None:
+    """Label the neurons of the SAEs whose labels are not made yet, or were made before the last prompts were read."""
+    from atlas.meaning.labels import SOURCE
+
+    with atlas.store.read() as session:
+        made = session.ask("labelled_neurons", source=SOURCE, sae=None)["sae_key"].unique()
+        keys = session.ask("all_saes")["sae_key"].to_list()
+        outdated = session.ask("outdated_labels")["sae_key"].to_list()
+    for key in keys:
+        if key in outdated or key not in made:
+            atlas.label(sae_id=key, progress=progress)
 
 
 def show_neurons(atlas: Atlas, topic: str, show: Show) -> None:
     """List the best neurons of a topic, with the tokens they write or the text they fire on most."""
     found = atlas.top(topic, show.neurons)
     if not show.in_context:
-        words = "by their labels" if found["label"].count() else "the tokens they fire on, and those they write"
+        words = BY_LABELS if found["label"].count() else "the tokens they fire on, and those they write"
         echo(f"\nThe neurons that stand for {topic}, {words}:")
         print_table(shorten(labelled(found, "sae_id", "neuron", "score", "z", "support")))
         return
     import polars as pl
 
-    words = "by their labels" if found["label"].count() else "the tokens they fire on"
+    words = BY_LABELS if found["label"].count() else "the tokens they fire on"
     echo(f"\nThe neurons that stand for {topic}, {words}, and where they fire most:")
     strongest = [
         around(atlas.examples(row["neuron"], sae_id=row["sae_id"]).item(0, "context"))
@@ -178,6 +193,12 @@ def show_neurons(atlas: Atlas, topic: str, show: Show) -> None:
     shown = found.with_columns(pl.Series("fires most at", strongest))
     shown = labelled(shown, "sae_id", "neuron", "score", "z", "support", "fires most at")
     print_table(shorten(shown.select(*shown.columns[:5], shown.columns[6], "fires most at")))
+
+
+def show_search(atlas: Atlas, text: str, neurons: int) -> None:
+    """List the neurons closest to a text that is no topic's, at once and with nothing stored."""
+    echo(f'\nThe neurons closest in meaning to "{text}":')
+    print_table(shorten(labelled(atlas.search(text, neurons), "sae_id", "neuron", "score", "z", "support")))
 
 
 def around(context: str) -> str:
