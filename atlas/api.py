@@ -304,23 +304,31 @@ class Atlas:
         return self._ask("labelled_neurons", source=SOURCE, sae=self._checked(sae_id))
 
     def import_labels(
-        self, path: str | Path, *, sae_id: str | int | None = None, tell: Callable[[str], None] = warnings.warn
+        self,
+        path: str | Path,
+        *,
+        sae_id: str | int | None = None,
+        encoder: str | None = None,
+        tell: Callable[[str], None] = warnings.warn,
     ) -> pl.DataFrame:
         """Store explanations of neurons from a file or folder of Neuronpedia's exports as their labels, and give them.
 
-        They have the source `neuronpedia`, take the place of those of an earlier import, and are shown before labels of words.
+        They have the source `neuronpedia`, take the place of those of an earlier import, and are shown before labels of words,
+        whatever their quality, which is measured where the atlas's sentence encoder is at hand.
 
         Args:
             path: a .jsonl or .jsonl.gz file, or a folder of them.
             sae_id: the SAE that they are of; None for the one that has their id at Neuronpedia.
-            tell: called with a line per SAE: how many there were, and what was left out.
+            encoder: where the atlas's encoder is now, when it has moved.
+            tell: called with a line per SAE: how many there were, and what was left out; and where no quality is measured.
 
         Returns:
             A row per neuron, as `label` gives them.
         """
         from atlas.meaning.label_import import SOURCE, import_labels
 
-        keys = import_labels(self.store, path, sae_key=None if sae_id is None else self.sae_key(sae_id), tell=tell)
+        key = None if sae_id is None else self.sae_key(sae_id)
+        keys = import_labels(self.store, path, embed=self._embedder(encoder, tell), sae_key=key, tell=tell)
         return self._ask("labelled_neurons", source=SOURCE, sae=None).filter(pl.col("sae_key").is_in(keys))
 
     def match(

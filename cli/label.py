@@ -42,7 +42,8 @@ def label(atlas: str, path: str | None, sae_id: str | None, compare: bool, encod
     in the place of tokens; all are in the table `labels`. As a table, ten are printed, drawn at random; as JSON or CSV, all.
 
     With --from, labels are not made but imported: from a .jsonl or .jsonl.gz file of Neuronpedia's exports (such as
-    explanations/batch-0.jsonl.gz), or a folder of them. They are shown before labels of words, and their quality is not measured.
+    explanations/batch-0.jsonl.gz), or a folder of them. They are shown before labels of words whatever their quality, which is
+    measured as that of the others.
 
     \b
     Examples:
@@ -52,15 +53,15 @@ def label(atlas: str, path: str | None, sae_id: str | None, compare: bool, encod
     """
     import atlas as library
 
-    if path is not None and (compare or encoder is not None):
-        raise click.UsageError("--compare and --encoder are about labels of words: leave them out with --from")
+    if path is not None and compare:
+        raise click.UsageError("--compare is about labels of words: leave it out with --from")
     opened = library.open(atlas)
 
     def tell(line: str) -> None:
         echo(line, err=True)
 
     if path is not None:
-        show(opened, opened.import_labels(path, sae_id=sae_id, tell=tell), None, style)
+        show(opened, opened.import_labels(path, sae_id=sae_id, encoder=encoder, tell=tell), None, style)
         return
     with closing(Progress()) as progress:
         found = opened.label(sae_id=sae_id, encoder=encoder, tell=tell, progress=progress)

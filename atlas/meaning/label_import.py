@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from atlas.errors import AtlasError, shown
+from atlas.errors import AtlasError, ModelError, shown
+from atlas.meaning.label_quality import quality_of_labels
+from atlas.store.contents import stack_vectors
 from atlas.store.file import Store
 from atlas.store.session import now
 from atlas.store.state import require_complete
@@ -16,6 +18,8 @@ from atlas.store.waiting import patient
 from atlas.texts.explanations import Explanation, read_explanations
 
 SOURCE = "neuronpedia"  # of the labels that are imported here
+Embed = Callable[[Sequence[str]], pl.DataFrame]
+Qualities = Mapping[int, float | None]  # neuron -> quality of its label
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,14 @@ class _Sae:
 
 
 def import_labels(
-    store: Store, path: str | Path, *, sae_key: int | None = None, tell: Callable[[str], None]
+    store: Store, path: str | Path, *, embed: Embed, sae_key: int | None = None, tell: Callable[[str], None]
 ) -> list[int]:
     """Store explanations as labels of source `neuronpedia`; of several of one neuron the newest, else the last.
 
     Args:
         store: a finished atlas.
         path: a file or folder of explanations.
+        embed: texts -> a frame with their embeddings in `vector`; where it raises ModelError, the labels' quality is not measured.
         sae_key: the SAE that they are of; None for the one that has their id (`saes.neuronpedia_id`).
         tell: called with a line per SAE: how many there were, and what was left out.
 
@@ -60,11 +65,25 @@ def import_labels(
         raise AtlasError(f"{path} explains no neuron: name an export of explanations")
     for source, sae in chosen.items():
         _say(tell, source, sae, counts[source], len(labels[sae.key]))
+    qualities = {key: _measure(store, key, own, embed, tell) for key, own in labels.items()}
     with patient(), store.write() as session:
         session.run("drop_labels", source=SOURCE, sae_keys=list(labels))
         for key, own in labels.items():
-            session.append("labels", _as_frame(key, own.values()))
+            session.append("labels", _as_frame(key, own.values(), qualities[key]))
     return list(labels)
+
+
+def _measure(
+    store: Store, sae_key: int, own: Mapping[int, Explanation], embed: Embed, tell: Callable[[str], None]
+) -> Qualities:
+    """The quality of an SAE's labels; none where the sentence encoder is not here, which is said."""
+    try:
+        vectors = stack_vectors(embed([found.text for found in own.values()])["vector"])
+    except ModelError as reason:
+        tell(f"the labels' quality is not measured: {reason}")
+        return {}
+    with store.read() as session:
+        return quality_of_labels(session, sae_key, dict(zip(own, vectors, strict=True)))
 
 
 def _find_sae(saes: list[_Sae], found: Explanation, sae_key: int | None, chosen: dict[str, _Sae], store: Store) -> _Sae:
@@ -107,12 +126,13 @@ def _say(tell: Callable[[str], None], source: str, sae: _Sae, count: int, neuron
         tell(f"{sae.sae_id} is {known} as far as this atlas knows: check that the explanations are of this SAE")
 
 
-def _as_frame(sae_key: int, own: Iterable[Explanation]) -> pl.DataFrame:
+def _as_frame(sae_key: int, own: Iterable[Explanation], qualities: Qualities) -> pl.DataFrame:
     labels = sorted(own, key=lambda found: found.neuron)
     return pl.DataFrame(
         {
             "sae_key": pl.repeat(sae_key, len(labels), dtype=pl.UInt32, eager=True),
             "neuron": pl.Series([found.neuron for found in labels], dtype=pl.UInt32),
             "label": [found.text for found in labels],
+            "quality": pl.Series([qualities.get(found.neuron) for found in labels], dtype=pl.Float32),
         }
     ).with_columns(source=pl.lit(SOURCE), created_at=pl.lit(now()))

@@ -5,7 +5,7 @@ The prompts are ones that were kept out of the label's making (method: section 8
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +18,7 @@ TESTED_SHARE = 1 / 3  # of the reference prompts, kept out of the making of labe
 MADE_OF, TESTED_ON = 16_384, 8_192  # prompts at most, drawn at random: what memory holds does not grow with the atlas
 STRONGEST = 10  # prompts of those kept out on which the neuron fires most
 GOOD = 0.75  # least quality of a label of words that is shown: the number of the view neuron_labels
+NEURONS = 4096  # whose strongest prompts are read at once
 LEAST_PROMPTS = 5  # of them, or the quality of the neuron's label is not measured
 
 
@@ -42,6 +43,21 @@ def strongest_prompts(session: Asks, sae_key: int, first: int, last: int, prompt
     for (neuron,), own in rows.group_by("neuron", maintain_order=True):
         if own.height >= LEAST_PROMPTS:
             found[int(str(neuron))] = np.searchsorted(prompts, own["prompt_id"].to_numpy())
+    return found
+
+
+def quality_of_labels(session: Asks, sae_key: int, labels: Mapping[int, np.ndarray]) -> dict[int, float | None]:
+    """Neuron -> the quality of its label, given the embedding of each, for labels that were not made of the atlas's prompts."""
+    prompts = split_prompts(session.ask("atlas_size").item(0, "prompts"))[1]
+    embeddings = read_embeddings(session, prompts)
+    found: dict[int, float | None] = {}
+    neurons = sorted(labels)
+    for start in range(0, len(neurons), NEURONS):
+        some = neurons[start : start + NEURONS]
+        strongest = strongest_prompts(session, sae_key, some[0], some[-1], prompts)
+        vectors = np.stack([labels[neuron] for neuron in some])
+        qualities = measure_quality(vectors, [strongest.get(neuron) for neuron in some], embeddings)
+        found |= zip(some, qualities, strict=True)
     return found
 
 

@@ -13,6 +13,8 @@ from command import run
 
 import atlas
 from atlas.errors import AtlasError, PromptError
+from atlas.meaning.label_import import import_labels
+from atlas.meaning.label_quality import split_prompts
 from atlas.store.file import Store
 from atlas.texts.explanations import LONGEST_LINE, LONGEST_TEXT, read_explanations
 
@@ -81,9 +83,38 @@ def test_a_folder_of_batches_is_read_whole_and_the_newest_explanation_of_a_neuro
     assert found.select("sae_key", "neuron", "label", "quality", "shown").rows() == [
         (0, 0, "newest", None, True), (0, 3, "ships, at sea", None, True), (0, 9, "the last", None, True),
     ]  # fmt: skip
-    assert told == [
+    assert told[0] == (
         f"6 explanations of {OURS}: 3 of the 12 neurons of sae-0 labelled; 3 left out for newer ones of the same neuron"
-    ]
+    )
+    assert len(told) == 2
+    assert told[1].startswith("the labels' quality is not measured: cannot load sentence encoder none")
+
+
+def test_the_quality_is_the_share_of_pairs_in_which_a_strong_prompt_is_closer_than_another(path, tmp_path):
+    vectors = {"ships": handmade.unit_vectors(RNG, 1)[0], "the sea": handmade.unit_vectors(RNG, 1)[0]}
+    file = write(tmp_path / "a.jsonl", line(7, "ships"), line(2, "the sea"))
+
+    def embed(texts):
+        return pl.DataFrame({"vector": pl.Series([vectors[text].tolist() for text in texts], dtype=pl.List(pl.Float32))})
+
+    import_labels(Store(path), file, embed=embed, tell=print)
+    opened = atlas.open(path)
+    testing = split_prompts(PROMPTS)[1].tolist()
+    stored = opened.sql("select neuron, quality from labels where source = 'neuronpedia' order by neuron").rows()
+    assert [neuron for neuron, _ in stored] == [2, 7]
+    for (neuron, quality), text in zip(stored, ("the sea", "ships"), strict=True):
+        fired = opened.sql(
+            f"select prompt_id from activations where sae_key = 0 and neuron = {neuron} and prompt_id in "
+            f"({', '.join(map(str, testing))}) order by act_max desc, prompt_id limit 10"
+        )["prompt_id"].to_list()
+        close = {
+            one: float(np.dot(vector, vectors[text]))
+            for one, vector in opened.sql("select prompt_id, vector from embeddings").iter_rows()
+            if one in testing
+        }
+        pairs = [close[own] > close[other] for own in fired for other in testing if other not in fired]
+        assert len(fired) >= 5
+        assert quality == pytest.approx(np.mean(pairs))
 
 
 def test_a_second_import_replaces_the_first_and_no_other_labels(path, tmp_path):
@@ -114,7 +145,7 @@ def test_an_sae_that_is_named_gets_them_and_it_is_said_that_it_is_not_known_as_t
     atlas.open(path).import_labels(
         write(tmp_path / "b.jsonl", line(1, "two", layer="9-res-jb")), sae_id="sae-0", tell=told.append
     )
-    assert told[3].startswith(f"sae-0 is Neuronpedia's {OURS} as far as this atlas knows")
+    assert told[4].startswith(f"sae-0 is Neuronpedia's {OURS} as far as this atlas knows")
 
 
 @pytest.mark.parametrize(
@@ -191,7 +222,7 @@ def test_files_that_are_none_are_named(tmp_path):
 def test_the_command_imports_and_says_how_many(path, tmp_path):
     file = write(tmp_path / "a.jsonl", line(1, "ships \u001b[31m at sea"))
     code, stdout, stderr = run("label", path, "--from", file)
-    assert (code, stderr) == (0, f"1 explanations of {OURS}: 1 of the 12 neurons of sae-0 labelled\n")
+    assert code == 0 and stderr.startswith(f"1 explanations of {OURS}: 1 of the 12 neurons of sae-0 labelled\n")
     assert "\u001b" not in stdout and "at sea" in stdout.splitlines()[-1]
     assert json.loads(run("label", path, "--from", file, "--format", "json")[1])[0]["neuron"] == 1
     assert run("label", path, "--from", file, "--compare")[0] == 2
