@@ -90,16 +90,20 @@ def test_a_folder_of_batches_is_read_whole_and_the_newest_explanation_of_a_neuro
     assert told[1].startswith("the labels' quality is not measured: cannot load sentence encoder none")
 
 
-def test_the_quality_is_the_share_of_pairs_in_which_a_strong_prompt_is_closer_than_another(path, tmp_path):
+def test_the_quality_is_the_share_of_pairs_in_which_a_strong_prompt_is_closer_than_another(tmp_path):
+    raw, embeddings = handmade.random_raw(RNG, 10 * PROMPTS, NEURONS), handmade.unit_vectors(RNG, 10 * PROMPTS)
+    path = handmade.make_store(tmp_path / "large.atlas", [raw], embeddings).path
     vectors = {"ships": handmade.unit_vectors(RNG, 1)[0], "the sea": handmade.unit_vectors(RNG, 1)[0]}
     file = write(tmp_path / "a.jsonl", line(7, "ships"), line(2, "the sea"))
 
     def embed(texts):
-        return pl.DataFrame({"vector": pl.Series([vectors[text].tolist() for text in texts], dtype=pl.List(pl.Float32))})
+        return pl.DataFrame(
+            {"vector": pl.Series([vectors[text].tolist() for text in texts], dtype=pl.List(pl.Float32))}
+        )
 
-    import_labels(Store(path), file, embed=embed, tell=print)
+    import_labels(Store(path), file, embed=embed, sae_key=0, tell=print)
     opened = atlas.open(path)
-    testing = split_prompts(PROMPTS)[1].tolist()
+    testing = split_prompts(10 * PROMPTS)[1].tolist()
     stored = opened.sql("select neuron, quality from labels where source = 'neuronpedia' order by neuron").rows()
     assert [neuron for neuron, _ in stored] == [2, 7]
     for (neuron, quality), text in zip(stored, ("the sea", "ships"), strict=True):
@@ -113,7 +117,7 @@ def test_the_quality_is_the_share_of_pairs_in_which_a_strong_prompt_is_closer_th
             if one in testing
         }
         pairs = [close[own] > close[other] for own in fired for other in testing if other not in fired]
-        assert len(fired) >= 5
+        assert len(fired) == 10
         assert quality == pytest.approx(np.mean(pairs))
 
 
