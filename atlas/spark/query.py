@@ -18,7 +18,7 @@ from atlas.spark.session import start_spark
 from atlas.store.contents import read_sql
 from atlas.store.file import Store
 from atlas.store.manifest import Manifest, check_files, read_manifest
-from atlas.store.session import Asks, Session
+from atlas.store.session import Asks, Session, Version
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -78,6 +78,7 @@ class ExportSession:
     def __init__(self, spark: SparkSession, manifest: Manifest) -> None:
         from atlas.spark.dialect import read_macros, read_views
 
+        self.version: Version | None = None
         self._spark = spark
         self.manifest = manifest
         self._known: set[str] = set()
@@ -86,6 +87,10 @@ class ExportSession:
     def ask(self, name: str, /, **parameters: Any) -> pl.DataFrame:
         """Rows of the named query in sql/; parameters are put in the place of its $names."""
         return self.sql(read_sql(name), **parameters)
+
+    def rows(self, name: str, /, **parameters: Any) -> list[dict[str, Any]]:
+        """The rows of a named query that gives few."""
+        return self.ask(name, **parameters).to_dicts()
 
     def value(self, name: str, /, **parameters: Any) -> Any:
         """The first column of the first row of a named query; None when there is no row."""

@@ -52,6 +52,13 @@ def read_sql(name: str) -> str:
 
 
 @cache
+def read_statement(name: str, column: str) -> str:
+    """The statement of a text in sql/ that gives this column, one of several that give one each."""
+    [found] = [one for one in read_sql(name).split(";") if re.search(rf"\bas {column}\b", one)]
+    return found
+
+
+@cache
 def our_tables() -> dict[str, str]:
     """Name -> the statement that makes a table, as DuckDB says it, without quotes."""
     found = {}

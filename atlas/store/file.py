@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from atlas.store.database import NAME, Access, connect
 from atlas.store.failures import explained
 from atlas.store.querying import explain_error
 from atlas.store.replacement import follow
-from atlas.store.session import Asks, Session
+from atlas.store.session import Asks, Session, Version
 from atlas.store.waiting import current_patience, keep_trying
 
 if TYPE_CHECKING:
@@ -48,13 +48,17 @@ def let_go() -> None:
 
 _found_ours: dict[tuple[Path, str], object] = {}  # (file, what of it was checked) -> its state then
 _lacking: dict[Path, frozenset[str]] = {}  # file -> tables that it is too old to have
+_versions: dict[Path, Version] = {}  # file -> what it was when it was looked at last
 
 
-def _state(path: Path) -> list[tuple[int, ...]]:
+def _state(place: Path) -> list[tuple[int, int, int, int]]:
     """What changes when a file or its log does."""
-    found = [Path(f"{path.resolve()}{end}") for end in ("", ".wal")]
-    stats = [one.stat() for one in found if one.exists()]
-    return [(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns) for stat in stats]
+    found = []
+    for end in ("", ".wal"):
+        with suppress(FileNotFoundError):
+            stat = Path(f"{place}{end}").stat()
+            found.append((stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return found
 
 
 class Store:
@@ -180,8 +184,9 @@ class Store:
             if lacking := self._lacks():
                 session.add_tables(lacking)
             yield session
-        _lacking.pop(self.path.resolve(), None)
-        _found_ours.update({(self.path.resolve(), what): _state(self.path) for what in ("tables", "functions")})
+        place = follow(self.file)
+        _lacking.pop(place, None)
+        _found_ours.update(dict.fromkeys([(place, "tables"), (place, "functions")], _state(place)))
 
     def exists(self) -> bool:
         """Whether something is there; StoreError for a name that cannot be one."""
@@ -216,14 +221,17 @@ class Store:
                     "build it again, or install the version of atlas that made it"
                 )
             if things is not None:
-                _lacking[self.path.resolve()] = require_tables(self.path, things)
+                _lacking[follow(self.file)] = require_tables(self.path, things)
             session.stand_in(self._lacks())
             if things is not None:
                 require_sound(self.path, session.ask("faults").rows())
+            if needed:
+                _versions[follow(self.file)] = Version()
+            session.version = _versions[follow(self.file)]
 
     def _lacks(self) -> frozenset[str]:
         """The tables that the file is too old to have, as it was looked at last."""
-        return _lacking.get(self.path.resolve(), frozenset())
+        return _lacking.get(follow(self.file), frozenset())
 
     def _require_functions(self, session: Session) -> None:
         """For sessions that write or run a user's SQL; others call no function by a name that only a file has."""
@@ -234,7 +242,8 @@ class Store:
     @contextmanager
     def _once(self, what: str) -> Iterator[bool]:
         """Whether the file is to be checked; it is not when it is as it was when this process checked it last."""
-        key, state = (self.path.resolve(), what), _state(self.path)
+        place = follow(self.file)
+        key, state = (place, what), _state(place)
         yield _found_ours.get(key) != state
         _found_ours[key] = state
 

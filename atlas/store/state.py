@@ -12,7 +12,7 @@ from atlas.store.session import Asks
 
 def require_complete(session: Asks, store: Store) -> dict[str, Any]:
     """The row of `atlas`; StoreError while the build is unfinished."""
-    rows = session.ask("atlas_row").to_dicts()
+    rows = session.rows("atlas_row")
     if not rows or rows[0]["state"] != "complete":
         pending = session.ask("atlas_size").item(0, "pending_shards")
         raise StoreError(
@@ -23,7 +23,7 @@ def require_complete(session: Asks, store: Store) -> dict[str, Any]:
 
 def find_sae_key(session: Asks, sae_id: str | int) -> int:
     """The key of an SAE given by its SAELens id or its key; UnknownName, or AtlasError when two have the id."""
-    rows = session.ask("all_saes").to_dicts()
+    rows = session.rows("all_saes")
     found = [row["sae_key"] for row in rows if str(sae_id) in (row["sae_id"], str(row["sae_key"]))]
     if not found:
         raise UnknownName("SAE", sae_id, [row["sae_id"] for row in rows])

@@ -24,9 +24,10 @@ from atlas.scoring.distances import make_distances
 from atlas.store.contents import query_files, read_sql
 from atlas.store.file import SCHEMA_VERSION, STREAMING_LIMIT, Store
 from atlas.store.replacement import replace_file
+from atlas.store.session import now
 
 QUERIES = sorted(query_files())
-ASKING = {"ask", "_ask", "value", "run", "scan", "scan_here", "read_sql"}
+ASKING = {"ask", "_ask", "rows", "value", "read_statement", "run", "scan", "scan_here", "read_sql"}
 DEFINITIONS = ("schema", "views", "macros")  # run whenever a file is made
 
 
@@ -311,6 +312,16 @@ def test_every_query_is_asked_by_the_program():
     assert [name for name in QUERIES if name not in found] == []
 
 
+def test_a_row_that_is_appended_alone_is_stored_as_one_of_several(store):
+    row = {"name": "it's \N{SNOWMAN}", "vector_id": 7, "tau": None, "pairs": 2, "is_current": True, "created_at": now()}
+    with store.write() as session:
+        session.append("vectors", pl.DataFrame([row]))
+        session.append("vectors", pl.DataFrame([row, row]))
+        found = session.sql("from vectors")
+    assert found.n_unique() == 1 and found.height == 3
+    assert found.select(list(row)).row(0, named=True) == row
+
+
 def test_statements_of_one_file_share_its_parameters_and_take_no_other(store):
     with store.write() as session:
         for number, name in enumerate(("kept", "gone")):
@@ -348,9 +359,7 @@ def connection(tmp_path_factory):
     settings = {"sae_key": 0, "summary": "mean"}
     frames = {
         "wanted": {"topic_id": [0]},
-        "numbered": {"topic_id": [0], "scoring_id": [0], "null_id": [None], "noise": [1e-5], "texts": [1.0]},
-        "means": {"topic_id": [0], "vector": [vectors[0].tolist()], "square": [1.0]},
-        "closed_null": {"neuron": [0], "mean": [0.0], "spread": [1.0]},
+        "numbered": {"topic_id": [0], "scoring_id": [0], "null_id": [None], "noise": [1e-5]},
         "shown": {"scoring_id": [0], "sae_key": [0], "neuron": [0], "g": [1.0]},
         "candidates": {"topic_id": [0], "neuron": [1]},
         "outputs": {"neuron": [1], "output": [0.5]},
