@@ -80,7 +80,9 @@ def format_figure(found: Figure) -> str:
 @click.option("--clock", type=click.Choice(list(CLOCKS)), default="wall", show_default=True,
               help="What counts as time; cpu for a machine that does other work.")  # fmt: skip
 @click.option("--runs", type=click.IntRange(min=1), default=RUNS, show_default=True, help="Rounds behind each figure.")
-def main(names: tuple[str, ...], scale: str, file: Path | None, clock: str, runs: int) -> None:
+@click.option("--kept", type=click.Path(path_type=Path, file_okay=False, exists=True),
+              help="Make the synthetic atlases in this folder, and use those that an earlier run made.")  # fmt: skip
+def main(names: tuple[str, ...], scale: str, file: Path | None, clock: str, runs: int, kept: Path | None) -> None:
     """Run the benchmarks NAMES, all that the scale has when none is named, and print their figures.
 
     Every figure is the median of several runs taken in turns with what it is compared with; its spread stands beside it.
@@ -102,7 +104,7 @@ def main(names: tuple[str, ...], scale: str, file: Path | None, clock: str, runs
     click.echo(", ".join(f"{key} {value}" for key, value in machine.items()))
     click.echo(f"scale {scale}, {clock} clock")
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        setting = Setting(scale, SIZES[scale], Path(folder), clock, runs)
+        setting = Setting(scale, SIZES[scale], Path(folder), clock, runs, kept)
         rows = run_benchmarks(chosen, setting)
     if file is not None:
         document = {"machine": machine, "scale": scale, "clock": clock, "figures": rows}

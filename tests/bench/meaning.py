@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
 
 import atlas
+import atlas.meaning.vector_products
 from atlas.api import Atlas
 from atlas.meaning.neuron_vectors import make_neuron_vectors
+from atlas.meaning.vector_memory import VectorMemory
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.score import score_topics
 from atlas.store.file import SCHEMA_VERSION, Store
@@ -19,7 +22,7 @@ from atlas.store.session import now
 from atlas.texts.prompts import TextSet
 
 from .building import build_loaded, some_prompts
-from .measure import Figure, Setting, figure, file_bytes
+from .measure import Figure, Setting, figure
 from .scoring import read_matrix, synthetic_store
 from .synthetic import DIMENSION, embed, make_atlas, make_topics, vectors_frame
 
@@ -80,8 +83,8 @@ class Searched(Atlas):
 def search(setting: Setting) -> Iterator[Figure]:
     """`a.search` of one text and of many, the encoder's time apart, against the bare products in SQL."""
     for saes, neurons in SAES[setting.scale]:
-        path = setting.folder / f"vectors-{saes}.atlas"
-        store = write_vectors(path, saes, neurons)
+        path = (setting.kept or setting.folder) / f"vectors-{saes}-{neurons}.atlas"
+        store = Store(path) if path.exists() else write_vectors(path, saes, neurons)
         opened, every = Searched(store), saes * neurons
         query = embed([1])["vector"][0].to_list()
 
@@ -92,30 +95,49 @@ def search(setting: Setting) -> Iterator[Figure]:
         def several(opened: Atlas = opened) -> None:
             opened.search_many({str(number): [f"text {number}"] for number in range(SEVERAL)})
 
+        def first(opened: Atlas = opened) -> None:
+            with patch.object(atlas.meaning.vector_products, "MEMORY", VectorMemory(0)):
+                opened.search("a text")
+
         seconds = setting.time_all(
-            {"one": lambda opened=opened: opened.search("a text"), "several": several, "bare": products}
+            {"one": lambda opened=opened: opened.search("a text"), "first": first, "several": several, "bare": products}
         )
         yield figure(f"a.search of one text, {every:,} neurons", seconds["one"], "s", at_most=AIMS.get(every))
+        yield figure(f"the same with no vectors in memory, {every:,} neurons", seconds["first"], "s")
         yield figure(f"the same / products in bare SQL, {every:,} neurons", seconds["one"] / seconds["bare"])
         ratio = seconds["several"] / seconds["one"]
         yield figure(f"{SEVERAL} topics in one call / one text, {every:,} neurons", ratio, at_most=3)
-        path.unlink()
 
 
 def vectors(setting: Setting) -> Iterator[Figure]:
     """A topic from vectors to stored scores with z against SciPy; what vectors add to a build and to the file."""
     store = synthetic_store(setting)
-    before = file_bytes(store.path)
+    with store.write() as session:
+        session.run("drop_neuron_vectors")
+    before = used_bytes(store)
     made = setting.time_once(lambda: _make(store))
     yield figure("neuron vectors of the synthetic atlas", made, "s")
-    added = file_bytes(store.path) - before
-    yield figure("bytes that they add to the file / the file without them", added / before, at_most=0.2)
+    yield figure("bytes that they add to the file / the file without them", used_bytes(store) / before - 1, at_most=0.2)
     matrix, _ = read_matrix(store)
     powers = np.random.default_rng(0).random(matrix.shape[1], dtype=np.float32)
-    config = ScoringConfig(scorer="centroid")
-    seconds = setting.time_all({"centroid": lambda: score_one(store, config), "scipy": lambda: matrix @ powers})
+    config, opened = ScoringConfig(scorer="centroid"), Searched(store)
+
+    def shown() -> None:
+        opened.score(f"shown {next(COUNTER)}", ["a text", "another"], scorer="centroid")
+
+    seconds = setting.time_all(
+        {"centroid": lambda: score_one(store, config), "shown": shown, "scipy": lambda: matrix @ powers}
+    )
     yield figure("one topic, vectors to stored scores with z", seconds["centroid"], "s")
     yield figure("it / SciPy CSR product in memory", seconds["centroid"] / seconds["scipy"], at_most=2)
+    yield figure("the same by a.score, which gives the ten best neurons too", seconds["shown"], "s")
+
+
+def used_bytes(store: Store) -> int:
+    """Bytes of a file that are in use: DuckDB keeps what was dropped, and fills it again."""
+    with store.read() as session:
+        size = session.sql("from pragma_database_size() as s where s.database_name = 'held'")
+    return int(size.item(0, "used_blocks")) * int(size.item(0, "block_size"))
 
 
 def _make(store: Store) -> None:
@@ -147,7 +169,6 @@ def small_topic(setting: Setting) -> Iterator[Figure]:
     """A topic on a small atlas, in a warm process and without the encoder: connections, statements, checkpoint."""
     path = setting.folder / "small.atlas"
     store = make_atlas(path, prompts=400, neurons=512, rows=20_000)
-    _make(store)
     opened = atlas.open(path)
     known = next(iter(score_one(store, ScoringConfig())))
     seconds = setting.time_all(

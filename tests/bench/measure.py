@@ -47,6 +47,7 @@ class Setting:
         scale: small, paper or large.
         size: of the synthetic atlas.
         folder: for what is made on the way.
+        kept: for synthetic atlases, which are used again where they are there; None for `folder`.
         clock: key of CLOCKS; cpu on a machine that does other work.
         runs: rounds of what takes less than LONG.
     """
@@ -56,6 +57,7 @@ class Setting:
     folder: Path
     clock: str = "wall"
     runs: int = RUNS
+    kept: Path | None = None
 
     @property
     def small(self) -> bool:
