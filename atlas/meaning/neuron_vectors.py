@@ -42,7 +42,7 @@ def ensure_neuron_vectors(store: Store) -> None:
 
 def lacks_neuron_vectors(session: Asks) -> bool:
     """Whether some neurons of a finished atlas fired and have no vector: an older version built it."""
-    return session.ask("saes_without_vectors").height > 0
+    return bool(session.rows("saes_without_vectors"))
 
 
 def add_neuron_vectors(store: Store) -> None:
@@ -56,7 +56,7 @@ def add_neuron_vectors(store: Store) -> None:
 
 def make_neuron_vectors(session: Session) -> None:
     """Fill `neuron_vectors` and `embedding_moments`, which are empty, from the other tables of a finished atlas."""
-    prompts = session.ask("atlas_size").item(0, "prompts")
+    prompts = session.value("prompt_count")
     if not prompts:
         return
     blocks = read_blocks(session, prompts)

@@ -37,7 +37,7 @@ def make_distances(session: Session, topic_ids: Sequence[int]) -> None:
 
 def distance_matrix(session: Session, topic_ids: Sequence[int]) -> np.ndarray:
     """The Euclidean distance of every prompt, in order, to the nearest text of each topic [prompt, topic]."""
-    found = np.empty((session.ask("atlas_size").item(0, "prompts"), len(topic_ids)))
+    found = np.empty((session.value("prompt_count"), len(topic_ids)))
     for ids, prompts, far in measure_distances(session, topic_ids):
         found[prompts[:, None], np.searchsorted(np.sort(topic_ids), ids)] = far
     return found[:, np.argsort(np.argsort(topic_ids))]

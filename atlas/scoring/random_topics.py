@@ -47,7 +47,7 @@ def ensure_null(
         "texts": texts,
         "reference_hash": reference_hash,
     }
-    prompts = session.ask("atlas_size").item(0, "prompts")
+    prompts = session.value("prompt_count")
     if null_topics == 0 or prompts < 2 * texts:
         return None
     found = session.value("same_null", **settings)

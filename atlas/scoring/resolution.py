@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import polars as pl
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from atlas.errors import AtlasError
 from atlas.scoring.config import ScoringConfig
@@ -13,15 +12,15 @@ from atlas.scoring.distances import error_of_power
 ACTIVATION_NOISE = 1e-5  # share of an activation that 32-bit rounding moves it by, from one batch to another
 
 
-def check_scores(ranges: pl.DataFrame, names: Mapping[int, str], config: ScoringConfig) -> None:
-    """Raise AtlasError unless the scores in `computed` are finite numbers that differ by more than rounding.
+def check_scores(ranges: Iterable[Mapping[str, Any]], names: Mapping[int, str], config: ScoringConfig) -> None:
+    """Raise AtlasError unless scores are finite numbers that differ by more than rounding.
 
     Args:
         ranges: the rows of sql/scoring/score_ranges.sql.
         names: of the topics, by their ids.
         config: how they were scored.
     """
-    for row in ranges.to_dicts():
+    for row in ranges:
         topic, eligible = f"topic {names[row['topic_id']]!r}", row["eligible"]
         if not row["finite"]:
             raise AtlasError(

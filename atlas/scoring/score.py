@@ -2,20 +2,21 @@
 
 The arithmetic is in sql/: make_factors, pivot_factors, sum_distances and compute_scores for the distance score, and one
 compute_<scorer> for each other scorer. The distances of the prompts to the topics are in distances.py; products.py sums
-for many topics at once. Scorer centroid takes the topics' mean embeddings from centroids.py.
+for many topics at once. Scorer centroid is in centroids.py: it reads no activations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from atlas.errors import UnknownName
+from atlas.errors import StoreError, UnknownName
 from atlas.meaning.neuron_vectors import add_neuron_vectors, lacks_neuron_vectors
-from atlas.scoring.centroids import closed_null, topic_means
+from atlas.scoring.centroids import score_by_vectors, topic_means
 from atlas.scoring.config import ScoringConfig
 from atlas.scoring.distances import distance_matrix, make_distances, raise_distances
 from atlas.scoring.evidence import Evidence, Probe, gather_evidence
@@ -29,6 +30,7 @@ from atlas.scoring.topics import (
     TopicTexts,
     drop_topic,
     embed_changed,
+    known_topics,
     make_current,
     settle_texts,
     store_activations,
@@ -112,7 +114,7 @@ def score_stored_topics(
 def _settle_saes(session: Asks, store: Store, sae_keys: Sequence[int] | None) -> tuple[list[int], object]:
     """The SAEs to score, and the hash of the reference prompts."""
     reference_hash = require_complete(session, store)["reference_hash"]
-    known = session.ask("all_saes")["sae_key"].to_list()
+    known = [row["sae_key"] for row in session.rows("all_saes")]
     keys = list(sae_keys) if sae_keys is not None else known
     for key in keys:
         if key not in known:
@@ -150,25 +152,39 @@ def _score(store: Store, work: _Work, *, bootstraps: int = 0) -> dict[str, list[
     for start in range(0, len(names), TOPICS_PER_TRANSACTION):
         some = names[start : start + TOPICS_PER_TRANSACTION]
         with patient(), store.write() as session:  # embedding and running the model took long
-            for name in some:
-                if name in work.vectors and work.texts.stored[name]:
-                    drop_topic(session, name)
-            ids = store_topics(session, {name: work.texts.wanted[name] for name in some}, work.vectors)
+            known = known_topics(session, some)
+            _drop_changed(session, known, work)
+            ids = store_topics(session, {name: work.texts.wanted[name] for name in some}, work.vectors, known)
             store_activations(session, ids, work.evidence)
             for chunk in _chunks(session, ids, work):
                 _score_chunk(session, chunk, work)
             if bootstraps and work.config.scorer == "distance":
                 _measure_stability(session, ids, work, bootstraps)
-            found = session.ask("scorings_of_topics", names=some, scorer=work.config.scorer)
-        scoring_ids |= {name: found.filter(pl.col("name") == name)["scoring_id"].to_list() for name in some}
+            found = session.rows("scorings_of_topics", names=some, scorer=work.config.scorer)
+        for name in some:
+            scoring_ids[name] = [row["scoring_id"] for row in found if row["name"] == name]
     return scoring_ids
+
+
+def _drop_changed(session: Session, known: Iterable[str], work: _Work) -> None:
+    """Drop the texts of the topics, of those there are, that get others, and what was computed from them.
+
+    Raises:
+        StoreError: a topic that was new has been scored since by another process.
+    """
+    changed = [name for name in known if name in work.vectors]
+    meanwhile = stored_texts(session, [name for name in changed if not work.texts.stored[name]]) if changed else {}
+    for name in changed:
+        if meanwhile.get(name):
+            raise StoreError(f"topic {name!r} was scored by another process meanwhile: run the same command again")
+        drop_topic(session, name)
 
 
 def _chunks(session: Session, ids: Mapping[str, int], work: _Work) -> Iterator[dict[str, int]]:
     """Name -> topic_id, of as many topics at a time as one pass over the activations serves."""
     size = TOPICS_PER_SCAN
     if len(ids) > size and work.scan is scan_here and work.config.scorer == "distance":
-        size = max(size, columns_at_once(session.ask("atlas_size").item(0, "prompts")))
+        size = max(size, columns_at_once(session.value("prompt_count")))
     names = list(ids)
     for start in range(0, len(names), size):
         yield {name: ids[name] for name in names[start : start + size]}
@@ -188,40 +204,55 @@ def _score_chunk(session: Session, ids: Mapping[str, int], work: _Work) -> None:
     for key, some in todo.items():
         if some:
             columns = None if distances is None else distances[:, [fresh.index(i) for i in some.values()]]
-            ranges = _compute(session, some, key, work, columns)
-            _store_scores(session, some, key, work, ranges)
+            computed = _compute(session, some, key, work, columns)
+            check_scores(computed.ranges, {topic_id: name for name, topic_id in some.items()}, work.config)
+            _store_scores(session, some, key, work, computed)
 
 
 def _without_scoring(session: Session, ids: Mapping[str, int], sae_key: int, work: _Work) -> dict[str, int]:
     """The topics without an equal scoring over today's prompts; those of the others become the current ones."""
+    scored = {
+        name: topic_id for name, topic_id in ids.items() if name not in work.vectors
+    }  # of other texts are none left
+    if not scored:
+        return dict(ids)
     settings = {"sae_key": sae_key, "reference_hash": work.reference_hash, **work.config.columns()}
-    found = session.ask("same_scorings", topic_ids=list(ids.values()), **settings)
-    if found.height:
-        make_current(session, found["topic_id"].to_list(), sae_key, work.config, found["scoring_id"].to_list())
-    have = set(found["topic_id"])
+    found = session.rows("same_scorings", topic_ids=list(scored.values()), **settings)
+    have = [row["topic_id"] for row in found]
+    if found:
+        make_current(session, have, sae_key, work.config, [row["scoring_id"] for row in found])
     return {name: topic_id for name, topic_id in ids.items() if topic_id not in have}
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """The scores of an SAE's neurons for some topics.
+
+    Attributes:
+        ranges: the rows of sql/scoring/score_ranges.sql.
+        scores: a row per (topic, neuron); None where the temporary table `computed` holds them.
+    """
+
+    ranges: list[dict[str, Any]]
+    scores: pl.DataFrame | None = None
 
 
 def _compute(
     session: Session, ids: Mapping[str, int], sae_key: int, work: _Work, distances: np.ndarray | None
-) -> pl.DataFrame:
-    """Make the temporary table `computed` of an SAE and several topics (name -> id), in one pass over its activations.
+) -> _Computed:
+    """Score the neurons of an SAE for several topics (name -> id), in one pass over its activations or its vectors.
 
     Args:
         distances: of the prompts to the topics [prompt, topic]; None where the temporary table `distances` has them.
-
-    Returns:
-        The rows of sql/scoring/score_ranges.sql.
     """
     config, evidence = work.config, work.evidence
+    if config.scorer == "centroid":
+        return _Computed(*score_by_vectors(session, topic_means(session, list(ids.values())), sae_key, config))
     settings = {"sae_key": sae_key, "summary": config.summary, "min_support": config.min_support}
     with session.frame("wanted", topic_frame(ids.values())):
         if config.scorer == "distance":
             _sum_distances(session, ids, sae_key, work, distances)
             session.run("compute_scores", **settings)
-        elif config.scorer == "centroid":
-            with session.frame("means", topic_means(session, list(ids.values()))):
-                session.run("compute_centroid", sae_key=sae_key, min_support=config.min_support)
         elif config.scorer == "output":
             rows = [(ids[name], neuron) for name in ids for neuron in evidence.candidates[name, sae_key]]
             frame = pl.DataFrame(rows, schema={"topic_id": pl.UInt32, "neuron": pl.UInt32}, orient="row")
@@ -231,9 +262,7 @@ def _compute(
             work.scan(session, "compute_contrast", **settings)
         else:
             session.run("compute_strawman", **settings)
-    ranges = session.ask("score_ranges")
-    check_scores(ranges, {topic_id: name for name, topic_id in ids.items()}, config)
-    return ranges
+    return _Computed(session.rows("score_ranges"))
 
 
 def _sum_distances(
@@ -250,28 +279,21 @@ def _sum_distances(
         work.scan(session, "sum_distances", sae_key=sae_key, summary=summary)
 
 
-def _store_scores(session: Session, ids: Mapping[str, int], sae_key: int, work: _Work, ranges: pl.DataFrame) -> None:
-    """Store what `computed` holds, as the current scorings; `ranges` as `_compute` gives them."""
-    config, topic_ids = work.config, list(ids.values())
-    nulls: dict[int, int | None] = {}
-    if config.scorer == "distance":
-        settings = {name: value for name, value in config.columns().items() if name not in ("scorer", "candidates")}
-        for count in {len(work.texts.wanted[name]) for name in ids}:
-            nulls[count] = ensure_null(
-                session, sae_key, texts=count, reference_hash=work.reference_hash, scan=work.scan, **settings
-            )
+def _store_scores(session: Session, ids: Mapping[str, int], sae_key: int, work: _Work, computed: _Computed) -> None:
+    """Store scores as the current scorings of topics (name -> id)."""
+    config = work.config
     first = session.next_id("scoring_id")
-    highest = dict(ranges.select("topic_id", "highest").iter_rows())
-    numbered = topic_frame(topic_ids).with_columns(
-        scoring_id=pl.Series(range(first, first + len(ids)), dtype=pl.UInt32),
-        null_id=pl.Series([nulls.get(len(work.texts.wanted[name])) for name in ids], dtype=pl.UInt32),
-        noise=pl.Series([resolution(config, highest[topic_id]) for topic_id in topic_ids], dtype=pl.Float64),
-        texts=pl.Series([len(work.texts.wanted[name]) for name in ids], dtype=pl.Float64),
+    scorings = pl.DataFrame(
+        {
+            "topic_id": pl.Series(list(ids.values()), dtype=pl.UInt32),
+            "scoring_id": pl.Series(range(first, first + len(ids)), dtype=pl.UInt32),
+        }
     )
-    make_current(session, topic_ids, sae_key, config, [])
+    if scored := [topic_id for name, topic_id in ids.items() if name not in work.vectors]:
+        make_current(session, scored, sae_key, config, [])
     session.append(
         "scorings",
-        numbered.drop("null_id", "noise", "texts").with_columns(
+        scorings.with_columns(
             sae_key=pl.lit(sae_key, pl.UInt32),
             **{name: pl.lit(value) for name, value in config.columns().items()},
             reference_hash=pl.lit(work.reference_hash),
@@ -279,9 +301,31 @@ def _store_scores(session: Session, ids: Mapping[str, int], sae_key: int, work: 
             created_at=pl.lit(now()),
         ),
     )
-    closed = closed_null(session, sae_key, config.min_support if config.scorer == "centroid" else None)
-    with session.frame("numbered", numbered), session.frame("closed_null", closed):
+    if computed.scores is not None:
+        session.append("scores", computed.scores.join(scorings, on="topic_id", maintain_order="left").drop("topic_id"))
+        return
+    highest = {row["topic_id"]: row["highest"] for row in computed.ranges}
+    numbered = scorings.with_columns(
+        null_id=pl.Series(_nulls(session, ids, sae_key, work), dtype=pl.UInt32),
+        noise=pl.Series([resolution(config, highest[topic_id]) for topic_id in ids.values()], dtype=pl.Float64),
+    )
+    with session.frame("numbered", numbered):
         session.run("store_scores")
+
+
+def _nulls(session: Session, ids: Mapping[str, int], sae_key: int, work: _Work) -> list[int | None]:
+    """For each topic the random topics that it is compared with; None where there are none."""
+    if work.config.scorer != "distance":
+        return [None] * len(ids)
+    settings = {name: value for name, value in work.config.columns().items() if name not in ("scorer", "candidates")}
+    counts = [len(work.texts.wanted[name]) for name in ids]
+    known = {
+        count: ensure_null(
+            session, sae_key, texts=count, reference_hash=work.reference_hash, scan=work.scan, **settings
+        )
+        for count in set(counts)
+    }
+    return [known[count] for count in counts]
 
 
 def _measure_stability(session: Session, ids: Mapping[str, int], work: _Work, bootstraps: int) -> None:

@@ -11,11 +11,11 @@ def require_scored(session: Asks, topic: str, scorer: str = "distance") -> dict[
     """sae_key -> id of a topic's current scoring; UnknownName, or StoreError when it has none over today's prompts."""
     if scorer not in SCORERS:
         raise UnknownName("scorer", scorer, SCORERS)
-    topics = session.ask("all_topics")["name"].to_list()
-    if topic not in topics:
-        raise UnknownName("topic", topic, topics, hint="score it first with `atlas score`")
-    rows = session.ask("current_scorings", topic=topic, scorer=scorer).to_dicts()
-    if not rows and session.ask("topic_scorings", topic=topic, scorer=scorer).height:
+    rows = session.rows("current_scorings", topic=topic, scorer=scorer)
+    if not rows and session.value("topic_id", topic=topic) is None:
+        known = session.ask("all_topics")["name"].to_list()
+        raise UnknownName("topic", topic, known, hint="score it first with `atlas score`")
+    if not rows and session.rows("topic_scorings", topic=topic, scorer=scorer):
         raise StoreError(f"topic {topic!r} was scored over other prompts: run `atlas score` for it again")
     if not rows:
         option = "" if scorer == "distance" else f" --scorer {scorer}"

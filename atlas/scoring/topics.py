@@ -38,8 +38,8 @@ class TopicTexts:
 def stored_texts(session: Asks, topics: Iterable[str]) -> dict[str, list[str]]:
     """Topic -> the texts that the atlas has of it; none for a new topic."""
     found: dict[str, list[str]] = {name: [] for name in topics}
-    for name, text in session.ask("texts_of_topics", names=list(found)).select("name", "text").iter_rows():
-        found[name].append(text)
+    for row in session.rows("texts_of_topics", names=list(found)):
+        found[row["name"]].append(row["text"])
     return found
 
 
@@ -86,16 +86,34 @@ def drop_topic(session: Session, name: str) -> None:
     session.run("drop_topic", topic=name)
 
 
+def known_topics(session: Asks, names: Iterable[str]) -> dict[str, int]:
+    """Name -> topic_id of those topics that there are, whether they have texts or not."""
+    return {row["name"]: row["topic_id"] for row in session.rows("topic_ids", names=list(names))}
+
+
 def store_topics(
-    session: Session, texts: Mapping[str, Sequence[str]], vectors: Mapping[str, pl.Series]
+    session: Session,
+    texts: Mapping[str, Sequence[str]],
+    vectors: Mapping[str, pl.Series],
+    known: Mapping[str, int],
 ) -> dict[str, int]:
-    """Store the topics that are new, and the texts of those of which there are vectors; name -> topic_id of all."""
-    known = dict(session.ask("topic_ids", names=list(texts)).iter_rows())
+    """Store the topics that are new, and the texts of those of which there are vectors; name -> topic_id of all.
+
+    Args:
+        session: the atlas.
+        texts: of all the topics.
+        vectors: the embeddings of the texts of topics that have none in the atlas.
+        known: topic_id of the topics that are in the atlas already.
+    """
     first = session.next_id("topic_id")
     new = {name: topic_id for topic_id, name in enumerate((n for n in texts if n not in known), start=first)}
-    topics = {"topic_id": pl.Series(list(new.values()), dtype=pl.UInt32), "name": pl.Series(list(new), dtype=pl.String)}
-    session.append("topics", pl.DataFrame(topics).with_columns(created_at=pl.lit(now())))
-    ids = {name: int((known | new)[name]) for name in texts}
+    if new:
+        topics = {
+            "topic_id": pl.Series(list(new.values()), dtype=pl.UInt32),
+            "name": pl.Series(list(new), dtype=pl.String),
+        }
+        session.append("topics", pl.DataFrame(topics).with_columns(created_at=pl.lit(now())))
+    ids = {name: new[name] if name in new else known[name] for name in texts}
     rows = [
         pl.DataFrame({"text_id": pl.Series(range(len(own)), dtype=pl.UInt32), "text": texts[name], "vector": own})
         .with_columns(topic_id=pl.lit(ids[name], pl.UInt32))

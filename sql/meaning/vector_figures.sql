@@ -1,6 +1,4 @@
--- a neuron of an SAE that has a vector, in order: its support, and what random topics are like for it
-select v.neuron, r.support, v.square, v.expected_g, v.spread
+-- a neuron of the SAEs $sae_keys that has a vector, in no order: what random topics are like for it
+select v.sae_key, v.neuron, v.square, v.expected_g, v.spread
 from neuron_vectors as v
-join neurons as r on r.sae_key = v.sae_key and r.neuron = v.neuron
-where v.sae_key = $sae_key
-order by v.neuron
+where list_contains($sae_keys::uinteger[], v.sae_key)

@@ -1,6 +1,5 @@
 -- append the computed scores under the scoring ids in the frame `numbered`, with z where the random topics are known and
--- differ by more than the topic's noise. The frame `closed_null` holds what random topics are like for the neurons' vectors
--- (scorer centroid; else it is empty): the mean of their centred g, and its spread over topics of one text.
+-- differ by more than the topic's noise
 insert into scores (scoring_id, neuron, g, score, se, z)
 with centred as (
     select
@@ -8,12 +7,10 @@ with centred as (
         c.g - avg(c.g) filter (where c.score is not null) over (partition by c.topic_id) as centred_g
     from computed as c
 ), compared as (
-    select
-        n.scoring_id, n.noise, c.*, coalesce(r.mean, o.mean) as mean, coalesce(r.sd, 2 * o.spread / sqrt(n.texts)) as sd
+    select n.scoring_id, n.noise, c.*, r.mean, r.sd
     from centred as c
     join numbered as n on n.topic_id = c.topic_id
     left join null_scores as r on r.null_id = n.null_id and r.neuron = c.neuron
-    left join closed_null as o on o.neuron = c.neuron
 )
 select
     x.scoring_id, x.neuron, x.g, x.score, x.se,

@@ -16,7 +16,7 @@ from polars.testing import assert_frame_equal
 from test_degenerate import ACTIVATIONS, CASES, EMBEDDINGS, TOPICS, odd_numbers
 
 import atlas
-import atlas.meaning.search
+import atlas.meaning.vector_products
 from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.meaning.search import search_topics
 from atlas.models.embeddings import embed_frame
@@ -141,7 +141,7 @@ def test_a_search_finds_what_the_scorer_would_store(store, topic, by):
 @pytest.mark.parametrize("sae", ["0", None])
 @pytest.mark.parametrize("values", [1 << 24, 40])
 def test_a_search_for_several_topics_gives_each_its_own(store, by, sae, values, monkeypatch):
-    monkeypatch.setattr(atlas.meaning.search, "VALUES", values)  # runs of a few neurons too
+    monkeypatch.setattr(atlas.meaning.vector_products, "VALUES", values)  # runs of a few neurons too
     vectors = {name: [EMBED.vectors[text] for text in texts.texts] for name, texts in SETS.items()}
     with store.read() as session:
         both = search_topics(session, vectors, 4, sae=sae, by=by)

@@ -204,6 +204,20 @@ def test_other_texts_under_a_known_name_are_refused_and_nothing_changes(store, r
     assert score_topics(store, {"t": topics["t"]}, embed=embed, config=LOW) == first
 
 
+def test_a_topic_that_another_process_scores_meanwhile_is_not_mixed_with_its_texts(store, rng):
+    (mine, embed_mine), (theirs, embed_theirs) = (handmade.make_topics(rng, sea=count) for count in (3, 4))
+
+    def embed(texts):
+        score_topics(store, theirs, embed=embed_theirs, config=LOW)
+        return embed_mine(texts)
+
+    with pytest.raises(StoreError, match="topic 'sea' was scored by another process meanwhile: run the same command"):
+        score_topics(store, mine, embed=embed, config=LOW)
+    found = store.query("select x.text, (select count(*) from scorings) as scorings from topic_texts as x")
+    assert sorted(found["text"]) == sorted(theirs["sea"].texts)
+    assert found["scorings"].unique().to_list() == [2]
+
+
 def test_replacing_a_topics_texts_drops_its_scorings_and_no_others(store, rng):
     topics, embed = handmade.make_topics(rng, t=3, u=2)
     old = score_topics(store, topics, embed=embed, config=LOW)
