@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -212,7 +213,9 @@ def check_sources(
         if topic is None and not chosen and METHODS[method].needs_scores:
             raise AtlasError(f"method {method} steers by a topic's scores: name a topic")
         if METHODS[method].vector and not vectors:
-            raise AtlasError(f"method {method} steers by a contrastive vector: name one with --vector")
+            name = "" if topic is None else shlex.quote(topic)
+            own = f" (`atlas contrast ATLAS {name} --topic {name}` makes that of the topic's texts)" if name else ""
+            raise AtlasError(f"method {method} steers by a contrastive vector: name one with --vector{own}")
     if vectors and not any(METHODS[method].vector for method in methods):
         users = [name for name, method in METHODS.items() if method.vector]
         raise AtlasError(f"none of the methods {', '.join(methods)} uses a vector: add one of {', '.join(users)}")

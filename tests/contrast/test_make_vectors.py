@@ -25,7 +25,7 @@ from atlas.models.recorded import RecordedModels
 from atlas.models.saes import load_sae
 from atlas.steering.generation import Sampling
 from atlas.steering.methods import settle_options, spread_options
-from atlas.steering.prepare import prepare_steering
+from atlas.steering.prepare import check_sources, prepare_steering
 from atlas.steering.settings import Options
 from atlas.steering.steer import steer_prompts
 from atlas.steering.targets import load_steered_saes
@@ -371,6 +371,12 @@ class TestSteering:
     def test_what_cannot_be_steered_is_said(self, both, method, vectors, message):
         with pytest.raises(AtlasError, match=message):
             prepare_steering(RecordedModels(both.store), None, {method: Options()}, vectors=vectors)
+
+    def test_who_names_a_topic_and_no_vector_is_told_how_to_make_the_topics_own(self):
+        with pytest.raises(
+            AtlasError, match=r"`atlas contrast ATLAS 'green tea' --topic 'green tea'` makes that of the topic"
+        ):
+            check_sources("green tea", ["filtered"], [])
 
     def test_python_says_too_that_a_vector_is_missing(self, both, transformer, language_model):
         with pytest.raises(AtlasError, match="name one with --vector"):
