@@ -454,6 +454,14 @@ class Atlas:
             raise AtlasError(f"neurons are of one SAE, and {len(sae_ids)} are given: leave out all but one --sae-id")
         return {self._one_sae(sae_ids[0] if sae_ids else None, "--sae-id (in Python sae_id)"): list(neurons)}
 
+    def _chosen(
+        self, chosen: Sequence[int] | str, sae_ids: Sequence[str | int] | None
+    ) -> dict[int, list[int]] | str | None:
+        """Neurons that are to steer, per key of their SAE, or their list's name; None where none are named."""
+        if isinstance(chosen, str):
+            return chosen or None
+        return self.chosen_neurons(chosen, sae_ids or ()) if chosen else None
+
     def compare_labels(
         self,
         *,
@@ -630,7 +638,7 @@ class Atlas:
         neurons: int | None = None,
         sigma: str = "own",
         vector: str | Sequence[str] = (),
-        chosen: Sequence[int] = (),
+        chosen: Sequence[int] | str = (),
         scorer: str = SteeringSettings.scorer,
         select: str = SteeringSettings.select,
         keep_error: bool = SteeringSettings.keep_error,
@@ -648,7 +656,8 @@ class Atlas:
         Args:
             model: a TransformerBridge or a Hugging Face causal model, the one the atlas was built with; compiled or
                 otherwise wrapped it does too.
-            topic: a scored topic; None gives every neuron the score 1, or those that are `chosen`.
+            topic: a scored topic, or a list of notes where no topic has the name; None gives every neuron the score 1, or those
+                that are `chosen`.
             method: key of atlas.steering.methods.METHODS; None for add, and for sas where a vector is named.
             sae_id: which SAEs, one or several; None for the first that the topic is scored for.
             strength: in the method's unit; None for the one that `atlas evaluate --calibrate` picked, else the
@@ -656,7 +665,8 @@ class Atlas:
             neurons: how many of the best neurons `clamp` and `add` use, per SAE.
             sigma: selection of `swap` and `weight`: "own" or "topk"; of `sas`: "own", "relu" or "none".
             vector: behaviours that `sas`, `dense` and `filtered` steer by; the vectors of several are added up.
-            chosen: neurons of one SAE that steer in a topic's stead, best first; the topic is None then.
+            chosen: neurons of one SAE that steer in a topic's stead, best first, or the name of a list of notes; the topic is None
+                then.
             scorer: whose scores.
             select: which neurons: key of atlas.steering.selection.RULES.
             keep_error: keep what the SAE cannot represent; the papers' arithmetic drops it.
@@ -698,7 +708,7 @@ class Atlas:
             saes=self._saes.setdefault(place, {}),
         )
         sae_ids = None if sae_id is None else [sae_id] if isinstance(sae_id, str | int) else list(sae_id)
-        own = self.chosen_neurons(chosen, sae_ids or ()) if chosen else None
+        own = self._chosen(chosen, sae_ids)
         with measuring(model):
             prepared = prepare_steering(
                 recorded,
@@ -723,6 +733,7 @@ class Atlas:
         neurons: int | None = None,
         sigma: str = "own",
         vector: str | Sequence[str] = (),
+        chosen: Sequence[int] | str = (),
         scorer: str = SteeringSettings.scorer,
         select: str = SteeringSettings.select,
         keep_error: bool = SteeringSettings.keep_error,
@@ -738,11 +749,13 @@ class Atlas:
         """Go on with prompts under several steering methods, as `atlas steer` does; a notebook shows the texts side by side.
 
         Args:
-            topic: a scored topic; None gives every neuron the score 1.
+            topic: a scored topic, or a list of notes where no topic has the name; None gives every neuron the score 1, or those
+                that are `chosen`.
             prompts: what the model is given.
             methods: keys of atlas.steering.methods.METHODS; None for original and add, and for original and sas where a vector is
                 named.
-            sae_id: as in `steer`, like strength, neurons, sigma, vector, scorer, select, keep_error, positions, chat and system.
+            sae_id: as in `steer`, like strength, neurons, sigma, vector, chosen, scorer, select, keep_error, positions, chat
+                and system.
             save: whether to store the texts and their figures in the atlas.
             model: where the language model is now; None for where it was at build. It is loaded once, and then kept.
             release: the SAELens release or folder where the SAEs are now; None for where they were at build.
@@ -764,18 +777,21 @@ class Atlas:
 
         named = [vector] if isinstance(vector, str) else list(vector)
         given = [methods] if isinstance(methods, str) else methods or ("original", "sas" if named else DEFAULT_METHOD)
+        sae_ids = None if sae_id is None else [sae_id] if isinstance(sae_id, str | int) else list(sae_id)
         prepared = prepare_steering(
             self.recorded(model=model, release=release),
             topic,
             spread_options(Options(strength, neurons, sigma), given),
             settings=SteeringSettings(scorer, select, keep_error, positions, chat, system),
             vectors=named,
-            sae_ids=None if sae_id is None else [sae_id] if isinstance(sae_id, str | int) else list(sae_id),
+            sae_ids=sae_ids,
+            chosen=self._chosen(chosen, sae_ids),
             progress=progress,
         )
         wanted = [prompts] if isinstance(prompts, str) else list(prompts)
+        named_source = prepared.topic or prepared.list_name
         found = steer_prompts(prepared, wanted, sampling=Sampling(**sampling), save=save, progress=progress)
-        return show_steer(pl.DataFrame(found), f"Steered towards {topic}" if topic else "Steered")
+        return show_steer(pl.DataFrame(found), f"Steered towards {named_source}" if named_source else "Steered")
 
     def explore(
         self,

@@ -44,6 +44,12 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     help="A neuron that steers in a topic's stead; again for more, best first. TOPIC is - then.",
 )
+@click.option(
+    "--list",
+    "listed",
+    default=None,
+    help="A list of notes whose neurons steer in a topic's stead. TOPIC is - then.",
+)
 @scorer_option
 @select_option
 @click.option("--keep-error/--drop-error", default=None, help="Keep what the SAE cannot represent.  [default: keep]")
@@ -70,6 +76,7 @@ def steer(
     sigma: str,
     vectors: tuple[str, ...],
     chosen: tuple[int, ...],
+    listed: str | None,
     scorer: str,
     select: str | None,
     keep_error: bool | None,
@@ -90,7 +97,8 @@ def steer(
     style: str,
 ) -> None:
     """Go on with each of PROMPTS, steered towards TOPIC by the scores in ATLAS, or by a contrastive vector, one text per
-    method side by side. TOPIC is - where a vector alone steers, or neurons of your choice.
+    method side by side. TOPIC is - where a vector alone steers, or neurons of your choice; it may be a list of notes (`atlas
+    notes`) whose neurons are to steer.
 
     Contamination is the share of the edited code that is off topic: 0 is pure, 1 is all off.
 
@@ -98,6 +106,7 @@ def steer(
     Examples:
       atlas steer pocket.atlas medicine "I want to tell you about" --method original --method swap
       atlas steer pocket.atlas - "I want to tell you about" --neuron 476 --neuron 3521 --sae-id 0
+      atlas steer pocket.atlas blood "I want to tell you about"  # the neurons kept in the list blood
       atlas steer pocket.atlas - "We went to see the film, and" --vector praise --strength -1
       atlas steer smollm2.atlas medicine "What shall I do on Sunday?" --chat --system "Answer in one sentence."
     """
@@ -112,6 +121,9 @@ def steer(
     opened = library.open(atlas)
     if paper and select is not None:
         raise click.UsageError("--paper and --select exclude each other")
+    if chosen and listed is not None:
+        raise click.UsageError("--neuron and --list exclude each other")
+    own = listed if listed is not None else opened.chosen_neurons(chosen, sae_ids) if chosen else None
     select = select or ("score" if paper else SteeringSettings.select)
     if keep_error is None:
         keep_error = SteeringSettings.keep_error and (not paper or bool(vectors))
@@ -125,7 +137,7 @@ def steer(
 
     def show(generations: list[Generation]) -> None:
         progress.close()
-        print_generations(generations, prompts, style, scored=topic != "-" or bool(chosen), goes_on=not chat)
+        print_generations(generations, prompts, style, scored=topic != "-" or bool(own), goes_on=not chat)
 
     try:
         prepared = prepare_steering(
@@ -135,7 +147,7 @@ def steer(
             settings=settings,
             vectors=vectors,
             sae_ids=sae_ids or None,
-            chosen=opened.chosen_neurons(chosen, sae_ids) if chosen else None,
+            chosen=own,
             progress=progress,
         )
         steer_prompts(prepared, prompts, sampling=sampling, save=not no_save, progress=progress, show=show)

@@ -278,6 +278,10 @@ def prepare_evaluator(
     """
     recorded = recorded or RecordedModels(store)
     steering = prepare_steering(recorded, topic, settings=config.conditions(), vectors=vectors, sae_ids=sae_ids)
+    if steering.list_name is not None:
+        raise AtlasError(
+            f"{topic!r} is a list of neurons, which has no texts to measure by: steer with it, or score a topic and name that"
+        )
     encoder = encoder or load_encoder(recorded.recorded_encoder)
     with store.read() as session:
         check_encoder(encoder, require_complete(session, store))

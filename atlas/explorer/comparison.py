@@ -78,8 +78,8 @@ def settle(visit: Visit, wish: Wish, going: Comparison) -> Settled | None:
     """
     if wish.method not in METHODS:
         raise AtlasError(f"there is no steering method {wish.method!r}: choose one of {', '.join(METHODS)}")
-    if not wish.topic and not wish.chosen and not wish.vectors:
-        raise AtlasError("nothing steers yet: choose a topic, or neurons by their numbers")
+    if not wish.is_scored and not wish.vectors:
+        raise AtlasError("nothing steers yet: choose a topic or a list, or neurons by their numbers")
 
     def progress(stage: str, _done: int, _total: int) -> None:
         going.state = f"{stage} ..."
@@ -89,12 +89,12 @@ def settle(visit: Visit, wish: Wish, going: Comparison) -> Settled | None:
             return None
         prepared = prepare_steering(
             visit.models,
-            None if wish.chosen else wish.topic or None,
+            wish.own_topic,
             {PLAIN: Options(), wish.method: wish.options()},
             settings=wish.settings(),
             vectors=wish.vectors,
             sae_ids=None if wish.sae is None or wish.chosen else [wish.sae],
-            chosen=wish.chosen,
+            chosen=wish.source,
             progress=progress,
         )
     options = prepared.options[wish.method]
@@ -102,7 +102,7 @@ def settle(visit: Visit, wish: Wish, going: Comparison) -> Settled | None:
         picked = picked_strength(session, prepared.calibration_key(session, wish.method, options))
     targets = [sae.target for sae in prepared.saes]
     count = options.neurons
-    used = [target.max_activation[target.best[:count]] for target in targets]
+    used = [target.max_activation[target.first(count)] for target in targets]
     raw = float(sum(float(one.sum()) for one in used) / max(1, sum(len(one) for one in used)))
     own = METHODS[wish.method]
     return Settled(

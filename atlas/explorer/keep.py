@@ -15,17 +15,17 @@ Picked = dict[int, list[int]]  # sae_key -> neurons
 NONE = "Tick some neurons first: the boxes stand at the left of the rows."
 
 
-def picked(table: ui.table) -> Picked:
-    """The neurons that are ticked in a table, per SAE."""
+def picked(table: ui.table, *, every: bool = False) -> Picked:
+    """The neurons that are ticked in a table, per SAE; with `every` all of them where none is ticked."""
     found: Picked = {}
-    for row in table.selected:
+    for row in table.selected or (table.rows if every else ()):
         found.setdefault(row["sae_key"], []).append(row["neuron"])
     return found
 
 
-def steer_with(table: ui.table) -> None:
-    """Go to the page that steers, with the ticked neurons."""
-    chosen = picked(table)
+def steer_with(table: ui.table, *, every: bool = False) -> None:
+    """Go to the page that steers, with the neurons that `picked` gives."""
+    chosen = picked(table, every=every)
     if not chosen:
         ui.notify(NONE)
         return
@@ -52,6 +52,9 @@ def _ask_list(visit: Visit, neurons: Picked, lists: list[str]) -> None:
     count = sum(map(len, neurons.values()))
     with ui.dialog() as dialog, ui.card():
         ui.label(f"Keep {count} neuron{'s' if count > 1 else ''} in a list").classes("text-lg")
+        ui.label(
+            "A list can steer in a topic's stead, by its name: from the page Steer, `atlas steer` and Python."
+        ).classes("soft w-72")
         name = ui.input("List", value=lists[0] if lists else DEFAULT_LIST, autocomplete=lists)
         name.props('autofocus data-testid="list-name"').classes("w-72")
         text = ui.textarea("Note on them (may be empty)").props('autogrow data-testid="list-text"').classes("w-72")
@@ -61,7 +64,7 @@ def _ask_list(visit: Visit, neurons: Picked, lists: list[str]) -> None:
             kept = await attempt(_keep, visit, neurons, name.value or "", note or None)
             if kept:
                 dialog.close()
-                ui.notify(f"kept in {name.value}")
+                ui.notify(f"kept in {name.value}: it stands under Lists, and steers by that name")
 
         with ui.row():
             ui.button("Keep", on_click=keep).props('unelevated no-caps data-testid="list-keep"')

@@ -44,9 +44,12 @@ async def list_neurons(
             empty_state("There is no such neuron.")
             return
         table = neuron_table(found, shown, pick=True, page=50, mark="listed")
-        with ui.row():
-            ui.button("Steer with the ticked", icon="tune", on_click=lambda: steer_with(table)).props("outline no-caps")
-            keep_in_list(visit, lambda: picked(table))
+        with ui.row().classes("items-center"):
+            ui.button("Steer with them", icon="tune", on_click=lambda: steer_with(table, every=True)).props(
+                "outline no-caps"
+            )
+            keep_in_list(visit, lambda: picked(table, every=True))
+            ui.label("the ticked ones, or all of them where none is ticked").classes("soft small")
             export_buttons(visit, sql, "neurons")
         with ui.expansion("The SQL behind this table", icon="terminal").classes("w-full"):
             code_block(sql)

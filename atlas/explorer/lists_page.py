@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +11,10 @@ import polars as pl
 from nicegui import ui
 from starlette.requests import Request
 
-from atlas.explorer.address import link, selection
+from atlas.explorer.address import link
 from atlas.explorer.columns import neuron_table
 from atlas.explorer.export import export_buttons
-from atlas.explorer.frame import attempt, chips, empty_state, framed, later
+from atlas.explorer.frame import attempt, chips, code_block, empty_state, framed, later
 from atlas.explorer.keep import NONE, Picked, picked
 from atlas.explorer.spelled import literal
 from atlas.explorer.visit import Visit
@@ -63,6 +64,7 @@ class ListView:
         with self.place:
             self.table = neuron_table(found, SHOWN, pick=True, page=50, mark="list")
             self._actions()
+            self._doors()
 
     def _actions(self) -> None:
         sql = f"select * from notes where list = {literal(self.name)} order by sae_key, neuron"
@@ -79,10 +81,24 @@ class ListView:
 
     def steer(self) -> None:
         """Go to the page that steers, with all neurons of the list."""
-        every: Picked = {}
-        for key, neuron in self.frame.select("sae_key", "neuron").iter_rows():
-            every.setdefault(key, []).append(neuron)
-        ui.navigate.to(link("/steer", neurons=selection(every)))
+        ui.navigate.to(link("/steer", listed=self.name))
+
+    def _doors(self) -> None:
+        """How else the list steers."""
+        wish, path = {"name": self.name, "prompt": "I want to tell you about"}, self.visit.atlas.store.path
+        for title, text in (
+            (
+                "Steer by it: as a command",
+                shlex.join(["atlas", "steer", str(path), "-", wish["prompt"], "--list", self.name]),
+            ),
+            (
+                "Steer by it: as Python",
+                f"import atlas\n\na = atlas.open({str(path)!r})\n"
+                f"a.generate(None, {wish['prompt']!r}, chosen={self.name!r})",
+            ),
+        ):
+            with ui.expansion(title, icon="content_copy").classes("w-full copies"):
+                code_block(text, what=title.rpartition(" ")[2])
 
     def ask_note(self) -> None:
         """Ask for what is to be said of the ticked neurons."""

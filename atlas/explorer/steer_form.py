@@ -62,6 +62,11 @@ class SteerForm:
             box.props('data-testid="neurons"').classes("w-48").on_value_change(self._set)
             box.tooltip("Key of the SAE, a colon, and neurons: 0:476,3521. They steer in a topic's stead")
             self.fields["neurons"] = box
+            lists = visit.ask("note_lists")["list"].to_list()
+            if lists:
+                named = wish.listed if wish.listed in lists else ""
+                self._choice("listed", ["", *lists], named, "or a list", "w-40")
+                self.fields["listed"].tooltip("Neurons that were kept in a list: they steer in a topic's stead")
             if vectors:
                 self._choice("vector", ["", *vectors], wish.vector if wish.vector in vectors else "", "vector", "w-40")
             self._choice("sae", saes, wish.sae if wish.sae in saes else None, "SAE", "w-64")
@@ -88,7 +93,7 @@ class SteerForm:
             box.tooltip(hint)
 
     def _strength(self, wish: Wish) -> None:
-        with ui.row().classes("controls items-center w-full no-wrap"):
+        with ui.row().classes("controls slider-row items-center w-full no-wrap"):
             self._number("strength", "strength", wish.strength, "w-32",
                          "In the method's unit: for add and clamp times the neuron's largest activation over the reference "
                          "prompts. Empty for the one that was picked or fitted")  # fmt: skip
@@ -142,7 +147,13 @@ class SteerForm:
                 self.raw.value = None if settled.raw is None else float(f"{wish.strength * settled.raw:.4g}")
             self.raw.set_enabled(settled.raw is not None)
             raw = "" if settled.raw is None else f"; their mean largest activation is {settled.raw:.4g}"
-            whose = "neurons of your choice" if wish.chosen else "neurons"
+            whose = (
+                "neurons of your choice"
+                if wish.chosen
+                else f"neurons of the list {wish.listed}"
+                if wish.listed
+                else "neurons"
+            )
             strength = "" if wish.strength is None else f"strength {wish.strength:g}, "
             self.said.text = f"{strength}{settled.neurons:,} {whose} steer{raw}"
         finally:

@@ -49,8 +49,7 @@ prepared = prepare_steering(
     {{"original": Options(), {method!r}: {options}}},
     settings={settings},
     vectors={vectors!r},
-    {whose},
-)
+{whose})
 for text in steer_prompts(prepared, [{prompt!r}], sampling={sampling}, save=False):
     print(text.method, text.text)
 """
@@ -64,6 +63,7 @@ class Wish:
         prompt: what the model is given.
         topic: a scored topic; empty where neurons steer.
         neurons: neurons that steer in its stead, as a selection.
+        listed: a list of notes whose neurons do.
         vector: a behaviour whose contrastive vector steers, for the methods that want one.
         sae: key of the SAE; None for the first that the topic is scored for.
         method: key of METHODS.
@@ -79,6 +79,7 @@ class Wish:
     prompt: str = ""
     topic: str = ""
     neurons: str = ""
+    listed: str = ""
     vector: str = ""
     sae: int | None = None
     method: str = DEFAULT_METHOD
@@ -113,8 +114,23 @@ class Wish:
 
     @property
     def chosen(self) -> dict[int, list[int]] | None:
-        """The neurons that steer; None where a topic does."""
+        """The neurons that steer by their numbers; None where a list or a topic does."""
         return read_selection(self.neurons) or None
+
+    @property
+    def source(self) -> dict[int, list[int]] | str | None:
+        """What steers in a topic's stead: neurons, or a list by its name; None where a topic does."""
+        return self.chosen or self.listed or None
+
+    @property
+    def own_topic(self) -> str | None:
+        """The topic that steers; None where something else does."""
+        return None if self.source else self.topic or None
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether neurons have scores, by which contamination is measured."""
+        return bool(self.topic or self.source)
 
     @property
     def vectors(self) -> list[str]:
@@ -145,15 +161,16 @@ class Wish:
 
     def settled(self, options: Options) -> Wish:
         """The same with the strength and the number of neurons that were found for it."""
-        count = None if self.chosen else options.neurons
+        count = None if self.source else options.neurons
         return replace(self, strength=options.strength, count=count)
 
     def command(self, path: Any) -> str:
         """`atlas steer` with the same texts."""
-        words = ["atlas", "steer", str(path), self.topic or "-", self.prompt, "--method", PLAIN]
+        words = ["atlas", "steer", str(path), self.own_topic or "-", self.prompt, "--method", PLAIN]
         words += ["--method", self.method] if self.method != PLAIN else []
         for key, neurons in (self.chosen or {}).items():
             words += ["--sae-id", str(key), *(word for neuron in neurons for word in ("--neuron", str(neuron)))]
+        words += ["--list", self.listed] if self.listed and not self.chosen else []
         words += ["--vector", *self.vectors] if self.vectors else []
         words += ["--sae-id", str(self.sae)] if self.sae is not None and not self.chosen else []
         usual = Wish()
@@ -163,7 +180,7 @@ class Wish:
             ("seed", "--seed"),
         ):  # fmt: skip
             value = getattr(self, name)
-            if value is not None and value != getattr(usual, name) and not (name == "select" and self.chosen):
+            if value is not None and value != getattr(usual, name) and not (name == "select" and self.source):
                 words += [option, f"{value:g}" if name == "strength" else str(value)]
         words += ["--chat"] if self.chat else []
         words += ["--system", self.system] if self.chat and self.system else []
@@ -173,10 +190,12 @@ class Wish:
         """A program with the same texts."""
         named = {"model": model, "release": release}
         places = "".join(f", {name}={value!r}" for name, value in named.items() if value)
-        whose = f"chosen={self.chosen!r}" if self.chosen else f"sae_ids={None if self.sae is None else [self.sae]!r}"
+        whose = [] if self.sae is None or self.chosen else [f"sae_ids={[self.sae]!r}"]
+        whose += [f"chosen={self.source!r}"] if self.source else []
+        lines = "".join(f"    {one},\n" for one in whose)
         return PYTHON.format(
-            path=str(path), places=places, topic=None if self.chosen else self.topic or None, method=self.method,
-            vectors=self.vectors, options=self.options(), settings=self.settings(), whose=whose, prompt=self.prompt,
+            path=str(path), places=places, topic=self.own_topic, method=self.method,
+            vectors=self.vectors, options=self.options(), settings=self.settings(), whose=lines, prompt=self.prompt,
             sampling=self.sampling(),
         )  # fmt: skip
 
@@ -187,6 +206,13 @@ class Wish:
             return (
                 "select sae_key, neuron, max_activation, density, top_tokens\nfrom neurons\n"
                 f"where (sae_key, neuron) in ({', '.join(pairs)})"
+            )
+        if self.listed:
+            sae = "" if self.sae is None else f" and o.sae_key = {self.sae}"
+            return (
+                "select o.sae_key, o.neuron, o.text, n.max_activation, n.density, n.top_tokens\nfrom notes as o\n"
+                "join neurons as n on n.sae_key = o.sae_key and n.neuron = o.neuron\n"
+                f"where o.list = {literal(self.listed)}{sae}\norder by o.sae_key, o.created_at, o.neuron"
             )
         if self.vectors and not self.topic:
             return (

@@ -30,12 +30,18 @@ class Target:
         vectors: contrastive vectors, or the sums of several, by kind: "sas", sparse over the neurons [d_sae]; "dense",
             mean difference of the activations [d_in]; "difference", that of the codes [d_sae]. Empty where none was
             asked for.
+        most: how many of the best may steer: as many as were chosen by their numbers. None for any.
     """
 
     scores: Tensor
     max_activation: Tensor
     best: Tensor
     vectors: Mapping[str, Tensor] = field(default_factory=dict)
+    most: int | None = None
+
+    def first(self, count: int | None) -> Tensor:
+        """So many of the best neurons, None for all, as far as they may steer."""
+        return self.best[: self.most][:count]
 
     def vector(self, kind: str) -> Tensor:
         """The vector of a kind; AtlasError where no vector was asked for."""
@@ -116,21 +122,21 @@ def sae(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
 def clamp(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     """a'[best] = strength · largest reference activation (Templeton et al.)."""
     code = codec.encode(x)
-    best = target.best[: options.neurons]
+    best = target.first(options.neurons)
     return EditedCode(_assign(code.acts, best, _strength(options) * target.max_activation[best].to(code.acts)), code)
 
 
 def clamp_own(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     """a'[best] = strength · a[best] (the paper's words; nothing happens where they are silent)."""
     code = codec.encode(x)
-    best = target.best[: options.neurons]
+    best = target.first(options.neurons)
     return EditedCode(_assign(code.acts, best, _strength(options) * code.acts[..., best]), code)
 
 
 def clamp_plus(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     """a'[best] = a[best] + strength (the released code)."""
     code = codec.encode(x)
-    best = target.best[: options.neurons]
+    best = target.first(options.neurons)
     return EditedCode(_assign(code.acts, best, code.acts[..., best] + _strength(options)), code)
 
 
@@ -158,7 +164,7 @@ def add(codec: Codec, x: Tensor, target: Target, options: Options) -> Edit:
     """x' = x + strength · s(x) · Σ over the best of m_i D_i, m_i the largest reference activation; exactly x at 0."""
     if options.strength == 0:
         return MovedActivation(x)
-    best = target.best[: options.neurons]
+    best = target.first(options.neurons)
     rows = codec.decoder_rows[best]
     step = _strength(options) * (target.max_activation[best].to(rows) @ rows)
     return MovedActivation(codec.add(x, step, codec.input_scale(x)))

@@ -18,6 +18,7 @@ from atlas.progress import Progress, silent
 from atlas.steering.calibrations import CalibrationKey, calibration_key, fit_key, picked_strength
 from atlas.steering.default_strength import TEXTS, fit_strength
 from atlas.steering.intervention import Steering
+from atlas.steering.listed import find_source
 from atlas.steering.methods import METHODS, SteeredSae, settle_options
 from atlas.steering.settings import Options, SteeringSettings
 from atlas.steering.signals import ensure_signals
@@ -41,6 +42,7 @@ class PreparedSteering:
         options: method -> its settings, defaults and picked strength filled in.
         fits: method -> the strength that was fitted to the model just now, to be stored when texts are.
         chosen: the neurons that steer in a topic's stead, per SAE; None where a topic or a vector alone steers.
+        list_name: the list of notes that they stand in; None where they were given by their numbers.
     """
 
     recorded: RecordedModels
@@ -53,6 +55,7 @@ class PreparedSteering:
     options: Mapping[str, Options] = field(default_factory=dict)
     fits: Mapping[str, float] = field(default_factory=dict)
     chosen: Chosen | None = None
+    list_name: str | None = None
 
     @property
     def sae_keys(self) -> list[int]:
@@ -123,7 +126,7 @@ def prepare_steering(
     settings: SteeringSettings = SteeringSettings(),
     vectors: Sequence[str] = (),
     sae_ids: Sequence[str | int] | None = None,
-    chosen: Chosen | None = None,
+    chosen: Chosen | str | None = None,
     strict: bool = True,
     progress: Progress = silent,
 ) -> PreparedSteering:
@@ -133,38 +136,50 @@ def prepare_steering(
 
     Args:
         recorded: the language model and the SAEs of a finished atlas.
-        topic: a scored topic; None gives every neuron the score 1.
+        topic: a scored topic, or, where there is none of the name, a list of notes, whose neurons steer in its stead; None gives
+            every neuron the score 1.
         methods: key of METHODS -> its settings. A strength of None becomes the one that `atlas evaluate --calibrate`
             picked under the same settings, or else the method's default: for `add` one that is fitted to the model.
         settings: what all methods share.
         vectors: behaviours whose contrastive vectors are added up, for the methods that steer by them.
         sae_ids: which SAEs at once; None for the first that the topic is scored and the vectors are made for.
-        chosen: neurons that steer in a topic's stead, best first, per key of an SAE; then these are the SAEs, and methods that
-            take the best neurons take all of them, unless their settings say how many.
+        chosen: neurons that steer in a topic's stead, best first, per key of an SAE, or the name of the list of notes that they
+            stand in; then these are the SAEs, and methods that take the best neurons take all of them, unless their settings say
+            how many.
         strict: whether to refuse a method without the topic or the vector that it steers by, and vectors without a
             method that uses them.
         progress: called with (stage, done, total).
 
     Raises:
-        UnknownName: no such topic, SAE, method or vector.
+        UnknownName: no such topic, list, SAE, method or vector.
         AtlasError: a method has no such option, or lacks what it steers by; the rule needs a signal that is not there.
         StoreError: the topic's scores are stale, a vector is not made for an SAE, or an SAE has changed.
         ModelError: the folder of the model or of an SAE is gone.
     """
     given = methods or {}
+    keys = find_sae_keys(recorded.store, sae_ids)
+    topic, chosen, list_name = find_source(recorded.store, topic, chosen, keys)
     if chosen:
         given = {method: _all_chosen(method, own, chosen) for method, own in given.items()}
     options = {method: settle_options(method, own) for method, own in given.items()}
     if strict and methods:
         check_sources(topic, list(methods), vectors, chosen=chosen)
     progress("loading SAEs and model", 0, 0)
-    keys = find_sae_keys(recorded.store, sae_ids)
     ensure_signals(recorded, topic, settings.select, keys, progress=progress)
     found = load_steered_saes(
         recorded, topic, keys, scorer=settings.scorer, select=settings.select, vectors=vectors, chosen=chosen
     )
     prepared = PreparedSteering(
-        recorded, topic, tuple(vectors), settings, found.saes, found.scoring_ids, found.rows, options, chosen=chosen
+        recorded,
+        topic,
+        tuple(vectors),
+        settings,
+        found.saes,
+        found.scoring_ids,
+        found.rows,
+        options,
+        chosen=chosen,
+        list_name=list_name,
     )
     if settings.chat:
         wrap_prompts(recorded.model[1], [""], system=settings.system)  # says now what is wrong with the template

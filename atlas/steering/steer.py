@@ -54,6 +54,8 @@ def store_steered(prepared: PreparedSteering, results: Sequence[Generation], sam
     shared = {**prepared.settings.stored(), **asdict(sampling)}
     if prepared.chosen:
         shared["chosen"] = {str(key): list(neurons) for key, neurons in prepared.chosen.items()}
+    if prepared.list_name is not None:
+        shared["list"] = prepared.list_name
     with prepared.recorded.store.write() as session:
         sources = {
             method: Source(

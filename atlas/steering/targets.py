@@ -90,7 +90,7 @@ def load_steered_saes(
 
 
 def choose_target(frame: pl.DataFrame, neurons: Sequence[int], device: str = "cpu") -> Target:
-    """A Target of chosen neurons, best first: they have the score 1, the others come behind them with the score 0.
+    """A Target of chosen neurons, best first: they have the score 1. The others, behind them, have 0 and never steer.
 
     Raises:
         UnknownName: the SAE has no such neuron.
@@ -106,6 +106,7 @@ def choose_target(frame: pl.DataFrame, neurons: Sequence[int], device: str = "cp
         torch.tensor(scores, device=device),
         torch.tensor(frame["max_activation"].to_numpy(), device=device),
         torch.tensor(np.concatenate([np.asarray(own, dtype=np.int64), rest]), device=device),
+        most=len(own),
     )
 
 
