@@ -13,7 +13,19 @@ if TYPE_CHECKING:
 
     from atlas.cards.neuron import Neuron
 
-PARTS = ("facts", "labels", "samples", "contexts", "histogram", "written", "neighbours", "topics", "notes")
+PARTS = (
+    "facts",
+    "labels",
+    "samples",
+    "contexts",
+    "histogram",
+    "token_histogram",
+    "logit_histogram",
+    "written",
+    "neighbours",
+    "topics",
+    "notes",
+)
 SHOWN = {"meaning": "near in meaning", "co-firing": "fire together", "decoder": "write alike"}
 ROWS = 5  # of a part, in a table
 BARS = "▁▂▃▄▅▆▇█"

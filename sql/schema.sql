@@ -239,6 +239,14 @@ comment on column token_logits.rank is '1 is the most';
 comment on column token_logits.token is 'The token';
 comment on column token_logits.logit is 'Its logit where the decoder row alone reaches the final norm and the unembedding';
 
+create table logit_histograms (sae_key uinteger, neuron uinteger, low float, high float, counts uinteger[]);
+comment on table logit_histograms is 'How the logits of a neuron''s decoder row are spread over the vocabulary; filled as neurons are looked at';
+comment on column logit_histograms.sae_key is 'The SAE';
+comment on column logit_histograms.neuron is 'The neuron';
+comment on column logit_histograms.low is 'The smallest logit, as in token_logits';
+comment on column logit_histograms.high is 'The largest';
+comment on column logit_histograms.counts is 'Tokens in each of as many equal ranges from low to high; their sum is the vocabulary';
+
 create table topics (topic_id uinteger, name varchar, created_at timestamp);
 comment on table topics is 'A named topic';
 comment on column topics.topic_id is 'Our integer for the topic';

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import polars as pl
@@ -19,6 +19,8 @@ class NeuronFrames:
             act_max, act_sum, act_count, source, text; tokens and activations, null where no model was run.
         contexts: its strongest tokens with the text around them, as the build kept them.
         histogram: low, high, prompts: how many prompts it fires on at most so much.
+        token_histogram: low, high, tokens: how many tokens, of the prompts whose tokens have values, it fires on so much.
+        logit_histogram: low, high, tokens: how many tokens of the vocabulary get such a logit of its decoder row alone.
         written: side (promoted, suppressed), rank, token, logit; logits are null where no model was run.
         neighbours: kind (meaning, co-firing, decoder), sae_key, sae_id, neuron, cosine, support, fires_on, label.
         topics: topic, scorer, score, se, z, g, rank (of the score among the SAE's neurons).
@@ -36,6 +38,8 @@ class NeuronFrames:
     topics: pl.DataFrame
     notes: pl.DataFrame
     notices: tuple[str, ...] = ()
+    token_histogram: pl.DataFrame = field(default_factory=pl.DataFrame)
+    logit_histogram: pl.DataFrame = field(default_factory=pl.DataFrame)
 
     @property
     def row(self) -> dict[str, Any]:

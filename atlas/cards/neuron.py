@@ -14,9 +14,9 @@ from atlas.cards.html import with_style
 from atlas.cards.neighbours import SCHEMA as NEIGHBOURS
 from atlas.cards.neighbours import nearest_in_firing, nearest_in_meaning, nearest_in_writing
 from atlas.cards.rendering import render_neuron
-from atlas.cards.token_values import measure_token_values
+from atlas.cards.token_values import measure_token_values, token_histogram
 from atlas.cards.written_tokens import SCHEMA as LOGITS
-from atlas.cards.written_tokens import measure_token_logits
+from atlas.cards.written_tokens import bins_of, measure_token_logits
 from atlas.errors import AtlasError, StoreError, UnknownName
 from atlas.meaning.described import describe
 from atlas.meaning.neuron_vectors import lacks_neuron_vectors
@@ -28,6 +28,10 @@ from atlas.store.state import require_complete
 
 STRONGEST, RANGES, PER_RANGE, RANDOM = 10, 4, 3, 5  # prompts that are picked to be shown
 BINS = 30  # of the histogram
+NOT_RUN = (
+    "no model was run: values of tokens and logits, and their histograms, are shown where the file has them (`atlas neuron` "
+    "without --stored runs it over the prompts that are shown)"
+)
 
 
 class Neuron(NeuronFrames):
@@ -44,6 +48,7 @@ class _Draft:
     samples: pl.DataFrame
     kept: pl.DataFrame
     written: pl.DataFrame
+    spread: pl.DataFrame
     neighbours: list[pl.DataFrame]
     notices: list[str] = field(default_factory=list)
 
@@ -59,7 +64,7 @@ class _Draft:
     @property
     def lacks_logits(self) -> bool:
         """Whether no model has told yet what is written."""
-        return self.written["logit"].count() == 0
+        return self.written["logit"].count() == 0 or self.spread.is_empty()
 
 
 def read_neuron(
@@ -98,13 +103,14 @@ def read_neuron(
     if recorded is not None:
         _complete(draft, store, rows, place, recorded, save=save)
     elif draft.missing.height or draft.lacks_logits:
-        draft.notices.append("no model was run: values of tokens and logits are shown where the file has them")
+        draft.notices.append(NOT_RUN)
     with store.read() as session:
         neighbours = _described(session, pl.concat(draft.neighbours))
     samples = draft.samples.join(draft.kept, on="prompt_id", how="left", maintain_order="left")
     return Neuron(
-        facts, labels, samples, contexts, histogram, draft.written, neighbours, topics, notes, tuple(draft.notices)
-    )
+        facts, labels, samples, contexts, histogram, draft.written, neighbours, topics, notes, tuple(draft.notices),
+        token_histogram(draft.kept, facts.item(0, "max_activation"), BINS), bins_of(draft.spread),
+    )  # fmt: skip
 
 
 def _require_sound(store: Store, facts: pl.DataFrame, histogram: pl.DataFrame) -> None:
@@ -123,11 +129,12 @@ def _read_draft(session: Asks, sae_key: int, neuron: int, keys: list[int], facts
     prompts = samples["prompt_id"].unique().to_list()
     kept = session.ask("kept_token_values", sae_key=sae_key, neuron=neuron, prompts=prompts)
     written = session.ask("kept_token_logits", sae_key=sae_key, neuron=neuron)
+    spread = session.ask("kept_logit_histogram", sae_key=sae_key, neuron=neuron)
     if written.is_empty():  # what the build kept has no logits
         tokens = facts.item(0, "top_tokens").to_list() if facts.item(0, "top_tokens") is not None else []
         own = {"side": ["promoted"] * len(tokens), "rank": range(1, len(tokens) + 1), "token": tokens}
         written = pl.DataFrame({**own, "logit": [None] * len(tokens)}, schema=LOGITS)
-    draft = _Draft(samples, kept, written, [pl.DataFrame(schema=NEIGHBOURS)])
+    draft = _Draft(samples, kept, written, spread, [pl.DataFrame(schema=NEIGHBOURS)])
     if samples.is_empty():
         return draft
     keys = sorted(keys, key=lambda key: (key != sae_key, key))
@@ -164,8 +171,9 @@ def _complete(
     if draft.lacks_logits:
         with _told(draft, "the tokens that it writes have no logits"):
             found = measure_token_logits(recorded.read_as(row), recorded.sae(row), neuron)
-            if found.height:
-                fresh["token_logits"] = draft.written = found
+            if found.tokens.height:
+                fresh["token_logits"] = draft.written = found.tokens
+                fresh["logit_histograms"] = draft.spread = found.spread
     if save and fresh and not store.read_only:
         with _told(draft, "what the model was run for is not kept"):
             keep(store, place, fresh)
@@ -202,6 +210,7 @@ def keep(store: Store, place: dict[str, int], fresh: Mapping[str, pl.DataFrame])
             session.run("drop_token_values", **place, prompts=fresh["token_values"]["prompt_id"].to_list())
         if "token_logits" in fresh:
             session.run("drop_token_logits", **place)
+            session.run("drop_logit_histogram", **place)
         for table, frame in fresh.items():
             session.append(table, frame.with_columns(**columns))
 

@@ -40,7 +40,6 @@ def render_neuron(neuron: NeuronFrames, *, links: Links = NO_LINKS) -> str:
         of_kind["strongest"] = [_context(one, row["max_activation"]) for one in neuron.contexts.iter_rows(named=True)]
     topics = [_with_interval(one) for one in neuron.topics.iter_rows(named=True)]
     best = [one for one in topics if one["rank"] is not None][:TOPICS]
-    bars = neuron.histogram.to_dicts()
     return render(
         "neuron.html",
         row=row,
@@ -50,8 +49,7 @@ def render_neuron(neuron: NeuronFrames, *, links: Links = NO_LINKS) -> str:
         previous=neuron.previous,
         next=neuron.next,
         notices=neuron.notices,
-        bars=_bars(bars),
-        most=max((one["prompts"] for one in bars), default=0),
+        histograms=_histograms(neuron),
         written={side: neuron.written.filter(pl.col("side") == side).to_dicts() for side in ("promoted", "suppressed")},
         topics=best,
         topics_left=len(topics) - len(best),
@@ -200,15 +198,40 @@ def _ranges(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(groups.values())
 
 
-def _bars(histogram: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _histograms(neuron: NeuronFrames) -> list[dict[str, Any]]:
+    """What is drawn as histograms: title, said (what is counted, over what), unit, bars, most; those that have a bar."""
+    known = neuron.samples.drop_nulls("tokens")["prompt_id"].n_unique()
+    words = int(neuron.logit_histogram["tokens"].sum()) if neuron.logit_histogram.height else 0
+    found = (
+        ("Activations per prompt", "the largest in each of all prompts that it fires on", "prompts", neuron.histogram),
+        (
+            "Activations per token",
+            f"all above 0 over the {known} prompts shown below; these are picked, so that strong activations are overrepresented",
+            "tokens",
+            neuron.token_histogram,
+        ),
+        ("Logits", f"of all {words:,} tokens of the vocabulary, as its decoder row alone gives them", "tokens",
+         neuron.logit_histogram),
+    )  # fmt: skip
+    return [
+        {
+            "title": title, "said": said, "unit": unit, "bars": _bars(frame.to_dicts(), unit), "most": frame[unit].max(),
+            "low": frame.item(0, "low"), "high": frame.item(-1, "high"),
+        }
+        for title, said, unit, frame in found
+        if frame.height
+    ]  # fmt: skip
+
+
+def _bars(histogram: list[dict[str, Any]], unit: str) -> list[dict[str, Any]]:
     """A histogram's bars, with where they stand."""
-    most = max((one["prompts"] for one in histogram), default=0)
+    most = max((one[unit] for one in histogram), default=0)
     step = WIDTH / len(histogram) if histogram else 0.0
     bars = []
     for place, one in enumerate(histogram):
-        height = 0.0 if not one["prompts"] else max(1.0, (HEIGHT - 12) * one["prompts"] / most)
+        height = 0.0 if not one[unit] else max(1.0, (HEIGHT - 12) * one[unit] / most)
         sizes = {"x": round(place * step, 2), "width": round(step - 0.8, 2), "y": round(HEIGHT - height, 2)}
-        bars.append({**one, **sizes, "height": round(height, 2)})
+        bars.append({**one, **sizes, "height": round(height, 2), "count": one[unit], "cold": one["high"] <= 0})
     return bars
 
 

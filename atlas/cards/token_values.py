@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import polars as pl
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from atlas.models.loaded import LoadedModel
 from atlas.models.tokens import pad_rows, special_ids, token_pieces
 
 BATCH_TOKENS = 2048  # read at once
+BINNED = {"low": pl.Float64, "high": pl.Float64, "tokens": pl.UInt32}
 SCHEMA: dict[str, Any] = {"prompt_id": pl.UInt32, "tokens": pl.List(pl.String), "activations": pl.List(pl.Float32)}
 
 
@@ -54,6 +56,26 @@ def measure_token_values(model: LoadedModel, codec: Codec, neuron: int, prompts:
             values[place] = _values(codec, x[row, : len(rows[place])], neuron, [i in special for i in rows[place]])
     found = {"prompt_id": prompts["prompt_id"], "tokens": pieces, "activations": [values[i] for i in range(len(rows))]}
     return pl.DataFrame(found, schema=SCHEMA)
+
+
+def token_histogram(kept: pl.DataFrame, highest: float, bins: int) -> pl.DataFrame:
+    """How many tokens have an activation in each of equal ranges from 0 to the largest, those of 0 left out.
+
+    Args:
+        kept: prompts token by token, as `measure_token_values` gives them.
+        highest: the neuron's largest activation.
+        bins: how many ranges.
+
+    Returns:
+        low, high, tokens; no row where no token is known.
+    """
+    values = kept["activations"].explode().drop_nulls().to_numpy() if kept.height else np.zeros(0)
+    values = values[values > 0]
+    if not len(values):
+        return pl.DataFrame(schema=BINNED)
+    top = max(highest, float(values.max()))  # another machine's model may go a little beyond
+    counts, edges = np.histogram(values, bins=bins, range=(0, top))
+    return pl.DataFrame({"low": edges[:-1], "high": edges[1:], "tokens": counts}, schema=BINNED)
 
 
 def batches(rows: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nicegui import ui
 from nicegui.events import KeyEventArguments
 from starlette.requests import Request
@@ -58,7 +60,7 @@ class NeuronView:
     async def show(self) -> None:
         """Show the card as far as the file has it, and then what the model adds."""
         self.state.text = "reading ..."
-        card = await attempt(neuron_card, self.visit, self.sae_key, self.neuron, live=False)
+        card = await attempt(neuron_card, self.visit, self.sae_key, self.neuron, live=False, goes_on=self.live)
         if card is None:
             self.state.text = ""
             return
@@ -85,7 +87,7 @@ class NeuronView:
             self.tried.content = made
 
 
-def neuron_card(visit: Visit, sae_key: int, neuron: int, *, live: bool) -> tuple[str, bool]:
+def neuron_card(visit: Visit, sae_key: int, neuron: int, *, live: bool, goes_on: bool = False) -> tuple[str, bool]:
     """A neuron's card as HTML, and whether nothing is missing that a model could add.
 
     Args:
@@ -93,17 +95,20 @@ def neuron_card(visit: Visit, sae_key: int, neuron: int, *, live: bool) -> tuple
         sae_key: the SAE.
         neuron: the neuron.
         live: whether to run the model for what the file lacks.
+        goes_on: whether it is run next, so that the card need not say that it was not.
 
     Raises:
         UnknownName: no such SAE or neuron.
     """
     from atlas.cards.html import Links
-    from atlas.cards.neuron import read_neuron
+    from atlas.cards.neuron import NOT_RUN, read_neuron
     from atlas.cards.rendering import render_neuron
 
     store, keep = visit.atlas.store, not visit.read_only
     visit.atlas.sae_key(sae_key)
     found = read_neuron(store, sae_key, neuron, recorded=visit.models if live else None, save=keep)
+    if goes_on:
+        found = replace(found, notices=tuple(line for line in found.notices if line != NOT_RUN))
     links = Links(neuron=neuron_link, topic=lambda name: link("/topics", topic=name))
     return render_neuron(found, links=links), live or found.is_dead
 

@@ -32,6 +32,7 @@ LATER = (
     "notes",
     "token_values",
     "token_logits",
+    "logit_histograms",
 )  # tables that files of this schema version may lack: older ones do
 Thing = tuple[str, str, str | None]  # kind, name, statement: a row of sql/catalog.sql
 

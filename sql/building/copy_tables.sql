@@ -9,6 +9,7 @@ insert into map by name select * from old.map order by sae_key, basis, neuron;
 insert into notes by name select * from old.notes order by list, sae_key, neuron;
 insert into token_values by name select * from old.token_values order by sae_key, neuron, prompt_id;
 insert into token_logits by name select * from old.token_logits order by sae_key, neuron, side, rank;
+insert into logit_histograms by name select * from old.logit_histograms order by sae_key, neuron;
 insert into topics by name select * from old.topics order by topic_id;
 insert into topic_texts by name select * from old.topic_texts order by topic_id, text_id;
 insert into topic_activations by name select * from old.topic_activations order by topic_id, sae_key, text_id, neuron;

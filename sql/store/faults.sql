@@ -52,6 +52,7 @@ with unfit as (
         union all select 'notes', o.sae_key from notes as o group by o.sae_key
         union all select 'token_values', k.sae_key from token_values as k group by k.sae_key
         union all select 'token_logits', w.sae_key from token_logits as w group by w.sae_key
+        union all select 'logit_histograms', b.sae_key from logit_histograms as b group by b.sae_key
     ) as f
     where f.sae_key is null or not exists (from saes as s where s.sae_key = f.sae_key)
     union all
@@ -95,6 +96,7 @@ with unfit as (
         union all select 'notes', null, max(o.neuron) from notes as o
         union all select 'token_values', max(k.prompt_id), max(k.neuron) from token_values as k
         union all select 'token_logits', null, max(w.neuron) from token_logits as w
+        union all select 'logit_histograms', null, max(b.neuron) from logit_histograms as b
         union all select 'scores', null, max(c.neuron) from scores as c
         union all select 'null_scores', null, max(l.neuron) from null_scores as l
         union all select 'topic_activations', null, max(t.neuron) from topic_activations as t
@@ -225,5 +227,13 @@ with unfit as (
     union all
     select 37, 'a neuron is in a list twice', min(o.list)
     from notes as o group by o.list, o.sae_key, o.neuron having count(*) > 1
+    union all
+    select 38, 'a neuron''s histogram of logits is empty or impossible', b.neuron::varchar
+    from logit_histograms as b
+    where b.neuron is null or not isfinite(coalesce(b.low + b.high, 'nan')) or b.low > b.high
+        or coalesce(len(b.counts), 0) not between 1 and 1000 or list_contains(list_transform(b.counts, lambda c: c is null), true)
+    union all
+    select 39, 'a neuron has two histograms of logits', min(b.neuron)::varchar
+    from logit_histograms as b group by b.sae_key, b.neuron having count(*) > 1
 )
 select u.fault, u."value" from unfit as u order by u.nr limit 1

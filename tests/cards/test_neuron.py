@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 import duckdb
+import numpy as np
 import polars as pl
 import pytest
 import tiny
@@ -17,6 +18,7 @@ import atlas.cards.neuron
 from atlas.cards.neighbours import nearest_in_writing
 from atlas.cards.neuron import RANDOM, STRONGEST, Neuron, read_neuron
 from atlas.cards.token_values import BATCH_TOKENS, batches, measure_token_values
+from atlas.cards.written_tokens import bins_of, spread_of
 from atlas.errors import AtlasError, ModelError, StoreError, UnknownName
 from atlas.models.activations import encode_entries, run_model, tokenize
 from atlas.models.embeddings import embed_frame
@@ -159,6 +161,25 @@ def test_promoted_tokens_are_those_that_the_build_kept_and_suppressed_ones_are_t
         assert suppressed["token"].to_list() == names[: -len(suppressed) - 1 : -1]
 
 
+def test_histograms_count_the_tokens_of_the_prompts_shown_and_all_of_the_vocabulary(opened, language_model):
+    found = opened.neuron(0, sae_id=0)
+    tokens = found.samples.unique("prompt_id")["activations"].explode().drop_nulls()
+    assert found.token_histogram["tokens"].sum() == (tokens > 0).sum() > 0
+    high = found.token_histogram.item(-1, "low")
+    assert found.token_histogram.item(-1, "tokens") == (tokens >= high).sum()
+    assert found.token_histogram.item(-1, "high") == pytest.approx(found.row["max_activation"], rel=1e-5)
+    assert found.logit_histogram["tokens"].sum() == len(language_model.tokenizer)
+    ends = found.written["logit"].min(), found.written["logit"].max()
+    assert (found.logit_histogram.item(0, "low"), found.logit_histogram.item(-1, "high")) == pytest.approx(ends)
+    assert found.logit_histogram["tokens"][-1] >= 1
+
+
+def test_logits_that_are_all_the_same_have_one_range():
+    assert bins_of(spread_of(np.full(7, 2.0, dtype=np.float32))).rows() == [(2.0, 2.0, 7)]
+    assert bins_of(spread_of(np.arange(100, dtype=np.float32)))["tokens"].to_list() == [2] * 50
+    assert bins_of(pl.DataFrame()).is_empty()
+
+
 def test_what_the_model_was_run_for_is_kept_and_not_run_for_again(opened, monkeypatch):
     first = opened.neuron(0, sae_id=0)
 
@@ -169,7 +190,7 @@ def test_what_the_model_was_run_for_is_kept_and_not_run_for_again(opened, monkey
     monkeypatch.setattr(atlas.cards.neuron, "measure_token_logits", refuse)
     again = atlas.open(opened.store.path).neuron(0, sae_id=0)
     stored = atlas.open(opened.store.path).neuron(0, sae_id=0, live=False)
-    for part in ("samples", "written", "histogram", "topics"):
+    for part in ("samples", "written", "histogram", "token_histogram", "logit_histogram", "topics"):
         assert getattr(again, part).equals(getattr(first, part))
         assert getattr(stored, part).equals(getattr(first, part))
     assert first.notices == again.notices == stored.notices == ()
@@ -191,7 +212,7 @@ def test_an_atlas_that_is_opened_for_reading_alone_keeps_nothing_and_shows_all(o
 
 
 def test_an_older_file_gets_the_tables_when_a_neuron_is_looked_at(opened):
-    tables = ("token_values", "token_logits", "map", "notes")
+    tables = ("token_values", "token_logits", "logit_histograms", "map", "notes")
     with duckdb.connect(str(opened.store.path)) as connection:
         for table in tables:
             connection.execute(f"drop table {table}")

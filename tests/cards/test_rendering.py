@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 
@@ -70,6 +71,7 @@ def hostile_neuron(text=HOSTILE, **facts) -> Neuron:
         "tokens": 40, "encoder": text, "encoder_hash": text, "reference_hash": text, **facts,
     }  # fmt: skip
     sample = {
+        "prompt_id": 2,
         "rank": 1,
         "act_max": 4.0,
         "source": text,
@@ -104,7 +106,28 @@ def hostile_neuron(text=HOSTILE, **facts) -> Neuron:
         ),
         notes=pl.DataFrame({"list": [text], "text": text, "created_at": None}),
         notices=(text,),
+        token_histogram=pl.DataFrame({"low": [0.0, 2.0], "high": [2.0, 4.0], "tokens": [0, 6]}),
+        logit_histogram=pl.DataFrame({"low": [-1.5, 0.0], "high": [0.0, 1.5], "tokens": [900, 1100]}),
     )
+
+
+def test_each_histogram_says_what_it_counts_and_over_what():
+    found = read(render_neuron(hostile_neuron("x")))
+    for said in (
+        "Activations per prompt the largest in each of all prompts that it fires on",
+        "Activations per token all above 0 over the 1 prompts shown below",
+        "Logits of all 2,000 tokens of the vocabulary",
+        "2.00 to 4.00: 6 tokens",
+        "-1.50 to 0.000: 900 tokens",
+        "1,100 tokens at most",
+    ):
+        assert said in " ".join(found.text.split())
+    bare = read(
+        render_neuron(replace(hostile_neuron("x"), token_histogram=pl.DataFrame(), logit_histogram=pl.DataFrame()))
+    )
+    assert "per prompt" in bare.text
+    assert "per token" not in bare.text
+    assert "Logits" not in bare.text
 
 
 TOP = pl.DataFrame({

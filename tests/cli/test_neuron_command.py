@@ -10,6 +10,7 @@ from atlas.cli.neuron import marked, sparkline
 from command import run
 
 import atlas
+from atlas.cards.neuron import NOT_RUN
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_a_page_is_written_beside(file, tmp_path):
 def test_what_is_not_shown_is_said_on_stderr(file):
     code, stdout, stderr = run("neuron", file, "1", "--sae-id", "0", "--stored")
     assert code == 0
-    assert stderr == "no model was run: values of tokens and logits are shown where the file has them\n"
+    assert stderr == f"{NOT_RUN}\n"
     assert "«" in stdout
 
 

@@ -126,6 +126,13 @@ FAULTS = {  # what was done to a good file: what is said of it
     "update token_logits set token = null": "a logit of a neuron has an empty or impossible place: '3'",
     "update token_logits set logit = 'nan'": "a logit of a neuron has an empty or impossible place: '3'",
     "insert into token_logits from token_logits": "a neuron has two logits of one rank: '3'",
+    "update logit_histograms set sae_key = 7": "table logit_histograms names an SAE that is not there: '7'",
+    "update logit_histograms set neuron = 4000000000": "table logit_histograms has a prompt or a neuron that is not there",
+    "update logit_histograms set low = 9": "a neuron's histogram of logits is empty or impossible: '3'",
+    "update logit_histograms set high = 'inf'": "a neuron's histogram of logits is empty or impossible: '3'",
+    "update logit_histograms set counts = []": "a neuron's histogram of logits is empty or impossible: '3'",
+    "update logit_histograms set counts = [1, null]": "a neuron's histogram of logits is empty or impossible: '3'",
+    "insert into logit_histograms from logit_histograms": "a neuron has two histograms of logits: '3'",
     "update map set sae_key = 7": "table map names an SAE that is not there: '7'",
     "update map set neuron = 4000000000": "table map has a prompt or a neuron that is not there",
     "update map set basis = 'x'": "a neuron's place on a map is empty or impossible: '3'",
@@ -166,6 +173,8 @@ def good_file(built_atlas, tmp_path_factory, encoder):
         session.append("token_values", pl.DataFrame(values))
         logit = {"sae_key": 0, "neuron": 3, "side": "promoted", "rank": 1, "token": "ship", "logit": 2.5}
         session.append("token_logits", pl.DataFrame(logit))
+        spread = {"sae_key": [0], "neuron": [3], "low": [-1.5], "high": [2.5], "counts": [[3, 0, 1]]}
+        session.append("logit_histograms", pl.DataFrame(spread))
         place = {
             "sae_key": 0,
             "neuron": 3,
