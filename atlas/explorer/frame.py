@@ -56,6 +56,7 @@ def framed(visit: Visit, request: Request, path: str, title: str) -> Iterator[No
         ui.button(icon="contrast", on_click=lambda: _turn(dark)).props(
             'flat round dense aria-label="Dark or light"'
         ).tooltip("Dark or light")
+    later(visit.begin_loading)
     with ui.column().classes("page w-full"):
         yield
 
@@ -117,10 +118,10 @@ def copied(text: str, what: str) -> None:
     ui.notify(f"{what} copied", timeout=1500)
 
 
-def code_block(text: str, *, language: str = "sql", whole: str | None = None) -> None:
-    """A text as code, with a button that copies it, or the `whole` where what is shown is cut."""
+def code_block(text: str, *, what: str = "SQL", whole: str | None = None) -> None:
+    """A text as code, with a button that copies it, or the `whole` where what is shown is cut; `what` it is."""
     with ui.element("div").classes("code"):
-        ui.label(text).classes("source").props(f'data-language="{language}"')
-        ui.button(icon="content_copy", on_click=lambda: copied(whole or text, language.upper())).props(
+        ui.label(text).classes("source")
+        ui.button(icon="content_copy", on_click=lambda: copied(whole or text, what)).props(
             'flat round dense size=sm aria-label="Copy"'
         )

@@ -7,7 +7,7 @@ from dataclasses import replace
 from nicegui import ui
 
 from atlas.explorer.comparison import COLUMNS, Comparison, Settled, compare_texts, settle
-from atlas.explorer.curve import curve_figure, strength_curve
+from atlas.explorer.curve import calibrate_command, curve_figure, strength_curve
 from atlas.explorer.frame import attempt, code_block, empty_state, later
 from atlas.explorer.steer_form import SteerForm
 from atlas.explorer.tokens import tint_range, token_html
@@ -62,11 +62,11 @@ class SteerView:
         mine, wish = self.asked, self.form.wish()
         ui.navigate.history.replace(wish.link())
         self.settled = None
-        if not wish.topic and not wish.chosen and not wish.vectors:
+        if not wish.is_scored and not wish.vectors:
             self.below.clear()
             with self.below:
                 empty_state(
-                    "Choose a topic, or give neurons by their numbers; a neuron's page and every list lead here too."
+                    "Choose a topic or a list, or give neurons by their numbers; a neuron's page and every list lead here too."
                 )
             return
         going = Comparison()
@@ -83,7 +83,7 @@ class SteerView:
         wish, path = settled.wish, self.visit.atlas.store.path
         self.below.clear()
         with self.below:
-            if wish.topic and METHODS[wish.method].strength is not None:
+            if wish.own_topic and METHODS[wish.method].strength is not None:
                 self._show_curve(settled)
             if not wish.prompt:
                 return
@@ -94,17 +94,18 @@ class SteerView:
                 ("The neurons that steer, as SQL", wish.sql(settled.prepared.sae_keys[0])),
             ):
                 with ui.expansion(name, icon="content_copy").classes("w-full copies"):
-                    code_block(text)
+                    code_block(text, what=name.rpartition(" ")[2])
 
     def _show_curve(self, settled: Settled) -> None:
         wish = settled.wish
-        curve = strength_curve(self.visit, wish.topic, wish.method)
+        curve = strength_curve(self.visit, settled.prepared, wish.method)
         if curve.is_empty():
-            path = self.visit.atlas.store.path
+            command = calibrate_command(self.visit.atlas.store.path, wish, settled.prepared)
             ui.label(
-                "How strength, perplexity and distance go together has not been measured for this topic. This measures it: "
-                f"atlas evaluate {path} {wish.topic} --method {wish.method} --calibrate"
+                "How strength, perplexity and distance go together has not been measured for this topic with this SAE, method and "
+                "choice of neurons" + (", in a chat" if wish.chat else "") + ". This measures it, and picks a strength:"
             ).classes("soft small").props('data-testid="no-curve"')
+            code_block(command, what="Command")
             return
         with ui.element("div").classes("panel w-full"):
             ui.html("<h2>What strength costs and brings</h2>", sanitize=False)
@@ -150,7 +151,7 @@ class SteerView:
         waiting = f"waiting: {before} before you" if before else going.state
         self.state.text = waiting if not going.stopped.is_set() or not going.state else "stopping ..."
         wish = self.settled.wish if self.settled is not None else self.form.wish()
-        scored = bool(wish.topic or wish.chosen)
+        scored = wish.is_scored
         tints = tint_range(going.tokens.values()) if scored else None
         if tints is not None:
             self.legend.text = LEGEND.format(*tints)

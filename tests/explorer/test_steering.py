@@ -10,19 +10,22 @@ import threading
 from dataclasses import replace
 from time import sleep
 
+import polars as pl
 import pytest
+from atlas.cli.evaluate import evaluate
 from command import run
 
 from atlas.evaluation.runs import MethodSetting
 from atlas.explorer.address import link, read_selection, selection
 from atlas.explorer.comparison import Comparison, compare_texts, settle
-from atlas.explorer.curve import curve_figure, strength_curve
+from atlas.explorer.curve import calibrate_command, curve_figure, strength_curve
 from atlas.explorer.tokens import tint_range, token_html
 from atlas.explorer.visit import Turns
 from atlas.explorer.wish import ORDERS, Wish
+from atlas.steering.generations import METRIC_SCHEMA
 from atlas.steering.selection import RULES
-from atlas.steering.settings import Options
 from atlas.steering.streaming import Token
+from atlas.store.session import now
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>&amp;\"'"
 WISH = Wish(prompt="The doctor", topic="medicine", select="score", strength=0.5, tokens=8, seed=5)
@@ -81,6 +84,23 @@ def test_neurons_of_choice_go_through_every_door_too(shown):
     found = shown.atlas.sql(settled.wish.sql(0))
     assert sorted(found.select("sae_key", "neuron").rows()) == [(0, 2), (0, 5)]
     assert (settled.neurons, settled.raw) == (2, pytest.approx(found["max_activation"].mean()))
+
+
+def test_a_list_goes_through_every_door_too(shown):
+    shown.atlas.add_notes([5, 2], name="blood's", sae_id=0)
+    shown.atlas.add_notes([3], name="blood's", sae_id=1)
+    settled, going = go(shown, Wish(prompt="The doctor", listed="blood's", topic="medicine", strength=0.4, tokens=6))
+    texts = texts_of(going)
+    words = shlex.split(settled.wish.command(shown.atlas.store.path))
+    rows = json.loads(run(*words[1:], "--no-save", "--format", "json")[1])
+    assert rows[1]["text"] == texts["steered"] != texts["shuffled"]
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(settled.wish.python(shown.atlas.store.path), {})
+    assert said.getvalue() == f"original {texts['unsteered']}\nadd {texts['steered']}\n"
+    assert shown.atlas.sql(settled.wish.sql(0)).select("sae_key", "neuron").rows() == [(0, 2), (0, 5), (1, 3)]
+    assert settled.neurons == 3
+    assert settle(shown, replace(settled.wish, sae=1), Comparison()).neurons == 1
 
 
 @pytest.mark.parametrize("rule", ["score", "z", "combined", "centroid", "centroid-joint"])
@@ -145,27 +165,45 @@ def test_tokens_are_tinted_on_one_scale_and_stay_texts():
     assert "--c" not in token_html(tokens, "", tints=None)
 
 
-def test_a_stored_calibration_is_drawn_with_the_strength_in_use(shown):
-    assert strength_curve(shown, "medicine", "add").is_empty()
-    with shown.atlas.store.write() as session:
-        import polars as pl
+def store_calibration(store, prepared, method, strengths, *, evaluation, **other):
+    """Runs as a calibration stores them, with figures that are made up: value n + 1 at the nth strength, 0 the first."""
+    shared = {**prepared.settings.stored(), "sae_keys": prepared.sae_keys, "vectors": [], **other}
+    settings = [MethodSetting("original")]
+    settings += [MethodSetting(method, replace(prepared.options[method], strength=one)) for one in strengths]
+    rows = [
+        (10 * evaluation + n, evaluation, "medicine", one.method, json.dumps({**one.flat(), **shared}), 0)
+        for n, one in enumerate(settings)
+    ]
+    schema = {"run_id": pl.UInt32, "evaluation_id": pl.UInt32, "topic": pl.String, "method": pl.String,
+              "parameters": pl.String, "seed": pl.UInt64}  # fmt: skip
+    values = [
+        (row[0], None, name, n + 1.0, n + 0.5, n + 1.5)
+        for n, row in enumerate(rows)
+        for name in ("perplexity", "distance_topic")
+    ]
+    with store.write() as session:
+        session.append("runs", pl.DataFrame(rows, schema=schema, orient="row").with_columns(created_at=pl.lit(now())))
+        session.append("metrics", pl.DataFrame(values, schema=METRIC_SCHEMA, orient="row"))
 
-        settings = [MethodSetting("add" if n else "original", Options(n / 10 if n else None)) for n in range(4)]
-        rows = [(900 + n, 90, "medicine", one.method, json.dumps(one.flat()), 0) for n, one in enumerate(settings)]
-        schema = {"run_id": pl.UInt32, "evaluation_id": pl.UInt32, "topic": pl.String, "method": pl.String,
-                  "parameters": pl.String, "seed": pl.UInt64}  # fmt: skip
-        frame = pl.DataFrame(rows, schema=schema, orient="row").with_columns(created_at=pl.lit(None, pl.Datetime))
-        session.append("runs", frame)
-        values = [
-            (900 + n, None, name, n + 1.0, n + 0.5, n + 1.5)
-            for n in range(4)
-            for name in ("perplexity", "distance_topic")
-        ]
-        kinds = {"run_id": pl.UInt32, "generation_id": pl.UInt32, "name": pl.String, "value": pl.Float64, "low": pl.Float64,
-                 "high": pl.Float64}  # fmt: skip
-        session.append("metrics", pl.DataFrame(values, schema=kinds, orient="row"))
-    curve = strength_curve(shown, "medicine", "add")
-    assert curve.filter(pl.col("name") == "perplexity")["strength"].to_list() == [0, 0.1, 0.2, 0.3]
+
+def test_the_calibration_that_is_drawn_is_that_of_the_settings_in_the_form(shown):
+    prepared = settle(shown, WISH, Comparison()).prepared
+    store, drawn = shown.atlas.store, [0.1, 0.2, 0.3]
+    assert strength_curve(shown, prepared, "add").is_empty()
+    store_calibration(store, prepared, "add", drawn, evaluation=90)
+    for number, other in enumerate(({"select": "z"}, {"sae_keys": [1]}, {"chat": True}, {"scorer": "centroid"})):
+        store_calibration(store, prepared, "add", [7, 8, 9], evaluation=91 + number, **other)
+    store_calibration(store, prepared, "add", [7, 8], evaluation=96)  # of an evaluation: two strengths are no curve
+    with store.write() as session:  # not ours
+        odd = {"run_id": pl.lit(999, pl.UInt32), "evaluation_id": pl.lit(99, pl.UInt32), "parameters": pl.lit("[")}
+        session.append("runs", session.sql("from runs where method = 'add' limit 1").with_columns(**odd))
+    curve = strength_curve(shown, prepared, "add")
+    assert curve.filter(pl.col("name") == "perplexity")["strength"].to_list() == [0, *drawn]
+    assert curve["value"].to_list() == [1, 2, 3, 4] * 2
+    other = settle(shown, replace(WISH, sae=1), Comparison()).prepared
+    assert strength_curve(shown, other, "add")["strength"].max() == 9
+    for wish in (replace(WISH, count=3), replace(WISH, method="clamp"), replace(WISH, positions="prompt")):
+        assert strength_curve(shown, settle(shown, wish, Comparison()).prepared, wish.method).is_empty()
     figure = curve_figure(curve, 0.25, 0.2)
     assert [(one["text"], one["x"]) for one in figure["layout"]["annotations"]] == [
         ("in use", 0.25),
@@ -173,6 +211,17 @@ def test_a_stored_calibration_is_drawn_with_the_strength_in_use(shown):
     ]
     assert curve_figure(curve, 0.2, 0.2)["layout"]["annotations"][0]["text"] == "in use, picked by calibration"
     assert figure["data"][0]["y"] == [1, 2, 3, 4]
+
+
+def test_the_command_that_is_offered_measures_under_the_settings_of_the_form(shown):
+    wish = replace(WISH, select="score", count=3, positions="generated", sae=1)
+    settled = settle(shown, wish, Comparison())
+    words = shlex.split(calibrate_command("x.atlas", settled.wish, settled.prepared))
+    assert words == shlex.split(
+        "atlas evaluate x.atlas medicine --method add --calibrate --sae-id 1 --select score --positions generated --neurons 3"
+    )
+    with evaluate.make_context("evaluate", words[2:]) as context:  # the command takes them
+        assert context.params["sae_ids"] == ("1",)
 
 
 def test_the_page_steers_side_by_side_and_hostile_texts_stay_texts(page, shown):
