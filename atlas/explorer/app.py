@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 from collections.abc import Collection
 from pathlib import Path
+from urllib.parse import quote
 
 from fastapi import FastAPI
 from nicegui import app as nicegui_app
 from nicegui import ui
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp
 
 from atlas.cards.html import style
 from atlas.explorer.compare_page import add_compare_page
+from atlas.explorer.files import parts
 from atlas.explorer.guard import Guard
 from atlas.explorer.lists_page import add_lists_page
 from atlas.explorer.map_page import add_map_page
@@ -54,6 +57,7 @@ def make_app(visit: Visit, *, hosts: Collection[str] = (), any_address: bool = F
     nicegui_app.get("/_atlas_plotly.js")(_plotly)
     nicegui_app.get("/_atlas_cards.css")(_card_style)
     nicegui_app.get("/_atlas_points/{name}")(functools.partial(_points, visit))
+    nicegui_app.get("/_atlas_file/{word}")(functools.partial(_file, visit))
     for add_page in PAGES:
         add_page(visit)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
@@ -74,6 +78,19 @@ def _points(visit: Visit, name: str) -> Response:
     if content is None:
         return PlainTextResponse("these points are gone: load the page again", status_code=404)
     return Response(content, media_type="application/octet-stream", headers={"cache-control": "no-store"})
+
+
+def _file(visit: Visit, word: str) -> Response:
+    found = visit.files.take(word)
+    if found is None:
+        return PlainTextResponse("this file is gone: ask for it again", status_code=404)
+    file, name = found
+    headers = {
+        "cache-control": "no-store",
+        "content-length": str(os.fstat(file.fileno()).st_size),
+        "content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}",
+    }
+    return StreamingResponse(parts(file), media_type="application/octet-stream", headers=headers)
 
 
 def _card_style() -> Response:

@@ -1,40 +1,61 @@
-"""Tables as files: the rows of the SQL that stands under them, as CSV or Parquet."""
+"""Buttons that give a table as a file: all rows of the SQL that stands under it, as CSV or Parquet."""
 
 from __future__ import annotations
 
-import io
+import threading
 
-import polars as pl
-from nicegui import ui
+from nicegui import run, ui
 
-from atlas.explorer.frame import attempt
+from atlas.errors import AtlasError
+from atlas.explorer.files import WRITERS, write_rows
+from atlas.explorer.frame import say
 from atlas.explorer.visit import Visit
-from atlas.store.cells import csv_frame
 
-MOST_ROWS = 1_000_000  # of a file
+LOOK = 0.5  # seconds between two looks at how many rows are written
 
 
 def export_buttons(visit: Visit, sql: str, name: str) -> None:
     """Buttons that give the rows of an SQL text as a file."""
-    for kind in ("csv", "parquet"):
-        ui.button(kind.upper(), icon="download", on_click=lambda kind=kind: _give(visit, sql, f"{name}.{kind}")).props(
+    for kind in WRITERS:
+        ui.button(kind.upper(), icon="download", on_click=lambda kind=kind: _give(visit, sql, kind, name)).props(
             f'flat no-caps data-testid="{kind}"'
         ).tooltip(f"These rows as a {kind.upper()} file")
 
 
-async def _give(visit: Visit, sql: str, name: str) -> None:
-    content = await attempt(table_file, visit, sql, name.rpartition(".")[2])
-    if content is not None:
-        ui.download.content(content, name)
+async def _give(visit: Visit, sql: str, kind: str, name: str) -> None:
+    """Write a file, told of by a note that can stop it, and let the browser fetch it."""
+    stopped, rows = threading.Event(), [0]
+    ui.context.client.on_disconnect(stopped.set)
+    note = ui.notification(
+        f"Writing the {kind.upper()} file ...", spinner=True, timeout=None, close_button="stop", on_dismiss=stopped.set
+    )
 
+    def look() -> None:
+        if rows[0]:
+            note.message = f"Writing the {kind.upper()} file: {rows[0]:,} rows ..."
 
-def table_file(visit: Visit, sql: str, kind: str) -> bytes:
-    """The rows of an SQL text as the bytes of a file of a kind, csv or parquet; a CSV is the one that `atlas query` prints."""
-    with visit.atlas.store.stream(sql, limit=MOST_ROWS) as batches:
-        frame = pl.concat(list(batches), how="vertical_relaxed")
-    file = io.BytesIO()
-    if kind == "parquet":
-        frame.write_parquet(file)
-    else:
-        csv_frame(frame).write_csv(file)
-    return file.getvalue()
+    timer = ui.timer(LOOK, look)
+    try:
+        file = await run.io_bound(
+            write_rows,
+            visit.atlas.store,
+            sql,
+            kind,
+            stopped=stopped.is_set,
+            told=lambda count: rows.__setitem__(0, count),
+        )
+    except AtlasError as error:
+        if not stopped.is_set():
+            say(error)
+        return
+    finally:
+        if not note.is_deleted:
+            timer.cancel()
+            note.dismiss()
+    if file is None:  # the server ends
+        return
+    if stopped.is_set():
+        file.close()
+        return
+    called = f"{name}.{kind}"
+    ui.download.from_url(f"/_atlas_file/{visit.files.put(file, called)}", called)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from atlas.api import Atlas
+from atlas.errors import AtlasError
+from atlas.explorer.files import Files
 from atlas.explorer.points import Points
 from atlas.meaning.neuron_vectors import lacks_neuron_vectors
 
@@ -45,12 +47,17 @@ class Visit:
     Args:
         atlas: the atlas.
         places: where its models are.
+
+    Attributes:
+        is_loading: whether the sentence encoder is being loaded, which a search waits for.
     """
 
     def __init__(self, atlas: Atlas, *, places: Places = Places()) -> None:
         self.atlas, self.places = atlas, places
-        self.turns, self.points = Turns(), Points()
+        self.turns, self.points, self.files = Turns(), Points(), Files()
         self._embedding = threading.Lock()
+        self._begun = threading.Lock()  # held from the first call of begin_loading on
+        self.is_loading = self._has_vectors = False
 
     @property
     def name(self) -> str:
@@ -90,10 +97,26 @@ class Visit:
             found = self.atlas.embed(texts, encoder=self.places.encoder, tell=lambda _line: None)
         return found["vector"].to_list()
 
+    def begin_loading(self) -> None:
+        """Load the sentence encoder in a thread, once: by the time that a visitor has typed it may be there."""
+        if self._begun.acquire(blocking=False):
+            self.is_loading = True
+            threading.Thread(target=self._load, daemon=True, name="atlas-encoder").start()
+
+    def _load(self) -> None:
+        try:
+            self.embed(["."])
+        except AtlasError:  # is said to whoever searches
+            self._begun.release()
+        finally:
+            self.is_loading = False
+
     def has_vectors(self) -> bool:
         """Whether every neuron that fired has a vector, which a search goes by."""
-        with self.atlas.store.read() as session:
-            return not lacks_neuron_vectors(session)
+        if not self._has_vectors:  # those that are there stay
+            with self.atlas.store.read() as session:
+                self._has_vectors = not lacks_neuron_vectors(session)
+        return self._has_vectors
 
     @cached_property
     def models(self) -> RecordedModels:
