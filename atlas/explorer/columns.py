@@ -101,6 +101,8 @@ def neuron_table(
         mark
     )
     table.props(f'data-testid="{mark}"')
+    if "label" in shown:
+        table.classes("labelled")
     table.add_slot("header-cell", HEADER)
     table.add_slot("body-cell", EXACT)
     table.add_slot("body-cell-neuron", LINKED)
@@ -123,6 +125,8 @@ def column(name: str, kind: Any) -> dict[str, Any]:
         "sortable": True,
         "hint": HINTS.get(name, ""),
         "align": "right" if kind.is_numeric() and name != "score" else "left",
+        "classes": f"col-{name}",  # by which a narrow window leaves some out
+        "headerClasses": f"col-{name}",
     }
     if digits is not None and name != "score":
         made[":format"] = f"value => value === null ? '' : value.toFixed({digits})"

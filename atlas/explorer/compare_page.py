@@ -104,7 +104,7 @@ class CompareView:
         with ui.row().classes("controls items-center"):
             for name, options, label, width in (
                 ("a", topics, "topic A (across)", "w-44"), ("b", topics, "topic B (up)", "w-44"),
-                ("by", MEASURES, "by", "w-56"), ("sae", saes, "SAE", "w-64"),
+                ("by", MEASURES, "by", "w-72"), ("sae", saes, "SAE", "w-64"),
             ):  # fmt: skip
                 box = ui.select(options, value=getattr(compared, name), label=label)
                 box.on_value_change(functools.partial(self.set, name))

@@ -218,6 +218,7 @@ class MapView:
         if points.is_empty():
             self._offer()
             return
+        self.scatter.show(True)
         drawn_before = again and self.points.height == points.height
         self.points = points
         look = look_of(self.drawn, points)
@@ -230,6 +231,7 @@ class MapView:
     def _offer(self) -> None:
         """Say that there is no map yet, and offer to make it."""
         self.place.clear()
+        self.scatter.show(False)
         command = f"atlas map {self.visit.atlas.store.path}" + (
             " --basis decoder" if self.drawn.basis == "decoder" else ""
         )

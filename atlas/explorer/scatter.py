@@ -65,6 +65,10 @@ class Scatter:
         """Draw the points x, y and colour of a frame."""
         self._call("draw", self._url(points), look)
 
+    def show(self, shown: bool) -> None:
+        """Take the place of the points, or leave it to what stands below."""
+        self._place.set_visibility(shown)
+
     def recolour(self, points: pl.DataFrame, look: Look) -> None:
         """Give the same points other colours."""
         self._call("recolour", self._url(points), look)

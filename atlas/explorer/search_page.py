@@ -20,6 +20,7 @@ from atlas.explorer.visit import Visit
 
 SHOWN = ("neuron", "sae_id", "score", "z", "support", "density", "label", "fires_on", "writes")
 SAMPLES = ("a pain in the chest", "tickets for the match", "how to bake bread", "the government lost a vote")
+LOOK = 0.3  # seconds between two looks at what a search waits for
 LONGEST = 20_000  # characters in the box
 
 
@@ -59,6 +60,10 @@ class SearchView:
             )
             ui.button("Search", icon="search", on_click=self.search).props('unelevated no-caps data-testid="search"')
         self._filters()
+        self.state = ui.label().classes("soft small").props('aria-live="polite" data-testid="search-state"')
+        self.is_searching = False
+        self.look()
+        ui.timer(LOOK, self.look)
         self.result = ui.column().classes("w-full")
         later(self.start)
 
@@ -101,7 +106,11 @@ class SearchView:
             with ui.row():
                 for sample in SAMPLES:
                     ui.link(sample, link("/", q=sample)).classes("sample")
-        await attempt(self.visit.embed, ["."])  # so that the first search is quick
+
+    def look(self) -> None:
+        """Say what a search waits for."""
+        loading = "loading the sentence encoder, which takes some seconds once ..." if self.visit.is_loading else ""
+        self.state.text = loading or ("searching ..." if self.is_searching else "")
 
     def filters(self) -> Filters:
         """The filters as they stand."""
@@ -120,7 +129,10 @@ class SearchView:
         ui.navigate.history.replace(link("/", q="\n".join(texts), **self.given))
         if not await self._has_vectors():
             return
+        self.is_searching = True
         found = await attempt(self._find, texts)
+        self.is_searching = False
+        self.look()
         if found is None:
             return
         frame, sql = found

@@ -88,7 +88,7 @@ class TopicView:
                 ("sae", saes, "SAE", "w-64"),
                 ("scorer", scorers or ["distance"], "scorer", "w-36"),
                 ("by", {"": "usual order", "score": "order by score", "z": "order by z"}, "order", "w-36"),
-                ("n", list(ROWS), "rows per SAE", "w-28"),
+                ("n", list(ROWS), "rows per SAE", "w-36"),
             ):
                 value = getattr(asked, name)
                 known: Any = options if isinstance(options, dict) else dict.fromkeys(options)

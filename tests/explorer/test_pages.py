@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
 import threading
+import tracemalloc
 
 import numpy as np
 import polars as pl
@@ -13,7 +15,7 @@ import tiny
 from command import run
 
 from atlas.errors import AtlasError, StoreError
-from atlas.explorer.export import table_file
+from atlas.explorer.files import Files, parts, write_rows
 from atlas.explorer.points import Points, pack
 from atlas.explorer.sql_page import SAMPLES, answer
 from atlas.explorer.why import searched_reasons, stored_reasons
@@ -128,20 +130,70 @@ def test_the_queries_that_are_offered_run(shown, name):
     assert found.frame.width > 1
 
 
+def written(visit, sql, kind, stopped=lambda: False):
+    with write_rows(visit.atlas.store, sql, kind, stopped=stopped, told=lambda rows: None) as file:
+        return file.read()
+
+
+def test_a_file_has_all_rows_and_little_of_it_is_in_memory(shown):
+    sql = "select range as nr, 'row ' || range as name from range(1200000)"
+    frame = pl.read_parquet(io.BytesIO(written(shown, sql, "parquet")))
+    assert frame["nr"].to_list() == list(range(1_200_000))
+    lines = written(shown, sql, "csv").splitlines()
+    assert (len(lines), lines[0], lines[-1]) == (1_200_001, b"nr,name", b"1199999,row 1199999")
+    tracemalloc.start()
+    write_rows(shown.atlas.store, sql, "csv", stopped=lambda: False, told=lambda rows: None).close()
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    tracemalloc.stop()
+    none = "select neuron from neurons where neuron < 0"
+    assert written(shown, none, "csv") == b"neuron\n"
+    assert pl.read_parquet(io.BytesIO(written(shown, none, "parquet"))).height == 0
+
+
+def test_numbers_of_128_bits_are_decimals_in_parquet_and_those_it_lacks_are_said(shown):
+    found = pl.read_parquet(io.BytesIO(written(shown, "select sum(support) as total from neurons", "parquet")))
+    assert found.item() == shown.atlas.sql("select sum(support) from neurons").item()
+    with pytest.raises(StoreError, match="column x has numbers of more than 38 digits"):
+        written(shown, "select 170141183460469231731687303715884105727::hugeint as x", "parquet")
+
+
+def test_a_file_that_is_given_up_or_not_fetched_leaves_nothing(shown, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    asked = iter([False] * 3)
+    with pytest.raises(StoreError):
+        written(shown, "select * from range(3000000)", "csv", stopped=lambda: next(asked, True))
+    with pytest.raises(StoreError, match="Binder Error"):
+        written(shown, "select nothing from neurons", "parquet")
+    file = write_rows(shown.atlas.store, "from neurons", "csv", stopped=lambda: False, told=lambda rows: None)
+    assert list(tmp_path.iterdir()) == []  # a file without a name
+    begun = parts(file)
+    next(begun)
+    begun.close()  # the browser went away
+    assert file.closed
+    kept = Files()
+    files = [io.BytesIO(b"x") for _ in range(9)]
+    words = [kept.put(one, "x.csv") for one in files]
+    assert (files[0].closed, kept.take(words[0])) == (True, None)
+    assert kept.take(words[8]) == (files[8], "x.csv")
+    assert kept.take(words[8]) is None
+
+
 def test_a_table_is_given_as_the_csv_that_the_command_prints_and_as_parquet(shown):
     sql = "select neuron, top_tokens, label, '=1+1' as risky, density from neurons where sae_key = 0 order by neuron"
     code, out, _ = run("query", shown.atlas.store.path, sql, "--format", "csv")
     assert code == 0
-    assert table_file(shown, sql, "csv").decode() == out
-    assert pl.read_parquet(io.BytesIO(table_file(shown, sql, "parquet"))).equals(shown.atlas.sql(sql))
+    assert written(shown, sql, "csv").decode() == out
+    assert pl.read_parquet(io.BytesIO(written(shown, sql, "parquet"))).equals(shown.atlas.sql(sql))
 
 
-def test_a_file_of_a_table_is_downloaded(page):
+def test_a_file_of_a_table_is_downloaded(page, shown):
     page.goto("/topics?topic=medicine&sae=0")
     page.get_by_test_id("top").locator("tbody tr").first.wait_for()
     with page.expect_download() as given:
         page.get_by_test_id("csv").click()
     assert given.value.suggested_filename == "medicine.csv"
+    rows = pl.read_csv(given.value.path())
+    assert rows["neuron"].to_list() == shown.atlas.top("medicine", 20, sae_id=0)["neuron"].to_list()
 
 
 def test_labels_with_markup_stay_texts_wherever_neurons_are_listed(page, shown):
@@ -208,6 +260,12 @@ def test_two_topics_are_compared_and_what_stands_for_one_alone_is_listed(page, s
     exact = [rows.first.locator("td").nth(place).get_attribute("title") for place in (3, 4)]
     assert [float(value) for value in exact] == wanted["score"].to_list()
     assert line[3:5] == [f"{value:.3f}" for value in wanted["score"]]
+    page.get_by_test_id("keep").click()  # none is ticked: all of them
+    page.get_by_test_id("list-name").fill("drawn around")
+    page.get_by_test_id("list-keep").click()
+    page.locator(".q-notification").filter(has_text="kept in drawn around").wait_for()
+    count = page.get_by_test_id("listed-count").inner_text().split(": ")[1].split()[0]
+    assert read_notes(shown.atlas.store, "drawn around").height == int(count)
 
 
 def test_neurons_are_kept_in_a_list_noted_steered_with_and_taken_out_again(page, shown):
@@ -233,7 +291,11 @@ def test_neurons_are_kept_in_a_list_noted_steered_with_and_taken_out_again(page,
     page.get_by_test_id("take-out").click()
     page.wait_for_function("document.querySelectorAll('[data-testid=list] tbody tr').length === 1")
     page.get_by_text("Steer with the list").click()
-    page.wait_for_url(lambda url: "/steer?neurons=0%3A" in url)
+    page.wait_for_url(lambda url: "/steer?listed=mine%20%3Ci%3E%26" in url)
+    page.get_by_test_id("settled").filter(has_text="1 neurons of the list mine <i>& steer").wait_for()
+    page.goto("/lists?name=mine%20%3Ci%3E%26")
+    page.get_by_text("Steer by it: as a command").click()
+    assert "--list 'mine <i>&'" in page.locator(".source").first.inner_text()
 
 
 def test_a_neurons_page_shows_its_card_and_tries_a_text(page, shown):
@@ -251,6 +313,34 @@ def test_a_neurons_page_shows_its_card_and_tries_a_text(page, shown):
     assert card.locator(".sample .tokens span").count() > 5
     page.locator(".atlas-card .turn a").last.click()
     page.wait_for_url(f"**/neuron/0/{neuron + 1}")
+
+
+def test_a_narrow_window_has_all_views_without_scrolling_sideways(page, shown):
+    neuron = shown.atlas.top("medicine", 1, sae_id=0).item(0, "neuron")
+    shown.atlas.add_notes(
+        [neuron], "a note that is rather long, so that it has to go over several lines", name="n", sae_id=0
+    )
+    page.set_viewport_size({"width": 390, "height": 844})
+    for address, mark in (
+        ("/", ".sample"),
+        ("/?q=a%20doctor", "[data-testid=found] tbody tr"),
+        ("/topics?topic=medicine", "[data-testid=top] tbody tr"),
+        ("/compare?a=medicine&b=the%20sea&by=score", "[data-drawn]"),
+        (f"/why/0/{neuron}?topic=medicine", "[data-testid=reasons] tbody tr"),
+        (f"/neuron/0/{neuron}", ".atlas-card"),
+        ("/steer?topic=medicine&select=score&strength=1", "[data-testid=shuffled]"),
+        ("/sql?q=from%20neurons", "[data-testid=answer] tbody tr"),
+        ("/lists?name=n", "[data-testid=list] tbody tr"),
+        ("/map", "[data-testid=scatter]"),
+    ):
+        page.goto(address)
+        page.locator(mark).first.wait_for(state="attached")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, address
+        inside = "all => all.map(one => one.scrollWidth - one.clientWidth)"
+        if "answer" not in mark:  # a visitor's own columns may be many
+            assert all(over <= 1 for over in page.locator(".neurons .q-table__middle").evaluate_all(inside)), address
+        for link in page.locator(".bar .links a").all():
+            assert link.bounding_box()["x"] + link.bounding_box()["width"] < 350
 
 
 def test_a_dead_neuron_and_one_that_is_not_there_say_so(page):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from time import sleep
 
 import polars as pl
 import pytest
@@ -13,6 +15,7 @@ from polars.testing import assert_frame_equal
 
 from atlas.errors import AtlasError, UnknownName
 from atlas.explorer.found import Filters, mean_embedding, search_errors, search_sql
+from atlas.explorer.visit import Visit
 
 
 @pytest.fixture
@@ -82,6 +85,51 @@ def test_what_is_typed_ranks_neurons_with_figures_that_the_shown_sql_gives(page,
     exact = page.locator("td .figure").evaluate_all("all => all.map(one => Number(one.title))")
     assert exact == [row["score"] for row in wanted]
     assert re.search(r"\?q=a%20boat%20on%20the%20sea", page.url)
+
+
+def test_the_encoder_begins_to_load_with_the_first_page_once_and_again_after_a_fault(shown, monkeypatch):
+    visit, gate, calls = Visit(shown.atlas), threading.Event(), []
+
+    def embed(texts):
+        calls.append(texts)
+        assert gate.wait(10)
+        if len(calls) == 1:
+            raise AtlasError("it is not there")
+
+    monkeypatch.setattr(visit, "embed", embed)
+    for number in (1, 2):
+        visit.begin_loading()
+        visit.begin_loading()
+        assert visit.is_loading
+        gate.set()
+        assert wait_for(lambda: not visit.is_loading)
+        assert len(calls) == number
+        gate.clear()
+    visit.begin_loading()
+    assert (visit.is_loading, len(calls)) == (False, 2)
+
+
+def wait_for(done):
+    for _ in range(500):
+        if done():
+            return True
+        sleep(0.01)
+    return False
+
+
+def test_a_search_says_that_it_waits_for_the_encoder(page, shown, monkeypatch):
+    gate, embed = threading.Event(), shown.embed
+    monkeypatch.setattr(shown, "embed", lambda texts: gate.wait(20) and embed(texts))
+    shown.is_loading = True
+    page.goto("/?q=a%20boat&n=10")
+    state = page.get_by_test_id("search-state")
+    state.filter(has_text="loading the sentence encoder").wait_for()
+    assert page.get_by_test_id("found").count() == 0
+    shown.is_loading = False
+    state.filter(has_text="searching ...").wait_for()
+    gate.set()
+    page.get_by_test_id("found").locator("tbody tr").first.wait_for()
+    assert state.inner_text() == ""
 
 
 def test_a_link_restores_the_search_and_its_filters(page):
