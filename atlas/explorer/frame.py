@@ -56,7 +56,6 @@ def framed(visit: Visit, request: Request, path: str, title: str) -> Iterator[No
         ui.button(icon="contrast", on_click=lambda: _turn(dark)).props(
             'flat round dense aria-label="Dark or light"'
         ).tooltip("Dark or light")
-    later(visit.begin_loading)
     with ui.column().classes("page w-full"):
         yield
 

@@ -64,6 +64,7 @@ class SearchView:
         self.is_searching = False
         self.look()
         ui.timer(LOOK, self.look)
+        later(visit.begin_loading)
         self.result = ui.column().classes("w-full")
         later(self.start)
 

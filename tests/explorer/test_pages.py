@@ -19,6 +19,7 @@ from atlas.explorer.files import Files, parts, write_rows
 from atlas.explorer.points import Points, pack
 from atlas.explorer.sql_page import SAMPLES, answer
 from atlas.explorer.why import searched_reasons, stored_reasons
+from atlas.meaning import neuron_map
 from atlas.meaning.notes import read_notes
 from atlas.store.session import now
 
@@ -350,7 +351,11 @@ def test_a_dead_neuron_and_one_that_is_not_there_say_so(page):
     page.locator(".q-notification").filter(has_text="unknown neuron '99': known are 0 to 23").wait_for()
 
 
-def test_the_map_is_made_from_the_page_coloured_by_a_topic_and_searched(page, shown):
+def test_the_map_is_made_from_the_page_coloured_by_a_topic_and_searched(page, shown, monkeypatch):
+    places = np.random.default_rng(0)  # UMAP itself is tested in its room: to import and compile it takes many seconds
+    monkeypatch.setattr(
+        neuron_map, "place_points", lambda points, **_: places.normal(size=(len(points), 2)).astype(np.float32)
+    )
     page.goto("/map")
     page.get_by_test_id("make-map").or_(page.locator("[data-drawn]")).first.wait_for()
     if page.get_by_test_id("make-map").count():

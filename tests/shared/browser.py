@@ -49,7 +49,7 @@ def looking(chromium: Browser, url: str, **settings: Any) -> Iterator[Page]:
             None if socket.url.split("://")[1].startswith(url.split("://")[1]) else outside.append(socket.url)
         ),
     )
-    page.set_default_timeout(25_000)
+    page.set_default_timeout(60_000)
     yield page
     assert outside == []
     assert [fault for fault in faults if not any(word in fault for word in HARMLESS)] == []
