@@ -22,28 +22,31 @@ def export_buttons(visit: Visit, sql: str, name: str) -> None:
         ).tooltip(f"These rows as a {kind.upper()} file")
 
 
+class _Written:
+    """How many rows of a file are written."""
+
+    rows = 0
+
+    def take(self, rows: int) -> None:
+        """So many are."""
+        self.rows = rows
+
+
 async def _give(visit: Visit, sql: str, kind: str, name: str) -> None:
     """Write a file, told of by a note that can stop it, and let the browser fetch it."""
-    stopped, rows = threading.Event(), [0]
+    stopped, written = threading.Event(), _Written()
     ui.context.client.on_disconnect(stopped.set)
     note = ui.notification(
         f"Writing the {kind.upper()} file ...", spinner=True, timeout=None, close_button="stop", on_dismiss=stopped.set
     )
 
     def look() -> None:
-        if rows[0]:
-            note.message = f"Writing the {kind.upper()} file: {rows[0]:,} rows ..."
+        if written.rows:
+            note.message = f"Writing the {kind.upper()} file: {written.rows:,} rows ..."
 
     timer = ui.timer(LOOK, look)
     try:
-        file = await run.io_bound(
-            write_rows,
-            visit.atlas.store,
-            sql,
-            kind,
-            stopped=stopped.is_set,
-            told=lambda count: rows.__setitem__(0, count),
-        )
+        file = await run.io_bound(write_rows, visit.atlas.store, sql, kind, stopped=stopped.is_set, told=written.take)
     except AtlasError as error:
         if not stopped.is_set():
             say(error)

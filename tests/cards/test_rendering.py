@@ -117,8 +117,8 @@ def test_each_histogram_says_what_it_counts_and_over_what():
         "Activations per prompt the largest in each of all prompts that it fires on",
         "Activations per token all above 0 over the 1 prompts shown below",
         "Logits of all 2,000 tokens of the vocabulary",
-        "2.00 to 4.00: 6 tokens",
-        "-1.50 to 0.000: 900 tokens",
+        "2.000 to 4.000: 6 tokens",
+        "-1.500 to 0.000: 900 tokens",
         "1,100 tokens at most",
     ):
         assert said in " ".join(found.text.split())
