@@ -31,6 +31,15 @@ def get(url, **headers):
         return error.code, error.read().decode()
 
 
+@pytest.fixture(scope="module")
+def opened_from_python(scored_atlas):
+    """A page that is read-only, as Python opens it; it is closed at the end."""
+    with atlas.open(scored_atlas).explore(browser=False, read_only=True) as served:
+        yield served
+    assert not served.is_open
+    assert repr(served) == "<page that is closed>"
+
+
 def test_the_command_serves_the_page_on_loopback_alone_and_holds_no_lock(scored_atlas, tmp_path):
     import shutil
 
@@ -50,9 +59,9 @@ def test_the_command_serves_the_page_on_loopback_alone_and_holds_no_lock(scored_
         assert "bread" in get(f"{url}/topics")[1]
 
 
-def test_a_page_that_is_read_only_stores_nothing_whatever_is_asked_of_it(scored_atlas, chromium):
+def test_a_page_that_is_read_only_stores_nothing_whatever_is_asked_of_it(scored_atlas, opened_from_python, chromium):
     before = scored_atlas.read_bytes()
-    with serving(scored_atlas, "--read-only") as url, looking(chromium, url) as page:
+    with looking(chromium, opened_from_python.url) as page:
         page.goto("/topics?topic=medicine")
         page.get_by_text("read-only").wait_for()
         page.get_by_test_id("top").locator("tbody tr").first.wait_for()
@@ -113,11 +122,10 @@ def test_the_address_is_one_that_a_browser_here_can_open():
             assert address_of(found, host) == f"http://{shown}:{found.getsockname()[1]}"
 
 
-def test_python_opens_the_page_in_a_process_of_its_own(scored_atlas):
-    with atlas.open(scored_atlas).explore(browser=False, read_only=True) as served:
-        assert get(served.url)[0] == 200
-        assert served.url in served._repr_html_()
-    assert not served.is_open
-    assert repr(served) == "<page that is closed>"
+def test_python_opens_the_page_in_a_process_of_its_own(opened_from_python):
+    served = opened_from_python
+    assert served.is_open
+    assert get(served.url)[0] == 200
+    assert served.url in served._repr_html_()
     with pytest.raises(AtlasError, match="no atlas at"):
         Atlas(Store("gone.atlas")).explore(browser=False)
