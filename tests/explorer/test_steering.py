@@ -195,7 +195,7 @@ def test_the_calibration_that_is_drawn_is_that_of_the_settings_in_the_form(shown
         store_calibration(store, prepared, "add", [7, 8, 9], evaluation=91 + number, **other)
     store_calibration(store, prepared, "add", [7, 8], evaluation=96)  # of an evaluation: two strengths are no curve
     with store.write() as session:  # not ours
-        odd = {"run_id": pl.lit(999, pl.UInt32), "evaluation_id": pl.lit(99, pl.UInt32), "parameters": pl.lit("[")}
+        odd = {"run_id": pl.lit(999, pl.UInt32), "evaluation_id": pl.lit(99, pl.UInt32), "parameters": pl.lit("[]")}
         session.append("runs", session.sql("from runs where method = 'add' limit 1").with_columns(**odd))
     curve = strength_curve(shown, prepared, "add")
     assert curve.filter(pl.col("name") == "perplexity")["strength"].to_list() == [0, *drawn]

@@ -218,7 +218,14 @@ def test_words_find_neurons_and_store_nothing(built_atlas, tmp_path, searched):
     np.testing.assert_allclose(found["z"], expected["z"], rtol=1e-3)
     file = tmp_path / "sea.txt"
     file.write_text("\n".join(tiny.SEA))
-    assert run("search", path, "--file", file, "-n", "3", "--format", "json")[1] == stdout
+    again = pl.read_json(run("search", path, "--file", file, "-n", "3", "--format", "json")[1].encode())
+    numbers = [
+        "z",
+        "score",
+        "g",
+    ]  # by vectors that are in memory by now: multiplied elsewhere, they differ in the seventh digit
+    assert again.drop(numbers).equals(found.drop(numbers))
+    np.testing.assert_allclose(again.select(numbers).to_numpy(), found.select(numbers).to_numpy(), rtol=1e-5)
     table = run("search", path, *tiny.SEA, "-n", "3")[1].splitlines()
     assert table[0].split() == ["sae_id", "rank", "neuron", "z", "score", "support", "fires_on", "top_tokens"]
 
