@@ -162,16 +162,14 @@ def build_and_score(path: Path, bundle: Bundle, progress: Told) -> Atlas:
 
 
 def label_neurons(atlas: Atlas, progress: Told) -> None:
-    """Label the neurons of the SAEs whose labels are not made yet, or were made before the last prompts were read."""
+    """Label the neurons where labels are not made yet, or were made before the last prompts were read."""
     from atlas.meaning.labels import SOURCE
 
     with atlas.store.read() as session:
-        made = session.ask("labelled_neurons", source=SOURCE, sae=None)["sae_key"].unique()
-        keys = session.ask("all_saes")["sae_key"].to_list()
-        outdated = session.ask("outdated_labels")["sae_key"].to_list()
-    for key in keys:
-        if key in outdated or key not in made:
-            atlas.label(sae_id=key, progress=progress)
+        made = session.ask("labelled_neurons", source=SOURCE, sae=None)
+        outdated = session.ask("outdated_labels")  # SAEs without labels among others that have some are in it too
+    if made.is_empty() or outdated.height:
+        atlas.label(progress=progress)
 
 
 def show_neurons(atlas: Atlas, topic: str, show: Show) -> None:

@@ -142,6 +142,7 @@ def narrow_subjects(inputs: ExhibitInputs) -> pl.DataFrame:
     atlas = leave_out(inputs, [known[text][0] for text in subjects.texts if text in known])
     score_subjects(inputs, atlas, subjects, texts)
     owners = subjects.tests["subject"].to_numpy()
+    alone = {size: _sum_up(areas_of_embeddings(texts, subjects, size)) for size in SIZES}
     rows = []
     for row in inputs.saes:
         means = texts.means(subjects.tests["text"].to_list(), row["sae_key"], row["d_sae"])
@@ -152,7 +153,7 @@ def narrow_subjects(inputs: ExhibitInputs) -> pl.DataFrame:
                 for ranking in next(iter(best.values())):
                     found = {name: area(means, owners == name, one[ranking][:count]) for name, one in best.items()}
                     rows.append((row["sae_id"], ranking, size, count, *_sum_up(found)))
-                rows.append((row["sae_id"], NO_SAE, size, count, *_sum_up(areas_of_embeddings(texts, subjects, size))))
+                rows.append((row["sae_id"], NO_SAE, size, count, *alone[size]))
     return pl.DataFrame(rows, schema=SCHEMA, orient="row")
 
 
