@@ -707,7 +707,7 @@ class Atlas:
             loaded=(model, tokenizer),
             saes=self._saes.setdefault(place, {}),
         )
-        sae_ids = None if sae_id is None else [sae_id] if isinstance(sae_id, str | int) else list(sae_id)
+        sae_ids = _as_list(sae_id)
         own = self._chosen(chosen, sae_ids)
         with measuring(model):
             prepared = prepare_steering(
@@ -777,7 +777,7 @@ class Atlas:
 
         named = [vector] if isinstance(vector, str) else list(vector)
         given = [methods] if isinstance(methods, str) else methods or ("original", "sas" if named else DEFAULT_METHOD)
-        sae_ids = None if sae_id is None else [sae_id] if isinstance(sae_id, str | int) else list(sae_id)
+        sae_ids = _as_list(sae_id)
         prepared = prepare_steering(
             self.recorded(model=model, release=release),
             topic,
@@ -917,6 +917,11 @@ class Atlas:
         with self.store.read() as session:
             require_complete(session, self.store)
             require_scored(session, topic, scorer)
+
+
+def _as_list(sae_id: str | int | Sequence[str | int] | None) -> list[str | int] | None:
+    """SAEs that were named by one id or by several; None for none named."""
+    return None if sae_id is None else [sae_id] if isinstance(sae_id, str | int) else list(sae_id)
 
 
 def _as_text_set(texts: Texts, name: str) -> TextSet:

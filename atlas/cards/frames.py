@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import polars as pl
+
+BINNED = {"low": pl.Float64, "high": pl.Float64, "tokens": pl.UInt32}  # the histograms of tokens
+
+
+def binned(edges: np.ndarray, counts: Sequence[int] | np.ndarray) -> pl.DataFrame:
+    """A histogram as a frame, given the edges of its ranges, one more than there are counts."""
+    return pl.DataFrame({"low": edges[:-1], "high": edges[1:], "tokens": counts}, schema=BINNED)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from atlas.cards.frames import BINNED, binned
 from atlas.errors import AtlasError
 from atlas.models.agreement import unhooked_twin
 from atlas.models.codec import Codec
@@ -18,7 +19,6 @@ from atlas.models.loaded import LoadedModel
 from atlas.models.tokens import pad_rows, special_ids, token_pieces
 
 BATCH_TOKENS = 2048  # read at once
-BINNED = {"low": pl.Float64, "high": pl.Float64, "tokens": pl.UInt32}
 SCHEMA: dict[str, Any] = {"prompt_id": pl.UInt32, "tokens": pl.List(pl.String), "activations": pl.List(pl.Float32)}
 
 
@@ -75,7 +75,7 @@ def token_histogram(kept: pl.DataFrame, highest: float, bins: int) -> pl.DataFra
         return pl.DataFrame(schema=BINNED)
     top = max(highest, float(values.max()))  # another machine's model may go a little beyond
     counts, edges = np.histogram(values, bins=bins, range=(0, top))
-    return pl.DataFrame({"low": edges[:-1], "high": edges[1:], "tokens": counts}, schema=BINNED)
+    return binned(edges, counts)
 
 
 def batches(rows: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from atlas.cards.frames import BINNED, binned
 from atlas.models.agreement import unhooked_twin
 from atlas.models.loaded import LoadedModel
 from atlas.models.saes import LoadedSae
@@ -17,7 +18,6 @@ from atlas.models.unembedding import decoder_logits
 WRITTEN = 10  # tokens of each side
 BINS = 50  # of the histogram
 SCHEMA = {"side": pl.String, "rank": pl.UInt32, "token": pl.String, "logit": pl.Float32}
-BINNED: dict[str, Any] = {"low": pl.Float64, "high": pl.Float64, "tokens": pl.UInt32}
 SPREAD: dict[str, Any] = {"low": pl.Float32, "high": pl.Float32, "counts": pl.List(pl.UInt32)}
 
 
@@ -63,5 +63,4 @@ def bins_of(spread: pl.DataFrame) -> pl.DataFrame:
     if spread.is_empty():
         return pl.DataFrame(schema=BINNED)
     low, high, counts = spread.row(0)
-    edges = np.linspace(low, high, len(counts) + 1)
-    return pl.DataFrame({"low": edges[:-1], "high": edges[1:], "tokens": counts}, schema=BINNED)
+    return binned(np.linspace(low, high, len(counts) + 1), counts)

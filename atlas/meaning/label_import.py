@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
 from atlas.errors import AtlasError, ModelError, shown
-from atlas.meaning.label_quality import quality_of_labels
+from atlas.meaning.label_quality import Embed, quality_of_labels
 from atlas.store.contents import stack_vectors
 from atlas.store.file import Store
 from atlas.store.session import now
@@ -18,7 +18,6 @@ from atlas.store.waiting import patient
 from atlas.texts.explanations import Explanation, read_explanations
 
 SOURCE = "neuronpedia"  # of the labels that are imported here
-Embed = Callable[[Sequence[str]], pl.DataFrame]
 Qualities = Mapping[int, float | None]  # neuron -> quality of its label
 
 

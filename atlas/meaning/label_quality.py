@@ -5,14 +5,16 @@ The prompts are ones that were kept out of the label's making (method: section 8
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import polars as pl
 
 from atlas.auroc import auroc
 from atlas.store.contents import stack_vectors
 from atlas.store.session import Asks
 
+Embed = Callable[[Sequence[str]], pl.DataFrame]  # texts -> a frame with their embeddings in `vector`
 SEED = 0
 TESTED_SHARE = 1 / 3  # of the reference prompts, kept out of the making of labels
 MADE_OF, TESTED_ON = 16_384, 8_192  # prompts at most, drawn at random: what memory holds does not grow with the atlas

@@ -7,7 +7,7 @@ Activations pass through memory a run of neurons at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from atlas.errors import AtlasError
-from atlas.meaning.label_quality import measure_quality, read_embeddings, split_prompts, strongest_prompts
+from atlas.meaning.label_quality import Embed, measure_quality, read_embeddings, split_prompts, strongest_prompts
 from atlas.meaning.terms import Terms, collect_terms
 from atlas.progress import Progress, silent
 from atlas.store.contents import stack_vectors
@@ -38,7 +38,6 @@ BEYOND = 1.5  # standard deviations of chance by which a term must be more frequ
 SHORTEST_STEM, LONGEST_STEM = 3, 5  # letters by which two words count as one
 NEURONS = 64  # rated at once
 EMBEDDED = 512  # terms at once
-Embed = Callable[[Sequence[str]], pl.DataFrame]
 
 
 @dataclass(frozen=True)

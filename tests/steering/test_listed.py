@@ -7,7 +7,6 @@ import shutil
 
 import numpy as np
 import pytest
-import tiny
 from command import run
 
 import atlas
@@ -19,14 +18,6 @@ from atlas.steering.prepare import prepare_steering
 from atlas.steering.settings import Options
 
 PROMPT = "The doctor"
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory, built_atlas):
-    path = shutil.copy(built_atlas, tmp_path_factory.mktemp("listed") / "tiny.atlas")
-    opened = atlas.open(path)
-    opened.score("medicine", tiny.MEDICINE)
-    return RecordedModels(opened.store)
 
 
 def test_an_sae_with_fewer_chosen_neurons_than_another_steers_by_its_own_alone(recorded):

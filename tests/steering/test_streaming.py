@@ -5,28 +5,16 @@ from __future__ import annotations
 import json
 
 import pytest
-import tiny
 from command import run
 
 import atlas
 from atlas.errors import AtlasError, UnknownName
-from atlas.models.recorded import RecordedModels
 from atlas.steering.generation import Sampling, generate
 from atlas.steering.prepare import prepare_steering
 from atlas.steering.settings import Options
 from atlas.steering.streaming import stream
 
 PROMPT, SAMPLING = "The doctor", Sampling(12, temperature=1.0, top_k=5, seed=3)
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory, built_atlas):
-    import shutil
-
-    path = shutil.copy(built_atlas, tmp_path_factory.mktemp("streamed") / "tiny.atlas")
-    opened = atlas.open(path)
-    opened.score("medicine", tiny.MEDICINE)
-    return RecordedModels(opened.store)
 
 
 def prepare(recorded, topic, options, **settings):
