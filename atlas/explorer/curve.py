@@ -18,10 +18,8 @@ from atlas.steering.settings import SteeringSettings
 
 NAMES = {"perplexity": "perplexity", "distance_topic": "distance to the topic"}
 SCHEMA = {"strength": pl.Float64, "name": pl.String, "value": pl.Float64, "low": pl.Float64, "high": pl.Float64}
-COLOURS = {"perplexity": "#d9480f", "distance_topic": "#3b5bdb"}
-
-
 LEAST = 3  # strengths of a curve
+COLOURS = {"perplexity": "#d9480f", "distance_topic": "#3b5bdb"}
 
 
 def strength_curve(visit: Visit, prepared: PreparedSteering, method: str) -> pl.DataFrame:
